@@ -1,0 +1,168 @@
+package guest
+
+import (
+	"bufio"
+	"bytes"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/lab/guest/initramfs"
+	"github.com/fathom-trace/fathom/lab/guest/kmod"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
+)
+
+// resultPort is the second serial port: there in every kernel without a module, and still written to after a panic.
+const resultPort = "/dev/ttyS1"
+
+// etc is the little that C libraries and Go's os/user look for.
+var etc = []File{
+	{Name: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")},
+	{Name: "/etc/group", Data: []byte("root:x:0:\nnogroup:x:65534:\n")},
+	{Name: "/etc/hosts", Data: []byte("127.0.0.1 localhost\n::1 localhost\n")},
+}
+
+// buildImage makes the initramfs in memory, in a file without a name.
+func buildImage(o *Options) (*os.File, error) {
+	if err := checkStatic(o.Init); err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("fathom-initramfs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "initramfs")
+	buf := bufio.NewWriterSize(f, 1<<20)
+	if err := errors.Join(writeImage(buf, o), buf.Flush()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func writeImage(w io.Writer, o *Options) error {
+	pack, err := initramfs.Compress(w, o.Pack)
+	if err != nil {
+		return err
+	}
+	a := archive{w: initramfs.NewWriter(pack)}
+	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger}
+	if len(o.Modules)+len(o.Carry) > 0 {
+		if job.Modules, err = a.modules(o); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	a.add(File{Name: "/init", Path: o.Init})
+	a.add(File{Name: pid1.JobFile, Data: b})
+	for _, f := range append(slices.Clip(etc), o.Files...) {
+		a.add(f)
+	}
+	for _, d := range []string{"/root", "/var/tmp", "/usr/bin"} {
+		a.err = errors.Join(a.err, a.w.Dir(d, 0o755))
+	}
+	a.err = errors.Join(a.err, a.w.Char("/dev/console", 0o600, 5, 1))
+	return errors.Join(a.err, a.w.Close(), pack.Close())
+}
+
+// archive adds files until one fails.
+type archive struct {
+	w   *initramfs.Writer
+	err error
+}
+
+func (a *archive) add(f File) {
+	if a.err != nil {
+		return
+	}
+	switch {
+	case f.Path != "":
+		a.err = a.host(f)
+	case f.Link != "":
+		a.err = a.w.Symlink(f.Name, f.Link)
+	default:
+		perm := f.Perm
+		if perm == 0 {
+			perm = 0o644
+		}
+		a.err = a.w.Bytes(f.Name, perm, f.Data)
+	}
+}
+
+// host copies a file of this machine.
+func (a *archive) host(f File) error {
+	src, err := os.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("share %s: not a regular file", f.Path)
+	}
+	return a.w.File(f.Name, st.Mode().Perm(), st.Size(), src)
+}
+
+// modules adds the modules asked for, unpacked so that init needs no xz, and returns those to load.
+func (a *archive) modules(o *Options) ([]pid1.Module, error) {
+	dir, err := o.Kernel.Modules()
+	if err != nil {
+		return nil, err
+	}
+	params := map[string]string{}
+	var names []string
+	for _, m := range o.Modules {
+		name, p, _ := strings.Cut(m, " ")
+		params[kmod.Name(name)] = p
+		names = append(names, name)
+	}
+	load, err := dir.Resolve(names...)
+	if err != nil {
+		return nil, err
+	}
+	var out []pid1.Module
+	for _, m := range load {
+		p := path.Join(pid1.ModuleDir, m.Name+".ko")
+		a.add(File{Name: p, Data: m.ELF})
+		out = append(out, pid1.Module{Name: m.Name, Path: p, Params: params[m.Name]})
+	}
+	carry, err := dir.Resolve(o.Carry...)
+	for _, m := range carry {
+		a.add(File{Name: path.Join("/lib/modules", o.Kernel.Release, m.Name+".ko"), Data: m.ELF})
+	}
+	return out, err
+}
+
+// checkStatic refuses an init that the guest's kernel could not start, before a boot is spent on it.
+func checkStatic(name string) error {
+	f, err := elf.Open(name)
+	if err != nil {
+		return fmt.Errorf("init %s: %w", name, err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			b, _ := io.ReadAll(io.LimitReader(p.Open(), 256))
+			return &SetupError{
+				What:    "use " + name + " as init",
+				Because: fmt.Sprintf("it is dynamic: it asks for %s", bytes.TrimRight(b, "\x00")),
+				Try:     []string{"build it with CGO_ENABLED=0"},
+			}
+		}
+	}
+	return nil
+}
