@@ -1,0 +1,172 @@
+// Package gen turns IR into BPF instructions for one kind of attachment: it binds what the IR leaves symbolic, gives
+// memory its places, allocates registers and selects instructions. It has no state and touches no system.
+package gen
+
+import (
+	"fmt"
+
+	"github.com/fathom-trace/fathom/bpf"
+	"github.com/fathom-trace/fathom/ir"
+)
+
+// Options say what the code is for.
+type Options struct {
+	Arch     string // GOARCH, default amd64
+	Provider string // overrides Unit.Provider: binds the same IR to another kind of attachment
+	StackMax int    // bytes of BPF stack a chain of functions may use, default 512
+	// OnStack is the size in bytes above which a slot never is on the stack, default 64.
+	OnStack int
+}
+
+// StackLimit is MAX_BPF_STACK (include/linux/filter.h), for a whole chain of calls.
+const StackLimit = 512
+
+// scratchLimit is PCPU_MIN_UNIT_SIZE (include/linux/percpu.h), what one per-CPU map value may take.
+const scratchLimit = 32 << 10
+
+// Compile binds a program. The result does not share memory with p except for its maps and units' names.
+func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
+	obj := &bpf.Object{}
+	names := map[*ir.Map]string{}
+	for _, m := range p.Maps {
+		names[m] = m.BPFName
+		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
+	}
+	scratch := &ir.Map{Name: ".scratch", BPFName: "scratch", Kind: ir.PerCPUArray, KeySize: 4, MaxEntries: max(1, len(p.Units))}
+	names[scratch] = scratch.BPFName
+	for _, u := range p.Units {
+		prog, err := Unit(u, scratch, names, opts)
+		if err != nil {
+			return nil, err
+		}
+		scratch.ValueSize = max(scratch.ValueSize, prog.ScratchBytes)
+		obj.Programs = append(obj.Programs, prog)
+	}
+	if scratch.ValueSize > 0 {
+		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(scratch, scratch.BPFName), IR: scratch})
+	}
+	return obj, nil
+}
+
+// Unit binds one program.
+func Unit(u *ir.Unit, scratch *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
+	if opts.Arch == "" {
+		opts.Arch = "amd64"
+	}
+	if opts.OnStack == 0 {
+		opts.OnStack = 64
+	}
+	if opts.Provider == "" {
+		opts.Provider = u.Provider
+	}
+	b, ok := bindings[opts.Provider]
+	if !ok {
+		return nil, fmt.Errorf("program %s: no way to run %q probes", u.Name, opts.Provider)
+	}
+	for limit := opts.OnStack; ; limit /= 2 {
+		prog, stack, err := unit(u.Clone(), b, limit, scratch, names, opts)
+		if err != nil {
+			return nil, err
+		}
+		if stack <= StackLimit {
+			return prog, nil
+		}
+		if limit < 8 {
+			return nil, fmt.Errorf("program %s needs %d bytes of BPF stack: at most %d are there", u.Name, stack, StackLimit)
+		}
+	}
+}
+
+// unit compiles with slots above limit bytes in scratch memory, and says how deep the stack gets.
+func unit(u *ir.Unit, b binding, limit int, scratch *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
+	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: scratch, places: map[*ir.Slot]place{}}
+	big := int32(0)
+	for _, s := range u.Slots {
+		if s.Big || s.Size > limit && s.Name != "frame" {
+			l.places[s] = place{big: true, off: big}
+			big += int32(s.Size+7) &^ 7
+		}
+	}
+	if big > scratchLimit {
+		return nil, 0, fmt.Errorf("program %s needs %d bytes of memory per CPU: at most %d are there; lower max_strlen", u.Name, big, scratchLimit)
+	}
+	prog := &bpf.Program{Name: u.Name, Type: b.prog, AttachType: b.attach, Unit: u, ScratchBytes: int(big)}
+	total, shared := 0, int32(0)
+	if len(u.Calls) > 0 {
+		l.frameSlot()
+		shared = layoutShared(u, l.places)
+	}
+	for _, f := range u.Funcs() {
+		l.function(f)
+		if l.err != nil {
+			return nil, 0, l.err
+		}
+	}
+	offs := map[*ir.Slot]int16{}
+	depth := map[*ir.Func]int16{}
+	layoutStack(u, l.places, shared, offs, depth)
+	for _, f := range u.Funcs() {
+		d := depth[f]
+		locs := allocate(f, func() int16 { d -= 8; return d })
+		e := &emitter{f: f, prefix: f.Name, locs: locs, slots: offs, maps: names}
+		prog.Insns = append(prog.Insns, e.emit()...)
+		total += int(-d+31) &^ 31
+	}
+	prog.StackBytes = total
+	return prog, total, nil
+}
+
+// slotUsers says which functions touch a slot.
+func slotUsers(u *ir.Unit) map[*ir.Slot]*ir.Func {
+	m := map[*ir.Slot]*ir.Func{}
+	for _, f := range u.Funcs() {
+		for _, b := range f.Blocks {
+			for i := range b.Ins {
+				if s := b.Ins[i].Slot; s != nil {
+					m[s] = f
+				}
+			}
+		}
+	}
+	return m
+}
+
+// layoutShared gives the slots that callbacks reach their places from the start of the shared frame, and its size.
+func layoutShared(u *ir.Unit, places map[*ir.Slot]place) int32 {
+	size := int32(frameCtx) // the slot "frame" itself is the first
+	for _, s := range u.Slots {
+		switch {
+		case places[s].big || !s.Shared:
+		case s.Name == "frame":
+			places[s] = place{}
+		default:
+			places[s] = place{off: size}
+			size += int32(s.Size+7) &^ 7
+		}
+	}
+	return size
+}
+
+// layoutStack gives stack slots their frame offsets, the shared frame at the top of the entry's stack.
+func layoutStack(u *ir.Unit, places map[*ir.Slot]place, shared int32, offs map[*ir.Slot]int16, depth map[*ir.Func]int16) {
+	used := slotUsers(u)
+	depth[u.Entry] = -int16(shared)
+	var own []*ir.Slot
+	for _, s := range u.Slots {
+		switch p := places[s]; {
+		case p.big:
+		case s.Shared:
+			offs[s] = -int16(shared) + int16(p.off)
+		default:
+			own = append(own, s)
+		}
+	}
+	for _, s := range own {
+		f := used[s]
+		if f == nil {
+			continue
+		}
+		depth[f] -= int16(s.Size+7) &^ 7
+		offs[s] = depth[f]
+	}
+}
