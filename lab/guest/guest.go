@@ -1,7 +1,7 @@
 // Package guest boots Linux kernels under QEMU and runs programs in them.
 //
 // A guest has no disk: its root is an initramfs made here, in which a static Go binary is /init (package pid1), with the
-// files and kernel modules that were asked for. What the programs write comes back over a second serial port. Kernels are
+// files and kernel modules that were asked for. What the programs write comes back over a virtio port. Kernels are
 // Debian's packages, downloaded once into a cache ([Cache]).
 //
 // A guest leaves nothing behind: sockets and initramfs are file descriptors without names, and QEMU dies with the process

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,26 +78,40 @@ func (Linux) LoadModule(path, params string) error {
 	return unix.FinitModule(int(f.Fd()), params, 0)
 }
 
-// OpenPort opens a serial port for bytes as they are.
+// portWait is how long a port may take to appear: the console driver makes it when the host has answered.
+const portWait = 10 * time.Second
+
+// OpenPort opens a virtio port, or a serial one for bytes as they are.
 func (Linux) OpenPort(name string) (io.WriteCloser, error) {
-	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := -1, error(unix.ENOENT)
+	for start := time.Now(); err == unix.ENOENT && time.Since(start) < portWait; time.Sleep(5 * time.Millisecond) {
+		fd, err = unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err == nil {
-		t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
-		t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.B115200
-		err = unix.IoctlSetTermios(fd, unix.TCSETS, t)
-	}
-	if err != nil && err != unix.ENOTTY {
+	if err := raw(fd); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%s: raw mode: %w", name, err)
 	}
 	return port(fd), nil
 }
 
-// port is a file descriptor written without Go's poller: a tty that blocks is what we want.
+// raw takes a terminal out of the way of our bytes; what is no terminal needs nothing.
+func raw(fd int) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil
+	}
+	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
+	t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.B115200
+	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}
+
+// port is a file descriptor written without Go's poller: one that blocks until the host took the bytes.
 type port int
 
 func (p port) Write(b []byte) (int, error) {

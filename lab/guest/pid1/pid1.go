@@ -2,7 +2,7 @@
 // of a job one after another, sends their output and exit codes to the host, reaps orphans, and powers off.
 //
 // The binary that imports it is its own init: it calls [Main] if [IsInit] says so. Host and guest share the [Job] (a JSON
-// file in the initramfs) and the [Frame] stream on a serial port.
+// file in the initramfs) and the [Frame] stream on a port.
 package pid1
 
 import (
@@ -26,7 +26,8 @@ const (
 // Job is what the host wants done.
 type Job struct {
 	Hostname string
-	Port     string   // device the frames go to: /dev/ttyS1
+	Port     string   // device the frames go to: /dev/vport0p1
+	PortMods []Module // loaded before the port is opened
 	Modules  []Module // in load order
 	Commands []Command
 	Collect  []string // files to send to the host at the end, in filepath.Match patterns
@@ -115,7 +116,9 @@ func Run(sys System) error {
 		return errors.Join(fmt.Errorf("init: %w", err), sys.PowerOff())
 	}
 	stop := p.beat(time.Second)
-	p.modules()
+	for _, err := range p.load(p.job.Modules) {
+		p.log(err)
+	}
 	for i, c := range p.job.Commands {
 		p.command(uint16(i), c)
 	}
@@ -159,8 +162,9 @@ func (p *process) boot() error {
 	if err := json.Unmarshal(b, &p.job); err != nil {
 		return fmt.Errorf("%s: %w", JobFile, err)
 	}
+	logs = append(logs, p.load(p.job.PortMods)...)
 	if p.port, err = p.sys.OpenPort(p.job.Port); err != nil {
-		return err
+		return errors.Join(append(logs, err)...)
 	}
 	p.out = NewFrameWriter(p.port)
 	logs = append(logs, p.sys.LinkUp("lo"))
@@ -199,12 +203,14 @@ func (p *process) beat(every time.Duration) (stop func()) {
 	return func() { close(done); wg.Wait() }
 }
 
-func (p *process) modules() {
-	for _, m := range p.job.Modules {
+// load loads modules, and goes on after one that fails: a command that needs it will say so.
+func (p *process) load(mods []Module) (errs []error) {
+	for _, m := range mods {
 		if err := p.sys.LoadModule(m.Path, m.Params); err != nil && !errors.Is(err, syscall.EEXIST) {
-			p.log(fmt.Errorf("load module %s: %w", m.Name, err))
+			errs = append(errs, fmt.Errorf("load module %s: %w", m.Name, err))
 		}
 	}
+	return errs
 }
 
 // command runs one command, streams what it writes, and sends its end.
