@@ -83,12 +83,12 @@ const portWait = 10 * time.Second
 
 // OpenPort opens a virtio port, or a serial one for bytes as they are.
 func (Linux) OpenPort(name string) (io.WriteCloser, error) {
-	fd, err := -1, error(unix.ENOENT)
-	for start := time.Now(); err == unix.ENOENT && time.Since(start) < portWait; time.Sleep(5 * time.Millisecond) {
+	deadline := time.Now().Add(portWait)
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	// ENOENT: not made yet; ENXIO: the node is there before the port is on the driver's list (port_fops_open).
+	for (err == unix.ENOENT || err == unix.ENXIO) && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
 		fd, err = unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			break
-		}
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
@@ -165,6 +165,9 @@ func (Linux) Wait() (int, syscall.WaitStatus, error) {
 	pid, err := syscall.Wait4(-1, &ws, 0, nil)
 	return pid, ws, err
 }
+
+// Complain writes to the console.
+func (Linux) Complain(err error) { fmt.Fprintln(os.Stderr, err) }
 
 // Release is uname -r.
 func (Linux) Release() string {

@@ -61,7 +61,8 @@ type System interface {
 	Wait() (pid int, status syscall.WaitStatus, err error) // any child
 	Release() string
 	Uptime() float64
-	PowerOff() error // does not return, unless it fails
+	Complain(err error) // where someone may see it, while there is no port
+	PowerOff() error    // does not return, unless it fails
 }
 
 // mounts are made in this order. An older kernel may lack what is optional.
@@ -113,7 +114,9 @@ func Main() error { return Run(Linux{}) }
 func Run(sys System) error {
 	p := &process{sys: sys}
 	if err := p.boot(); err != nil {
-		return errors.Join(fmt.Errorf("init: %w", err), sys.PowerOff())
+		err = fmt.Errorf("init: %w", err)
+		sys.Complain(err)
+		return errors.Join(err, sys.PowerOff())
 	}
 	stop := p.beat(time.Second)
 	for _, err := range p.load(p.job.Modules) {

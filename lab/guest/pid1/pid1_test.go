@@ -64,6 +64,7 @@ func (f *fake) Close() error                                 { return f.call("cl
 func (f *fake) Pipe() (io.ReadCloser, *os.File, error)       { return os.Pipe() }
 func (f *fake) Release() string                              { return "6.1.0" }
 func (f *fake) Uptime() float64                              { return 1.5 }
+func (f *fake) Complain(err error)                           { f.call("complain %v", err) }
 func (f *fake) PowerOff() error                              { return f.call("power off") }
 
 // Start also lets an orphan die first, which Wait must reap without taking it for the command.
@@ -171,6 +172,9 @@ func TestRunFails(t *testing.T) {
 			f := &fake{fail: map[string]error{call: syscall.EIO}}
 			if err := Run(f); !errors.Is(err, syscall.EIO) {
 				t.Error(err)
+			}
+			if said := f.calls[len(f.calls)-2]; !strings.Contains(said, "input/output error") {
+				t.Error("says", said)
 			}
 			if last := f.calls[len(f.calls)-1]; last != "power off" {
 				t.Error("ends with", last)
