@@ -10,7 +10,7 @@ import (
 
 // conversion is one % of a format string.
 type conversion struct {
-	flags string // of "-+ 0#"
+	flags string // of "-+ 0"; the kernel takes no #
 	width int
 	long  int // number of l's
 	verb  string
@@ -52,7 +52,7 @@ var verbs = []string{"d", "i", "u", "x", "X", "c", "s", "pi4", "pI4", "pi6", "pI
 
 func parseConversion(s string) (conversion, string) {
 	var c conversion
-	rest := strings.TrimLeft(s, "-+ 0#")
+	rest := strings.TrimLeft(s, "-+ 0")
 	c.flags = s[:len(s)-len(rest)]
 	s = rest
 	rest = strings.TrimLeft(s, "0123456789")
@@ -82,8 +82,10 @@ func (m *Machine) convert(c *conversion, v uint64) string {
 		return c.sign(signed)
 	case "u":
 		return strconv.FormatUint(v, 10)
-	case "x", "X":
-		return c.hex(v)
+	case "x":
+		return strconv.FormatUint(v, 16)
+	case "X":
+		return strings.ToUpper(strconv.FormatUint(v, 16))
 	case "c":
 		return string([]byte{byte(v)})
 	case "s", "pks", "pus":
@@ -113,17 +115,6 @@ func (c *conversion) sign(v int64) string {
 	return s
 }
 
-func (c *conversion) hex(v uint64) string {
-	s := strconv.FormatUint(v, 16)
-	if strings.Contains(c.flags, "#") && v != 0 {
-		s = "0x" + s
-	}
-	if c.verb == "X" {
-		s = strings.ToUpper(s)
-	}
-	return s
-}
-
 // pad fills s to the conversion's width.
 func (c *conversion) pad(s string) string {
 	n := c.width - len(s)
@@ -138,8 +129,6 @@ func (c *conversion) pad(s string) string {
 	head := 0
 	if s != "" && strings.ContainsRune("+- ", rune(s[0])) {
 		head = 1
-	} else if strings.HasPrefix(strings.ToLower(s), "0x") {
-		head = 2
 	}
 	return s[:head] + strings.Repeat("0", n) + s[head:]
 }

@@ -144,7 +144,7 @@ func loop(m *Machine, r *[16]uint64) uint64 {
 	case r[4] != 0:
 		return EINVAL.ret()
 	case n > mayGotoMax:
-		return E2BIG.ret()
+		return uint64(uint32(E2BIG.ret())) // 32 bits: the verifier's inlined loop (inline_bpf_loop)
 	}
 	for i := uint64(0); i < n; i++ {
 		stop, ok := m.callback(fn, i, arg, poison, poison)

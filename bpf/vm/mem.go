@@ -9,16 +9,16 @@ import (
 type kind uint8
 
 const (
-	kindStack  kind = iota // object: frame
-	kindCtx                //
-	kindPacket             //
-	kindValue              // object: map; offset: slot<<shift | byte
-	kindKey                // object: map; offset: slot<<keyShift | byte; read-only
-	kindRing               // object: map; offset: position in the ring
-	kindIndex              // object: frame; the u32 key a callback over an array gets; read-only
-	kindMap                // object: map; not memory
-	kindFunc               // offset: entry point; not memory
-	kindPoison kind = 15   // never written, or lost over a call
+	kindStack  kind = iota + 1 // object: frame; 1, so that below it is still ours
+	kindCtx                    //
+	kindPacket                 //
+	kindValue                  // object: map; offset: slot<<shift | byte
+	kindKey                    // object: map; offset: slot<<keyShift | byte; read-only
+	kindRing                   // object: map; offset: position in the ring
+	kindIndex                  // object: frame; the u32 key a callback over an array gets; read-only
+	kindMap                    // object: map; not memory
+	kindFunc                   // offset: entry point; not memory
+	kindPoison kind = 15       // never written, or lost over a call
 )
 
 var kindNames = map[kind]string{
@@ -129,8 +129,9 @@ func (m *Machine) describe(a uint64) string {
 		return fmt.Sprintf("address %#x, which the program does not own", a)
 	}
 	k, obj, off := kindOf(a), objectOf(a), offsetOf(a)
-	if off >= 1<<39 { // fell below the object's start into the previous one
-		obj, off = (obj+1)&objMask, off-1<<objShift
+	if off >= 1<<(objShift-1) { // fell below the object's start into the previous one
+		next := a + 1<<objShift
+		k, obj, off = kindOf(next), objectOf(next), off-1<<objShift
 	}
 	switch k {
 	case kindStack:
