@@ -1,3 +1,6 @@
+// Package syntax reads programs of the bpftrace language: Parse gives the tree and the diagnostics of a text, Format prints a
+// tree, Walk visits one. It knows no types and no names; grammar.txt is what it accepts. The authority is bpftrace's
+// docs/language.md and its behaviour (0.27).
 package syntax
 
 // Node is anything with a place in the source.
@@ -19,9 +22,9 @@ type Stmt interface {
 type File struct {
 	Src      *Source
 	Hashbang string
-	CDefs    []*CDef // struct, union, enum, typedef, #define, #include: raw C, in order
-	Config   *Config // nil without a config block
-	Imports  []*Import
+	CDefs    []*CDef    // struct, union, enum, typedef, #define, #include: raw C, in order
+	Config   *Config    // nil without a config block
+	Imports  []*Import  // those inside blocks, which the standard library has, come last
 	Maps     []*MapDecl // let @a = lruhash(100);
 	Macros   []*Macro
 	Probes   []*Probe
@@ -138,10 +141,11 @@ type (
 		Tok   string // "break", "continue", "return"
 		Value Expr
 	}
-	// Block is { statements } with a scope of its own.
+	// Block is { statements } with a scope of its own. Result is the value of a branch of an IfExpr; elsewhere it is nil.
 	Block struct {
 		Span
-		Stmts []Stmt
+		Stmts  []Stmt
+		Result Expr
 	}
 )
 
@@ -205,7 +209,8 @@ type (
 		Span
 		Lo, Hi Expr
 	}
-	// Call is a function or macro call; Args of sizeof, offsetof and the like may be *TypeExpr.
+	// Call is a function or macro call; Args of sizeof, offsetof and the like may be *TypeExpr. The second argument of
+	// offsetof is the chain of fields: a.b.c is Field{Field{Ident a, b}, c}. A bare unknown name in sizeof is an *Ident.
 	Call struct {
 		Span
 		Name     string
@@ -226,7 +231,7 @@ type (
 		OpSpan Span
 		X, Y   Expr
 	}
-	// Cond is C ? Then : Else.
+	// Cond is C ? Then : Else. The short form C ?: Else has Then == C, the same node.
 	Cond struct {
 		Span
 		C, Then, Else Expr
@@ -249,9 +254,10 @@ type (
 		Span
 		X, I Expr
 	}
-	// Cast is (Type)X.
+	// Cast is (Type)X. Head covers the parentheses: what is wrong with the type is reported there.
 	Cast struct {
 		Span
+		Head Span
 		Type *TypeExpr
 		X    Expr
 	}
@@ -282,11 +288,13 @@ type (
 		Span
 		X Expr
 	}
-	// TypeExpr is a type as written: Name with Ptr stars and then Dims array lengths (-1 is []); or typeof(Of).
+	// TypeExpr is a type as written: a base, Ptr stars, and then Dims array lengths, the innermost first (-1 is []).
+	// The base is Name, typeof(Of), or Elem for what follows an array: uint8[4]* is {Elem: {uint8, Dims: 4}, Ptr: 1}.
 	TypeExpr struct {
 		Span
-		Name string // "struct foo", "union foo", "enum foo", "uint64", "string"; "" with Of or Elems
-		Of   Expr   // typeof(Of)
+		Name string // "struct foo", "union foo", "enum foo", "uint64", "string", "unsigned long"; "" with Of or Elem
+		Of   Expr   // typeof(Of); a *TypeExpr for typeof(uint64 *)
+		Elem *TypeExpr
 		Ptr  int
 		Dims []int
 	}
