@@ -153,8 +153,8 @@ func (m *Machine) exec(pc int) (uint64, bool) {
 
 		case opLd8, opLd16, opLd32, opLd64:
 			a, n := b+uint64(int64(in.off)), 1<<(in.op-opLd8)
-			if o := a - frameBase(m.depth); n == 8 && o <= frameSize-8 {
-				*d = binary.LittleEndian.Uint64(m.stack[uint64(m.depth&7)*frameSize+o:])
+			if o := a - frameBase(m.depth); o <= uint64(frameSize-n) {
+				*d = getUint(m.stack[uint64(m.depth&7)*frameSize+o:][:n])
 				continue
 			}
 			m.pc = pc - 1
@@ -176,8 +176,8 @@ func (m *Machine) exec(pc int) (uint64, bool) {
 			continue
 		case opSt8, opSt16, opSt32, opSt64:
 			a, n := *d+uint64(int64(in.off)), 1<<(in.op-opSt8)
-			if o := a - frameBase(m.depth); n == 8 && o <= frameSize-8 {
-				binary.LittleEndian.PutUint64(m.stack[uint64(m.depth&7)*frameSize+o:], b)
+			if o := a - frameBase(m.depth); o <= uint64(frameSize-n) {
+				putUint(m.stack[uint64(m.depth&7)*frameSize+o:][:n], b)
 				continue
 			}
 			m.pc = pc - 1

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinCPU keeps the test on CPU 0, so that per-CPU maps can be compared.
+// pinCPU keeps the test's goroutine on CPU 0, so that per-CPU maps can be compared.
 func pinCPU(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -61,11 +61,11 @@ func mapProgram(g *generator, n int) asm.Instructions {
 
 func TestDifferentialMaps(t *testing.T) {
 	needKernel(t)
-	pinCPU(t)
 	cpus := ebpf.MustPossibleCPU()
 	const ops = 40
 	for _, typ := range []ebpf.MapType{ebpf.Hash, ebpf.Array, ebpf.PerCPUHash, ebpf.PerCPUArray} {
 		t.Run(typ.String(), func(t *testing.T) {
+			pinCPU(t)
 			for seed := range 150 {
 				spec := &ebpf.MapSpec{Name: "m", Type: typ, KeySize: 4, ValueSize: 8, MaxEntries: 5}
 				km, err := ebpf.NewMap(spec)
@@ -233,7 +233,6 @@ func callbackProgram(n, stopAt int32) asm.Instructions {
 
 func TestDifferentialCallbacks(t *testing.T) {
 	needKernel(t)
-	pinCPU(t)
 	for _, typ := range []ebpf.MapType{ebpf.Hash, ebpf.Array} {
 		for _, n := range []int32{0, 1, 10, 1000, 8<<20 + 1} {
 			spec := &ebpf.MapSpec{Name: "m", Type: typ, KeySize: 4, ValueSize: 8, MaxEntries: 5}

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -260,24 +261,22 @@ func (m *Machine) countFault(user bool) {
 }
 
 // readString copies a string with its NUL into p, cut to fit, and gives the
-// length with the NUL. A few bytes of p behind the NUL may be zeroed, as in the kernel.
+// length with the NUL. p behind the NUL is left alone, as in the kernel.
 func (m *Machine) readString(p []byte, a uint64, user bool) (int, bool) {
 	for n := 0; n < len(p); {
-		c := min(len(p)-n, 64, int(nullPage-(a+uint64(n))%nullPage))
-		if !m.peek(p[n:n+c], a+uint64(n), user) {
-			if c = 1; !m.peek(p[n:n+c], a+uint64(n), user) {
+		c := m.scratch[:min(len(p)-n, len(m.scratch), int(nullPage-(a+uint64(n))%nullPage))]
+		if !m.peek(c, a+uint64(n), user) {
+			if c = c[:1]; !m.peek(c, a+uint64(n), user) {
 				clear(p)
 				m.countFault(user)
 				return 0, false
 			}
 		}
-		for i, ch := range p[n : n+c] {
-			if ch == 0 {
-				clear(p[n+i+1 : n+c])
-				return n + i + 1, true
-			}
+		if i := bytes.IndexByte(c, 0); i >= 0 {
+			copy(p[n:], c[:i+1])
+			return n + i + 1, true
 		}
-		n += c
+		n += copy(p[n:], c)
 	}
 	if len(p) > 0 {
 		p[len(p)-1] = 0

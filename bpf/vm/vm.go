@@ -39,17 +39,18 @@ type Machine struct {
 	budget  int64
 
 	// of the current run
-	regs   [16]uint64
-	stack  [maxDepth * frameSize]byte
-	frames [maxDepth]frame
-	index  [maxDepth][4]byte // keys given to callbacks over arrays
-	depth  int
-	left   int64
-	mayJmp int
-	in     Input
-	err    *Error
-	pc     int
-	word   [8]byte
+	regs    [16]uint64
+	stack   [maxDepth * frameSize]byte
+	frames  [maxDepth]frame
+	index   [maxDepth][4]byte // keys given to callbacks over arrays
+	depth   int
+	left    int64
+	mayJmp  int
+	in      Input
+	err     *Error
+	pc      int
+	word    [8]byte
+	scratch [64]byte
 
 	rng     uint64
 	stats   Stats
