@@ -25,6 +25,7 @@ const (
 type collector struct {
 	opts    *Options
 	hello   func()       // called at the greeting
+	end     func()       // called when the job is done
 	last    atomic.Int64 // time of the last frame, Unix ns
 	helloAt time.Time
 	done    bool
@@ -38,8 +39,8 @@ type collector struct {
 	size     int
 }
 
-func newCollector(o *Options, hello func()) *collector {
-	return &collector{opts: o, hello: hello, out: map[uint16]*[2]bytes.Buffer{}, files: map[string][]byte{}}
+func newCollector(o *Options, hello, end func()) *collector {
+	return &collector{opts: o, hello: hello, end: end, out: map[uint16]*[2]bytes.Buffer{}, files: map[string][]byte{}}
 }
 
 // read takes frames until the stream ends, however it ends: that the guest broke off is said by done.
@@ -91,7 +92,10 @@ func (c *collector) take(f pid1.Frame) error {
 		}
 		c.files[c.file] = append(c.files[c.file], f.Data...)
 	case pid1.Done:
-		c.done = true
+		if !c.done {
+			c.done = true
+			c.end()
+		}
 	}
 	return nil
 }

@@ -157,6 +157,7 @@ type Guest struct {
 	console *ring
 	qmp     *qmp.Client
 	ready   chan struct{} // closed at the greeting
+	ended   chan struct{} // closed when PID 1 says that the job is done
 	done    chan struct{} // closed when all is over; res and err are set then
 
 	state *collector
@@ -172,8 +173,8 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 		return nil, fmt.Errorf("build initramfs: %w", err)
 	}
 	defer img.Close()
-	g := &Guest{opts: o, ctx: ctx, started: time.Now(), console: newRing(o.Console), ready: make(chan struct{}), done: make(chan struct{})}
-	g.state = newCollector(&g.opts, func() { close(g.ready) })
+	g := &Guest{opts: o, ctx: ctx, started: time.Now(), console: newRing(o.Console), ready: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
+	g.state = newCollector(&g.opts, func() { close(g.ready) }, func() { close(g.ended) })
 	if g.vm, err = startVM(&g.opts, img, g.console); err != nil {
 		return nil, err
 	}
@@ -215,6 +216,9 @@ func (g *Guest) Done() <-chan struct{} { return g.done }
 
 // QMP is the guest's machine protocol, for dump-guest-memory, system_powerdown, inject-nmi…
 func (g *Guest) QMP() *qmp.Client { return g.qmp }
+
+// Ended is closed when all commands have ended and all files are here: for guests that linger.
+func (g *Guest) Ended() <-chan struct{} { return g.ended }
 
 // PID is QEMU's process id.
 func (g *Guest) PID() int { return g.vm.cmd.Process.Pid }
