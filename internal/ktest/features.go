@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -104,9 +104,19 @@ func haveFentry() error {
 	})
 }
 
+// haveTracepoint attaches to the event by its id, which needs tracefs only for being read.
 func haveTracepoint() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.TracePoint}, func(p *ebpf.Program) (link.Link, error) {
-		return link.Tracepoint("sched", "sched_switch", p, nil)
+	return inTracefs(func(root string) error {
+		b, err := os.ReadFile(filepath.Join(root, "events/sched/sched_switch/id"))
+		if err != nil {
+			return err
+		}
+		id, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+		if err != nil {
+			return err
+		}
+		attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: id, Sample: 1}
+		return perf(Tracepoint, attr, ebpf.TracePoint)
 	})
 }
 
@@ -138,12 +148,17 @@ func haveUprobe() error {
 
 func haveProfile() error {
 	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 99, Bits: unix.PerfBitFreq}
+	return perf(Profile, attr, ebpf.PerfEvent)
+}
+
+// perf attaches a program to a perf event on CPU 0.
+func perf(f Feature, attr unix.PerfEventAttr, typ ebpf.ProgramType) error {
 	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
-		return feature.Unsupported(string(Profile), "perf_event_open cpu-clock", err)
+		return feature.Unsupported(string(f), fmt.Sprintf("perf_event_open type %d config %d", attr.Type, attr.Config), err)
 	}
 	defer unix.Close(fd)
-	return with(ebpf.ProgramSpec{Type: ebpf.PerfEvent}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: typ}, func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: p, Attach: ebpf.AttachPerfEvent})
 	})
 }
@@ -236,27 +251,39 @@ func haveKallsyms() error {
 	return feature.Unsupported(string(Kallsyms), fmt.Sprintf("/proc/kallsyms hides addresses: %s", line), nil)
 }
 
-// tracefs finds where it is mounted.
-func tracefs() (string, error) {
+// inTracefs calls f with tracefs: where it is mounted, or else a mount of our own that no one else sees, by the path of its
+// descriptor.
+func inTracefs(f func(root string) error) error {
 	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
 		if _, err := os.Stat(filepath.Join(dir, "trace")); err == nil {
-			return dir, nil
+			return f(dir)
 		}
 	}
-	return "", feature.Unsupported(string(Tracefs), "/sys/kernel/tracing/trace", syscall.ENOENT)
+	fsfd, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return feature.Unsupported(string(Tracefs), "fsopen tracefs", err)
+	}
+	defer unix.Close(fsfd)
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return feature.Unsupported(string(Tracefs), "fsconfig tracefs", err)
+	}
+	fd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return feature.Unsupported(string(Tracefs), "fsmount tracefs", err)
+	}
+	defer unix.Close(fd)
+	return f(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
 // inInstance makes a tracefs instance for the time of f.
 func inInstance(f func(dir string) error) error {
-	root, err := tracefs()
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(root, "instances", fmt.Sprintf("fathom-ktest-%d", os.Getpid()))
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return errors.Join(f(dir), os.Remove(dir))
+	return inTracefs(func(root string) error {
+		dir := filepath.Join(root, "instances", fmt.Sprintf("fathom-ktest-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		return errors.Join(f(dir), os.Remove(dir))
+	})
 }
 
 // write writes s into a control file, which must be there.
@@ -280,39 +307,33 @@ func haveHist() error {
 }
 
 func haveKprobeEvents() error {
-	root, err := tracefs()
-	if err != nil {
-		return err
-	}
-	name := fmt.Sprintf("ktest_%d", os.Getpid())
-	if err := write(filepath.Join(root, "kprobe_events"), "p:"+name+"/a "+target); err != nil {
-		return err
-	}
-	return write(filepath.Join(root, "kprobe_events"), "-:"+name+"/a")
+	return inTracefs(func(root string) error {
+		name := fmt.Sprintf("ktest_%d", os.Getpid())
+		if err := write(filepath.Join(root, "kprobe_events"), "p:"+name+"/a "+target); err != nil {
+			return err
+		}
+		return write(filepath.Join(root, "kprobe_events"), "-:"+name+"/a")
+	})
 }
 
 func haveFunctionGraph() error {
-	root, err := tracefs()
-	if err != nil {
+	return inTracefs(func(root string) error {
+		b, err := os.ReadFile(filepath.Join(root, "available_tracers"))
+		if err == nil && !slices.Contains(strings.Fields(string(b)), "function_graph") {
+			return feature.Unsupported(string(FunctionGraph), "available_tracers has "+strings.TrimSpace(string(b)), nil)
+		}
 		return err
-	}
-	b, err := os.ReadFile(filepath.Join(root, "available_tracers"))
-	if err == nil && !slices.Contains(strings.Fields(string(b)), "function_graph") {
-		return feature.Unsupported(string(FunctionGraph), "available_tracers has "+strings.TrimSpace(string(b)), nil)
-	}
-	return err
+	})
 }
 
 func haveDropReasons() error {
-	root, err := tracefs()
-	if err != nil {
+	return inTracefs(func(root string) error {
+		b, err := os.ReadFile(filepath.Join(root, "events/skb/kfree_skb/format"))
+		if err == nil && !bytes.Contains(b, []byte("reason;")) {
+			return feature.Unsupported(string(DropReasons), "events/skb/kfree_skb/format has no field reason", nil)
+		}
 		return err
-	}
-	b, err := os.ReadFile(filepath.Join(root, "events/skb/kfree_skb/format"))
-	if err == nil && !bytes.Contains(b, []byte("reason;")) {
-		return feature.Unsupported(string(DropReasons), "events/skb/kfree_skb/format has no field reason", nil)
-	}
-	return err
+	})
 }
 
 // Features lists all features that can be asked for.

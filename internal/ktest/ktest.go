@@ -88,18 +88,21 @@ func Need(t testing.TB, fs ...Feature) {
 	if k.Any && os.Getuid() != 0 {
 		Missing(t, "needs root on this machine, or "+EnvGuests+"=all")
 	}
+	need(t, k, Detect, fs)
+}
+
+func need(t testing.TB, k Kernel, detect func(Feature) error, fs []Feature) {
+	t.Helper()
 	for _, f := range fs {
-		switch must := slices.Contains(k.Must, f); {
-		case !must && !k.Any:
+		must := slices.Contains(k.Must, f)
+		if !must && !k.Any {
 			t.Skipf("%s does not have %s", k.Name, f)
-		default:
-			err := Detect(f)
-			if err != nil && must {
-				t.Fatalf("%s must have %s: %v", k.Name, f, err)
-			}
-			if err != nil {
-				t.Skip(err)
-			}
+		}
+		switch err := detect(f); {
+		case err != nil && must:
+			t.Fatalf("%s must have %s: %v", k.Name, f, err)
+		case err != nil:
+			t.Skip(err)
 		}
 	}
 }

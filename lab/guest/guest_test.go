@@ -102,14 +102,19 @@ func TestRun(t *testing.T) {
 	var stdout, console bytes.Buffer
 	o.Stdout, o.Console = &stdout, &console
 	o.Modules = []string{"veth"}
-	o.Files = []guest.File{{Name: "/etc/motd", Data: []byte("welcome")}}
+	sh, err := guest.Program("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Files = append(sh, guest.File{Name: "/etc/motd", Data: []byte("welcome")})
+	o.Commands = append(o.Commands, pid1.Command{Args: []string{"/bin/sh", "-c", "echo $((6*7)); exit 9"}})
 	o.Collect = []string{"/tmp/*.bin", "/proc/version"}
 	o.Pack = initramfs.Zstd
 	res, err := guest.Run(within(t, 2*time.Minute), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(res.Commands) != 3 || len(res.Log) > 0 || res.Release != o.Kernel.Release {
+	if len(res.Commands) != 4 || len(res.Log) > 0 || res.Release != o.Kernel.Release {
 		t.Fatalf("%d commands, log %q, release %s", len(res.Commands), res.Log, res.Release)
 	}
 	say, orphan, killed := res.Commands[0], res.Commands[1], res.Commands[2]
@@ -121,6 +126,9 @@ func TestRun(t *testing.T) {
 	}
 	if killed.Code != 143 || killed.Signal != int(syscall.SIGTERM) {
 		t.Errorf("killed: %+v", killed)
+	}
+	if sh := res.Commands[3]; sh.Code != 9 || sh.Stdout != "42\n" {
+		t.Errorf("sh: %+v", sh)
 	}
 	if got := res.Files["/tmp/out.bin"]; !bytes.Equal(got, bytes.Repeat([]byte{1, 2, 3, 0xfa}, 1<<18)) {
 		t.Errorf("out.bin: %d bytes", len(got))
