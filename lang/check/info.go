@@ -90,6 +90,8 @@ type Options struct {
 	Unsafe   bool
 	HasChild bool              // -c or cpid known
 	Named    map[string]string // getopt
+	// Declare reads the program's own C declarations and gives a Lookup that finds them, then what base has. nil refuses them.
+	Declare func(defs []*syntax.CDef, base ctype.Lookup) (ctype.Lookup, []syntax.Diag)
 }
 
 // Config holds the configuration variables (docs: "Config Variables" of the language reference), at their defaults when zero.
@@ -144,6 +146,8 @@ type Const struct {
 	Int   int64
 	Str   string
 	IsStr bool
+
+	big bool // Int is the bits of a uint64 beyond int64
 }
 
 // Var is a scratch variable.
@@ -152,6 +156,8 @@ type Var struct {
 	Type *types.Type
 	Decl syntax.Node
 	Loop *syntax.For // the loop whose variable it is
+
+	declared bool // with a type: assignments do not widen it
 }
 
 // Map is a map.
@@ -177,4 +183,10 @@ type Func struct {
 	Void     bool   // gives no value: only a statement
 	Agg      bool   // only on the right of @x =
 	Check    func(*Call) *types.Type
+
+	spec  string      // what each argument must be, see Call.checkArgs; the last letter stands for all further ones
+	ret   *types.Type // the type of the result when Check is nil
+	needs ArgStyle    // what the probe type must have
+	meta  bool        // the arguments are not evaluated: sizeof
+	quiet bool        // the result may be dropped without a warning
 }

@@ -1,0 +1,200 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/lang/types"
+)
+
+// maxInstances bounds the bodies made of one clause.
+const maxInstances = 4096
+
+// uses is what of a probe a clause asks for: it decides which targets can share one instance.
+type uses struct {
+	args, retval, argN, uaddr bool
+}
+
+// clause finds the targets of clause i and makes an Instance for each layout among them.
+func (c *checker) clause(i int, p *syntax.Probe) {
+	u := c.usesOf(p)
+	groups := map[string]*inst{}
+	found := false
+	for _, ap := range p.Points {
+		points, msg, hint := ParseAttachPoint(ap, c.opts.Params, c.opts.Unsafe)
+		if msg != "" {
+			c.errorf(ap.Span, "%s", msg).Hint = hint
+			found = true
+			continue
+		}
+		for _, a := range points {
+			ts, said := c.expand(a, len(points) > 1)
+			found = found || said || len(ts) > 0
+			for _, t := range ts {
+				c.place(groups, i, p, ap, a, t, u)
+			}
+		}
+	}
+	if !found && c.cfg.MissingProbes == "error" {
+		c.errorf(p.Span, "No attach points for probe")
+	}
+}
+
+// expand finds the targets of one attach point. said reports that it was explained why there are none.
+func (c *checker) expand(a AttachPoint, quiet bool) (ts []Target, said bool) {
+	if a.Provider.Special {
+		return []Target{special(a)}, false
+	}
+	ts, err := c.world.Expand(a)
+	if err == nil && len(ts) > 0 {
+		return ts, false
+	}
+	if quiet || c.cfg.MissingProbes == "ignore" {
+		return nil, c.cfg.MissingProbes == "ignore"
+	}
+	msg := "No matches for " + a.Provider.Name + " " + strings.TrimPrefix(a.Module+":"+a.Func, ":")
+	if err != nil {
+		msg = err.Error()
+	}
+	d := &syntax.Diag{}
+	if c.cfg.MissingProbes == "warn" {
+		d = c.warnf(a.Span, "%s. Skipping.", strings.TrimSuffix(msg, "."))
+	} else {
+		d = c.errorf(a.Span, "%s", msg)
+	}
+	if s := c.world.Suggest(a); len(s) > 0 {
+		d.Hint = "did you mean `" + s[0] + "`?"
+	}
+	return nil, true
+}
+
+// special gives the target of a probe that needs no look at the system.
+func special(a AttachPoint) Target {
+	t := Target{Provider: a.Provider.Name, Module: a.Module, Func: a.Func, Count: a.Count}
+	t.Name = a.Provider.Name
+	switch a.Provider.Name {
+	case "profile", "interval":
+		t.Func = a.Unit
+		t.Name += fmt.Sprintf(":%s:%d", a.Unit, a.Count)
+	case "watchpoint":
+		t.Offset, t.Func = a.Address, a.Unit
+		t.Name += fmt.Sprintf(":0x%x:%d:%s", a.Address, a.Count, a.Unit)
+	case "self":
+		t.Name += ":" + a.Module + ":" + a.Func
+	case "begin", "end":
+	default:
+		t.Name += ":" + a.Func
+		if a.Count > 0 {
+			t.Name += fmt.Sprintf(":%d", a.Count)
+		}
+	}
+	return t
+}
+
+// place puts a target into the instance of its layout.
+func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syntax.AttachPoint, a AttachPoint, t Target, u uses) {
+	args, result, err := c.argsOf(a, t, u)
+	if err != nil {
+		c.errorf(ap.Span, "%v", err)
+		return
+	}
+	key := a.Provider.Name + " " + layoutKey(args)
+	if u.retval && result != nil {
+		key += " " + layoutKey(types.TupleOf(result))
+	}
+	if u.uaddr {
+		key += " " + t.Module
+	}
+	if u.argN && a.Provider.Name == "kprobe" {
+		key += " " + c.userParams(t)
+	}
+	x := groups[key]
+	if x == nil {
+		if len(groups) == maxInstances {
+			return
+		}
+		x = c.instance(i, p, a.Provider)
+		x.Args, x.Result = args, result
+		groups[key] = x
+		c.insts = append(c.insts, x)
+	}
+	x.Targets = append(x.Targets, t)
+	if n := len(x.Points); n == 0 || x.Points[n-1] != ap {
+		x.Points = append(x.Points, ap)
+	}
+}
+
+// argsOf asks the world for the arguments of a target, if the clause uses them.
+func (c *checker) argsOf(a AttachPoint, t Target, u uses) (args, result *types.Type, err error) {
+	typed := u.args && a.Provider.has(ArgsStruct) || u.retval && a.Provider.Name == "fexit"
+	if !typed {
+		return nil, nil, nil
+	}
+	args, result, err = c.world.Args(t)
+	if err != nil && a.Provider.Name == "uprobe" {
+		return nil, nil, nil // no debug information: args says so where it stands
+	}
+	return args, result, err
+}
+
+// instance makes an Instance of clause i with a body of its own.
+func (c *checker) instance(i int, p *syntax.Probe, prov *Provider) *inst {
+	x := &inst{c: c, Instance: &Instance{
+		Clause: p, Index: i, Provider: prov, Body: c.expandBlock(p.Body),
+		Types: map[syntax.Expr]*types.Type{}, Vars: map[*syntax.Var]*Var{}, Calls: map[*syntax.Call]*Func{},
+		Consts: map[syntax.Expr]Const{},
+	}}
+	if p.Pred != nil {
+		x.Pred = c.expandExpr(p.Pred)
+	}
+	return x
+}
+
+// usesOf looks which builtins a clause, or a macro it may call, mentions.
+func (c *checker) usesOf(p *syntax.Probe) uses {
+	var u uses
+	seen := map[string]bool{}
+	var visit func(n syntax.Node) bool
+	name := func(s string) {
+		switch {
+		case s == "args":
+			u.args = true
+		case s == "retval":
+			u.retval = true
+		case s == "uaddr":
+			u.uaddr = true
+		case isArgN(s):
+			u.argN = true
+		}
+		for _, m := range c.macros[s] {
+			if !seen[s] {
+				syntax.Walk(m.Body, visit)
+			}
+		}
+		seen[s] = true
+	}
+	visit = func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Ident:
+			name(n.Name)
+		case *syntax.Call:
+			name(n.Name)
+		}
+		return true
+	}
+	syntax.Walk(p, visit)
+	return u
+}
+
+// layoutKey is a text that is equal for types with equal layout.
+func layoutKey(t *types.Type) string {
+	if t == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, f := range t.Fields {
+		fmt.Fprintf(&b, "%s %v %d %d %d %d %v %v %d;", f.Name, f.Type, f.Type.Space, f.Off, f.BitOff, f.BitSize, f.DataLoc, f.RelLoc, f.Index)
+	}
+	return b.String()
+}
