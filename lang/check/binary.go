@@ -26,7 +26,7 @@ func (x *inst) binary(e *syntax.Binary) *types.Type {
 
 // operate gives the type of a op b; e is where it stands.
 func (x *inst) operate(e *syntax.Binary, a, b *types.Type) *types.Type {
-	number := func(t *types.Type) bool { return t.IsInt() || t.CastableAgg() && t.Kind != types.Stats }
+	number := func(t *types.Type) bool { return t.IsInt() || readable(t) }
 	switch {
 	case a.Kind == types.None || b.Kind == types.None:
 		return types.NoneT

@@ -164,12 +164,13 @@ func (x *inst) invoke(f *Func, args []syntax.Expr, e syntax.Expr, at syntax.Span
 		x.errorf(at, "%s can not be used with \"%s\" probes", f.Name, x.Provider.Name)
 		return types.NoneT
 	}
+	if f.Agg && x.agg != e {
+		x.errorf(at, "%s() must be assigned directly to a map", f.Name)
+		return types.NoneT
+	}
 	if msg := f.arity(len(args)); msg != "" {
 		x.errorf(at, "%s", msg).Hint = "usage: " + f.Sig
 		return types.NoneT
-	}
-	if f.Agg && x.agg != e {
-		x.errorf(at, "%s() must be assigned directly to a map", f.Name)
 	}
 	c := &Call{Func: f, Expr: e, Span: at, Args: args, x: x}
 	ok := c.types() && c.checkArgs()
@@ -197,7 +198,9 @@ func (c *Call) types() bool {
 		switch {
 		case l|0x20 == 'm' && isMap && m.Key == nil:
 			if info := c.x.c.maps[m.Name]; info != nil {
-				info.wholeUse = true
+				if info.use.Src == nil {
+					info.use = m.Span
+				}
 				c.x.setType(a, info.Value)
 			}
 		case l == 'm':
@@ -233,7 +236,7 @@ func (c *Call) checkArg(i int, a syntax.Expr) bool {
 	case 'I':
 		want, literal, ok = "int", true, known && !v.IsStr
 	case 'i':
-		want, ok = "int", isInt(t) || t.CastableAgg() && t.Kind != types.Stats
+		want, ok = "int", isInt(t) || readable(t)
 	case 'p':
 		want, ok = "pointer", t.Kind == types.Ptr
 	}

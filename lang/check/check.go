@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -28,9 +29,10 @@ type checker struct {
 	expansions int
 	argN       *Func
 
-	insts []*inst
-	maps  map[string]*mapInfo
-	order []*mapInfo // in order of first appearance
+	insts   []*inst
+	targets int // of all clauses
+	maps    map[string]*mapInfo
+	order   []*mapInfo // in order of first appearance
 
 	final   bool // the types are known: errors and warnings are said
 	changed bool // a type grew in this pass
@@ -39,22 +41,24 @@ type checker struct {
 // inst is an Instance being checked.
 type inst struct {
 	*Instance
-	c     *checker
-	loops int          // loops around the expression being checked
-	dead  int          // conditions around it that are known to be false
-	agg   *syntax.Call // the aggregation that may stand here
+	c       *checker
+	loops   int                  // loops around the expression being checked
+	dead    int                  // conditions around it that are known to be false
+	decided map[syntax.Expr]bool // what comptime conditions were when their types were first known
+	agg     *syntax.Call         // the aggregation that may stand here
+	// ownName is set when the instance has one target and the clause looks into its name.
+	ownName bool
 }
 
 // mapInfo is what is known of a map.
 type mapInfo struct {
 	*Map
-	decl     *syntax.MapDecl
-	decided  bool // keyed is known
-	keyed    bool
-	written  bool
-	selfInit bool // @x++ and @x += make it
-	read     bool
-	wholeUse bool // print(@x) and the like
+	decl    *syntax.MapDecl
+	decided bool // keyed is known
+	keyed   bool
+	written bool
+	read    bool
+	use     syntax.Span // the first use that is no declaration
 }
 
 // Check gives a program its meaning. The Info is complete only without errors, but never nil: what is known is in it.
@@ -80,11 +84,11 @@ func (c *checker) check(file *syntax.File) *Info {
 	info.CTypes = c.ctypes
 	c.declareMacros(file.Macros)
 	c.declareMaps(file.Maps)
-	if len(file.Probes) == 0 && !c.failed() {
-		c.errorf(syntax.Span{}, "No probes to attach")
-	}
 	for i, p := range file.Probes {
 		c.clause(i, p)
+	}
+	if len(c.insts) == 0 && !c.failed() {
+		c.errorf(syntax.Span{}, "No probes to attach")
 	}
 	for _, x := range c.insts {
 		x.resolve()
@@ -93,6 +97,9 @@ func (c *checker) check(file *syntax.File) *Info {
 	c.lint()
 	for _, x := range c.insts {
 		lowerBlocks(x.Body)
+		if x.Pred != nil {
+			lowerBlocks(x.Pred)
+		}
 		info.Instances = append(info.Instances, x.Instance)
 	}
 	for _, m := range c.order {
@@ -137,12 +144,28 @@ func (x *inst) run() {
 	clear(x.Types)
 	clear(x.Consts)
 	if x.Pred != nil {
-		x.condition(x.Pred)
+		x.condition(x.Pred, around(x.Pred.Span_(), "/", "/"))
 	}
 	x.stmts(x.Body.Stmts)
 	if x.Body.Result != nil {
-		x.effect(x.Body.Result)
+		x.effect(x.Body.Result, x.Body.Result.Span_())
 	}
+}
+
+// around widens a span to the texts that stand before and after it.
+func around(s syntax.Span, before, after string) syntax.Span {
+	if s.Src == nil {
+		return s
+	}
+	if i := strings.LastIndex(s.Src.Text[:s.Start.Off], before); i >= 0 && s.Start.Col > s.Start.Off-i {
+		s.Start.Col -= s.Start.Off - i
+		s.Start.Off = i
+	}
+	if i := strings.Index(s.Src.Text[s.End.Off:], after); i >= 0 && !strings.Contains(s.Src.Text[s.End.Off:s.End.Off+i], "\n") {
+		s.End.Off += i + len(after)
+		s.End.Col += i + len(after)
+	}
+	return s
 }
 
 // errorf says an error about types, once they are known.
@@ -197,7 +220,7 @@ func (c *checker) mapOf(name string, at syntax.Span) *mapInfo {
 
 // checkMaps says what is wrong with maps as a whole.
 func (c *checker) checkMaps() {
-	kept := c.order[:0]
+	var kept []*mapInfo
 	for _, m := range c.order {
 		switch {
 		case !m.written && !m.read && m.decl != nil:
@@ -218,7 +241,7 @@ func (c *checker) checkMaps() {
 }
 
 func (c *checker) kindMismatch(m *mapInfo, want string) {
-	c.errorf(m.Span, "Incompatible map types. Type from declaration: %s. Type from value/key type: %s", m.Kind, want)
+	c.errorf(m.use, "Incompatible map types. Type from declaration: %s. Type from value/key type: %s", m.Kind, want)
 }
 
 // writtenMaps gives the names of the maps something is stored in.
@@ -233,8 +256,8 @@ func (c *checker) writtenMaps() func(func(string) bool) {
 }
 
 // lowerBlocks makes the value of a branch its last statement, which is the form the compiler takes.
-func lowerBlocks(b *syntax.BlockExpr) {
-	syntax.Walk(b, func(n syntax.Node) bool {
+func lowerBlocks(n syntax.Node) {
+	syntax.Walk(n, func(n syntax.Node) bool {
 		if bl, ok := n.(*syntax.Block); ok && bl.Result != nil {
 			bl.Stmts = append(bl.Stmts, &syntax.ExprStmt{Span: bl.Result.Span_(), X: bl.Result})
 			bl.Result = nil

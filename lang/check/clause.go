@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -14,6 +15,7 @@ const maxInstances = 4096
 // uses is what of a probe a clause asks for: it decides which targets can share one instance.
 type uses struct {
 	args, retval, argN, uaddr bool
+	probe                     bool // looks into the probe's name
 }
 
 // clause finds the targets of clause i and makes an Instance for each layout among them.
@@ -109,17 +111,25 @@ func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syn
 	if u.argN && a.Provider.Name == "kprobe" {
 		key += " " + c.userParams(t)
 	}
+	if u.probe {
+		key += " " + t.Name
+	}
 	x := groups[key]
 	if x == nil {
 		if len(groups) == maxInstances {
+			c.errorf(ap.Span, "the probes of this clause have more than %d different layouts", maxInstances)
 			return
 		}
 		x = c.instance(i, p, a.Provider)
-		x.Args, x.Result = args, result
+		x.Args, x.Result, x.ownName = args, result, u.probe
 		groups[key] = x
 		c.insts = append(c.insts, x)
 	}
 	x.Targets = append(x.Targets, t)
+	if c.targets++; c.targets == c.cfg.MaxProbes+1 {
+		c.errorf(ap.Span, "Your program is trying to attach to more than %d probes, which exceeds the current limit of %d",
+			c.cfg.MaxProbes, c.cfg.MaxProbes).Hint = "You can increase the limit through the BPFTRACE_MAX_PROBES environment variable."
+	}
 	if n := len(x.Points); n == 0 || x.Points[n-1] != ap {
 		x.Points = append(x.Points, ap)
 	}
@@ -140,7 +150,7 @@ func (c *checker) argsOf(a AttachPoint, t Target, u uses) (args, result *types.T
 
 // instance makes an Instance of clause i with a body of its own.
 func (c *checker) instance(i int, p *syntax.Probe, prov *Provider) *inst {
-	x := &inst{c: c, Instance: &Instance{
+	x := &inst{c: c, decided: map[syntax.Expr]bool{}, Instance: &Instance{
 		Clause: p, Index: i, Provider: prov, Body: c.expandBlock(p.Body),
 		Types: map[syntax.Expr]*types.Type{}, Vars: map[*syntax.Var]*Var{}, Calls: map[*syntax.Call]*Func{},
 		Consts: map[syntax.Expr]Const{},
@@ -167,12 +177,13 @@ func (c *checker) usesOf(p *syntax.Probe) uses {
 		case isArgN(s):
 			u.argN = true
 		}
-		for _, m := range c.macros[s] {
-			if !seen[s] {
-				syntax.Walk(m.Body, visit)
-			}
+		if seen[s] {
+			return
 		}
 		seen[s] = true
+		for _, m := range c.macros[s] {
+			syntax.Walk(m.Body, visit)
+		}
 	}
 	visit = func(n syntax.Node) bool {
 		switch n := n.(type) {
@@ -180,11 +191,27 @@ func (c *checker) usesOf(p *syntax.Probe) uses {
 			name(n.Name)
 		case *syntax.Call:
 			name(n.Name)
+			if f := c.funcs[n.Name]; f != nil && strings.HasPrefix(n.Name, "str") && slices.ContainsFunc(n.Args, isProbe) {
+				u.probe = true
+			}
+		case *syntax.Binary:
+			u.probe = u.probe || isProbe(n.X) || isProbe(n.Y)
 		}
 		return true
 	}
 	syntax.Walk(p, visit)
 	return u
+}
+
+// isProbe reports the probe builtin.
+func isProbe(e syntax.Expr) bool {
+	switch e := e.(type) {
+	case *syntax.Ident:
+		return e.Name == "probe"
+	case *syntax.Call:
+		return e.Name == "probe"
+	}
+	return false
 }
 
 // layoutKey is a text that is equal for types with equal layout.

@@ -193,3 +193,33 @@ func (c *checker) configItem(cfg *Config, it *syntax.ConfigItem) {
 		c.errorf(it.Span, "Invalid value for %s: %s", key, msg)
 	}
 }
+
+// configField is a variable as the config builtin gives it.
+type configField struct {
+	name  string
+	value Const
+}
+
+// fields gives the configuration as literals.
+func (c *Config) fields() []configField {
+	mode := ""
+	for name, m := range stackModes {
+		if m == c.StackMode {
+			mode = name
+		}
+	}
+	trailer := ".."
+	if c.StrTrunc != nil {
+		trailer = *c.StrTrunc
+	}
+	num := func(n int) Const { return Const{Int: int64(n)} }
+	str := func(s string) Const { return Const{Str: s, IsStr: true} }
+	return []configField{
+		{"cache_user_symbols", str(c.CacheUserSyms)}, {"cpp_demangle", boolConst(!c.NoDemangle)},
+		{"lazy_symbolication", boolConst(c.LazySymbols)}, {"license", str(c.License)}, {"log_size", num(c.LogSize)},
+		{"max_cat_bytes", num(c.MaxCatBytes)}, {"max_map_keys", num(c.MaxMapKeys)}, {"max_probes", num(c.MaxProbes)},
+		{"max_strlen", num(c.MaxStrlen)}, {"missing_probes", str(c.MissingProbes)}, {"on_stack_limit", num(c.OnStackLimit)},
+		{"perf_rb_pages", num(c.PerfRBPages)}, {"print_maps_on_exit", boolConst(!c.NoMapsOnExit)},
+		{"show_debug_info", boolConst(!c.HideDebugInfo)}, {"stack_mode", str(mode)}, {"str_trunc_trailer", str(trailer)},
+	}
+}

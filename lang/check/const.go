@@ -119,7 +119,7 @@ func (x *inst) foldBinary(e *syntax.Binary) (t *types.Type, done bool) {
 	a, okA := x.constant(e.X)
 	b, okB := x.constant(e.Y)
 	if !okA || !okB {
-		return nil, false
+		return x.foldRecords(e)
 	}
 	switch {
 	case e.Op == syntax.LAND:
@@ -255,4 +255,68 @@ func shift(op syntax.Op, a Const, n uint) Const {
 		return Const{Int: int64(v), big: v > math.MaxInt64}
 	}
 	return Const{Int: a.Int >> n}
+}
+
+// foldRecords compares tuples and records of literals, and what typeinfo gives.
+func (x *inst) foldRecords(e *syntax.Binary) (*types.Type, bool) {
+	if e.Op != syntax.EQ && e.Op != syntax.NE {
+		return nil, false
+	}
+	equal, ok := x.literalsEqual(e.X, e.Y)
+	if !ok {
+		return nil, false
+	}
+	x.Consts[e] = boolConst(equal == (e.Op == syntax.EQ))
+	return types.BoolT, true
+}
+
+// literalsEqual compares two literals of any shape; not ok if one is none.
+func (x *inst) literalsEqual(a, b syntax.Expr) (equal, ok bool) {
+	if s, t := x.typeinfoOf(a), x.typeinfoOf(b); s != nil && t != nil {
+		return kindWord(s) == kindWord(t) && s.String() == t.String(), true
+	}
+	switch a := a.(type) {
+	case *syntax.Tuple:
+		b, is := b.(*syntax.Tuple)
+		return is && len(a.Elems) == len(b.Elems) && x.allEqual(a.Elems, b.Elems, &ok), is && (ok || len(a.Elems) == 0)
+	case *syntax.Record:
+		b, is := b.(*syntax.Record)
+		if !is || len(a.Fields) != len(b.Fields) {
+			return false, false
+		}
+		var as, bs []syntax.Expr
+		for i, f := range a.Fields {
+			if f.Name != b.Fields[i].Name {
+				return false, false
+			}
+			as, bs = append(as, f.Value), append(bs, b.Fields[i].Value)
+		}
+		return x.allEqual(as, bs, &ok), ok
+	}
+	u, okU := x.constant(a)
+	v, okV := x.constant(b)
+	return u == v, okU && okV
+}
+
+// allEqual compares element by element; ok is set if all are literals.
+func (x *inst) allEqual(as, bs []syntax.Expr, ok *bool) bool {
+	equal := true
+	*ok = true
+	for i := range as {
+		e, isLit := x.literalsEqual(as[i], bs[i])
+		equal, *ok = equal && e, *ok && isLit
+	}
+	return equal
+}
+
+// typeinfoOf gives the type that typeinfo(…) is about.
+func (x *inst) typeinfoOf(e syntax.Expr) *types.Type {
+	c, ok := e.(*syntax.Call)
+	if !ok || c.Name != "typeinfo" || len(c.Args) != 1 {
+		return nil
+	}
+	if t := x.typeOfExpr(c.Args[0]); t.Kind != types.None {
+		return t
+	}
+	return nil
 }

@@ -17,7 +17,7 @@ type diags struct {
 
 // add records d and gives its place in the list, so that a hint can be attached.
 func (ds *diags) add(d syntax.Diag) *syntax.Diag {
-	d.Msg = readable(d.Msg)
+	d.Msg = unmarked(d.Msg)
 	key := fmt.Sprintf("%p %d %d %d %s", d.Span.Src, d.Span.Start.Off, d.Span.End.Off, d.Severity, d.Msg)
 	if i, ok := ds.seen[key]; ok {
 		return &ds.list[i]
@@ -52,8 +52,8 @@ func (ds *diags) sorted() []syntax.Diag {
 // mark separates the name a macro's variable was written with from what makes it unique.
 const mark = "·"
 
-// readable takes the marks of macro expansion out of a message.
-func readable(msg string) string {
+// unmarked takes the marks of macro expansion out of a message.
+func unmarked(msg string) string {
 	if !strings.Contains(msg, mark) {
 		return msg
 	}

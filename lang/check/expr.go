@@ -83,7 +83,7 @@ func (x *inst) param(e *syntax.Param) *types.Type {
 		return x.known(e, Const{Int: int64(len(x.c.opts.Params))})
 	}
 	if e.N > len(x.c.opts.Params) || x.c.opts.Params[e.N-1] == "" {
-		x.warnf(e.Span, "Positional parameter $%d is empty or not provided. ", e.N)
+		x.warnf(e.Span, "Positional parameter $%d is empty or not provided.", e.N)
 		return x.known(e, Const{})
 	}
 	s := x.c.opts.Params[e.N-1]
@@ -119,6 +119,9 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 		}
 		return t
 	}
+	if v, ok := wellKnown(e.Name); ok {
+		return x.known(e, Const{Int: v})
+	}
 	d := x.errorf(e.Span, "Unknown identifier: '%s'", e.Name)
 	d.Hint = didYouMean(e.Name, x.c.names())
 	if c := nearest(e.Name, x.c.names()); c != "" && e.Span.Src != nil {
@@ -129,10 +132,7 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 
 // readMap gives the value of a map.
 func (x *inst) readMap(e *syntax.MapRef) *types.Type {
-	m := x.c.maps[e.Name]
-	if m == nil {
-		return types.NoneT
-	}
+	m := x.useMap(e, false)
 	x.key(m, e)
 	if m.Value == nil {
 		return types.NoneT
@@ -247,7 +247,7 @@ func (x *inst) incDec(e *syntax.Unary) *types.Type {
 		x.setType(l, v.Type)
 		return v.Type
 	case *syntax.MapRef:
-		m := x.c.maps[l.Name]
+		m := x.useMap(l, true)
 		x.growMap(m, n, e.Span, e)
 		x.setType(l, m.Value)
 		return m.Value
@@ -256,7 +256,7 @@ func (x *inst) incDec(e *syntax.Unary) *types.Type {
 }
 
 func (x *inst) cond(e *syntax.Cond) *types.Type {
-	x.condition(e.C)
+	x.condition(e.C, e.Span)
 	a := x.Types[e.C]
 	if e.Then != e.C {
 		a = x.expr(e.Then)
@@ -303,7 +303,7 @@ func (x *inst) ifExpr(s *syntax.If) *types.Type {
 		}
 		return x.elseValue(s.Else)
 	}
-	x.condition(s.Cond)
+	x.condition(s.Cond, s.Span)
 	a, b := x.branchValue(s.Then), x.elseValue(s.Else)
 	if a.Kind == types.Void || b.Kind == types.Void {
 		return types.VoidT
@@ -389,7 +389,7 @@ func (x *inst) element(e syntax.Expr, what string) *types.Type {
 	case t.Kind == types.Void:
 		x.errorf(e.Span_(), "Expression of type void cannot exist inside a %s.", what)
 		return types.NoneT
-	case t.IsAgg() && (!t.CastableAgg() || t.Kind == types.Stats):
+	case t.IsAgg() && !readable(t):
 		x.errorf(e.Span_(), "Map type %v cannot exist inside a %s.", t, what)
 		return types.NoneT
 	case t.CastableAgg():

@@ -135,7 +135,7 @@ func (c Conv) check(t *types.Type) string {
 	case "r", "rx", "rh":
 		ok = t.Kind == types.Buffer
 	case "d", "i", "u", "o", "x", "X", "c", "p", "gr":
-		ok = t.IsInt() || t.Kind == types.Ptr || t.CastableAgg() && t.Kind != types.Stats
+		ok = t.IsInt() || t.Kind == types.Ptr || readable(t)
 	default:
 		return "unsupported format specifier: " + c.Verb
 	}

@@ -41,12 +41,13 @@ var builtinRows = []*Func{
 	{Name: "pcomm", Sig: "pcomm([struct task_struct *])", Doc: "name of the parent", Builtin: true, Max: 1, spec: "p", ret: types.StringT(commSize)},
 	{Name: "leader_tid", Sig: "leader_tid([struct task_struct *])", Doc: "thread ID of the group leader", Builtin: true, Max: 1, spec: "p", ret: types.Uint32},
 	{Name: "leader_comm", Sig: "leader_comm([struct task_struct *])", Doc: "name of the group leader", Builtin: true, Max: 1, spec: "p", ret: types.StringT(commSize)},
-	{Name: "probe", Sig: "probe", Doc: "name of the probe", Builtin: true, ret: &types.Type{Kind: types.ProbeName, Size: 8}},
+	{Name: "probe", Sig: "probe", Doc: "name of the probe", Builtin: true, Check: checkProbe},
 	{Name: "probetype", Sig: "probetype", Doc: "type of the probe", Builtin: true, Check: checkProbeType},
 	{Name: "func", Sig: "func", Doc: "name of the traced function", Builtin: true, Check: checkFunc},
 	{Name: "args", Sig: "args", Doc: "arguments of the probe", Builtin: true, Check: checkArgsBuiltin},
 	{Name: "retval", Sig: "retval", Doc: "value the traced function returns", Builtin: true, Check: checkRetval},
 	{Name: "ctx", Sig: "ctx", Doc: "context of the program", Builtin: true, Check: checkCtx},
+	{Name: "config", Sig: "config.name", Doc: "configuration of this run", Builtin: true, Check: checkConfig},
 	{Name: "kstack", Sig: "kstack([mode, ][limit])", Doc: "kernel stack", Builtin: true, Max: 2, spec: "w*", Check: checkStack},
 	{Name: "ustack", Sig: "ustack([mode, ][limit])", Doc: "user stack", Builtin: true, Max: 2, spec: "w*", Check: checkStack},
 }
@@ -111,6 +112,23 @@ func checkCpid(c *Call) *types.Type {
 func checkHasCpid(c *Call) *types.Type {
 	c.x.Consts[c.Expr] = boolConst(c.x.c.opts.HasChild)
 	return types.BoolT
+}
+
+// checkConfig gives a record of literals, see recordConst.
+func checkConfig(c *Call) *types.Type {
+	var fields []types.Field
+	for _, f := range c.x.c.cfg.fields() {
+		fields = append(fields, types.Field{Name: f.name, Type: f.value.typ()})
+	}
+	return types.RecordOf(fields)
+}
+
+// checkProbe gives the name of the probe: where the clause looks into it, the only one there is, else an index.
+func checkProbe(c *Call) *types.Type {
+	if c.x.ownName {
+		return c.x.known(c.Expr, Const{Str: c.x.Targets[0].Name, IsStr: true})
+	}
+	return &types.Type{Kind: types.ProbeName, Size: 8}
 }
 
 func checkProbeType(c *Call) *types.Type {

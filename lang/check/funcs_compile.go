@@ -115,6 +115,20 @@ func checkTypeinfo(c *Call) *types.Type {
 
 // recordConst gives a field of a record that is known: of typeinfo, or of a record of literals.
 func (x *inst) recordConst(e *syntax.Field) (Const, bool) {
+	name := ""
+	switch r := e.X.(type) {
+	case *syntax.Ident:
+		name = r.Name
+	case *syntax.Call:
+		name = r.Name
+	}
+	if name == "config" {
+		for _, f := range x.c.cfg.fields() {
+			if f.name == e.Name {
+				return f.value, true
+			}
+		}
+	}
 	switch r := e.X.(type) {
 	case *syntax.Record:
 		for _, f := range r.Fields {

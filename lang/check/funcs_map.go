@@ -61,6 +61,7 @@ func (c *Call) needKeys(m *mapInfo, what string) bool {
 		c.errorf("call to %s expects a map with explicit keys (non-scalar map)", what)
 		return false
 	}
+	m.decided, m.keyed = true, true
 	return true
 }
 
@@ -87,6 +88,7 @@ func isMapRef(e syntax.Expr) bool {
 
 func checkHasKey(c *Call) *types.Type {
 	if m := c.wholeMap(0); m != nil && c.needKeys(m, "has_key()") {
+		m.read = true
 		c.x.growKey(m, c.Args[1], c.Span)
 	}
 	return types.BoolT
@@ -123,7 +125,9 @@ func checkLen(c *Call) *types.Type {
 
 func checkIsScalar(c *Call) *types.Type {
 	if m := c.wholeMap(0); m != nil {
-		c.x.Consts[c.Expr] = boolConst(!m.keyed)
+		if m.decided {
+			c.x.Consts[c.Expr] = boolConst(!m.keyed)
+		}
 	}
 	return types.BoolT
 }

@@ -102,7 +102,7 @@ func checkBuf(c *Call) *types.Type {
 		return types.NoneT
 	}
 	if len(c.Args) == 1 {
-		if t.Kind != types.Array && t.Kind != types.String {
+		if _, literal := c.constant(0); literal || t.Kind != types.Array && t.Kind != types.String {
 			c.errorf("buf() expects a length argument for non-array type %s", kindWord(t))
 			return types.NoneT
 		}

@@ -23,7 +23,7 @@ var stringRows = []*Func{
 
 // stringLike reports what the string functions take.
 func stringLike(t *types.Type) bool {
-	return t.Kind == types.String || isCharArray(t) || t.Kind == types.Ptr && t.Elem.Size == 1
+	return t.Kind == types.String || t.Kind == types.ProbeName || isCharArray(t) || t.Kind == types.Ptr && t.Elem.Size == 1
 }
 
 func (c *Call) wantStrings() bool {

@@ -59,6 +59,9 @@ func same(a, b *types.Type) bool {
 // isInt reports integers that take part in arithmetic and widening: not bool.
 func isInt(t *types.Type) bool { return t.Kind == types.Int || t.Kind == types.Enum }
 
+// readable reports aggregations that can be read as an integer: count, sum, min, max and avg.
+func readable(t *types.Type) bool { return t.CastableAgg() && t.Kind != types.Stats }
+
 // aggInt is the integer a castable aggregation reads as.
 func aggInt(t *types.Type) *types.Type {
 	if t.Signed {
@@ -125,7 +128,7 @@ func join(cur, t *types.Type) (*types.Type, bool) {
 		return t, true
 	case t.Kind == types.None || same(cur, t):
 		return cur, true
-	case isInt(cur) && t.CastableAgg() && t.Kind != types.Stats:
+	case isInt(cur) && readable(t):
 		return joinInt(cur, aggInt(t)), true
 	case !compatible(cur, t):
 		return cur, false

@@ -245,15 +245,7 @@ func (c *checker) userParams(t Target) string {
 	return strings.Join(pos, ",")
 }
 
-// userParam reports that argument number n of all targets points to user memory.
+// userParam reports that argument number n points to user memory. Targets that differ in this are not in one instance.
 func (x *inst) userParam(n string) bool {
-	if x.Provider.Name != "kprobe" {
-		return false
-	}
-	for _, t := range x.Targets {
-		if !slices.Contains(strings.Split(x.c.userParams(t), ","), n) {
-			return false
-		}
-	}
-	return len(x.Targets) > 0
+	return x.Provider.Name == "kprobe" && len(x.Targets) > 0 && slices.Contains(strings.Split(x.c.userParams(x.Targets[0]), ","), n)
 }

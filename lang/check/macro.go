@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -199,6 +200,9 @@ func (x *expander) recast(s *subst, cl *syntax.Cloner, e *syntax.Cast) syntax.Ex
 func (x *expander) ident(e *syntax.Ident) syntax.Expr {
 	ms := x.c.macros[e.Name]
 	if len(ms) == 0 {
+		if name, ok := strings.CutPrefix(e.Name, "__builtin_"); ok && x.c.builtin(name) != nil {
+			return &syntax.Ident{Span: e.Span, Name: name} // what bpftrace's standard library calls it
+		}
 		return nil
 	}
 	for _, m := range ms {
@@ -213,6 +217,9 @@ func (x *expander) ident(e *syntax.Ident) syntax.Expr {
 // call expands a call of a macro; nil if it is a call of a function.
 func (x *expander) call(cl *syntax.Cloner, e *syntax.Call) syntax.Expr {
 	ms := x.c.macros[e.Name]
+	if name, ok := strings.CutPrefix(e.Name, "__builtin_"); ok && len(ms) == 0 && x.c.funcs[name] != nil {
+		return cl.CloneExpr(&syntax.Call{Span: e.Span, Name: name, NameSpan: e.NameSpan, Args: e.Args})
+	}
 	if len(ms) == 0 {
 		return nil
 	}
@@ -299,13 +306,13 @@ func kindOfArg(e syntax.Expr) string {
 
 // expand gives the body of m with args, already expanded, in it.
 func (x *expander) expand(m *syntax.Macro, at syntax.Span, args []syntax.Expr) syntax.Expr {
-	var chain []string
-	for _, s := range x.stack {
-		chain = append(chain, s.Name)
-		if s == m {
-			x.c.errorf(at, "Recursive macro call detected. Call chain: %s > %s", strings.Join(chain, " > "), m.Name)
-			return &syntax.Bad{Span: at}
+	if i := slices.Index(x.stack, m); i >= 0 {
+		var chain []string
+		for _, s := range append(x.stack[i:len(x.stack):len(x.stack)], m) {
+			chain = append(chain, s.Name)
 		}
+		x.c.errorf(at, "Recursive macro call detected. Call chain: %s", strings.Join(chain, " > "))
+		return &syntax.Bad{Span: at}
 	}
 	x.c.expansions++
 	s := &subst{macro: m, id: x.c.expansions, args: map[string]syntax.Expr{}}

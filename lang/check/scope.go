@@ -6,7 +6,7 @@ import (
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
-// resolver finds which variable every $x means, how maps are used, and statements that stand where they may not.
+// resolver finds which variable every $x means, and statements that stand where they may not.
 type resolver struct {
 	x      *inst
 	scopes []map[string]*variable
@@ -145,10 +145,7 @@ func (r *resolver) assign(s *syntax.Assign) {
 		v.assigned = true
 		r.x.Vars[l] = v.Var
 	case *syntax.MapRef:
-		r.mapRef(l, true)
-		if s.Op != syntax.ASSIGN {
-			r.x.c.mapOf(l.Name, l.Span).selfInit = true
-		}
+		r.expr(l)
 		if r.meta > 0 {
 			r.x.c.errorf(s.Span, "Map assignments not allowed inside of sizeof, offsetof, typeof or typeinfo")
 		}
@@ -172,16 +169,7 @@ func (r *resolver) forStmt(s *syntax.For) {
 	if r.find(s.Var.Name) != nil {
 		r.x.c.errorf(s.Var.Span, "Loop declaration shadows existing variable: %s", s.Var.Name)
 	}
-	switch o := s.Over.(type) {
-	case *syntax.MapRef:
-		m := r.x.c.mapOf(o.Name, o.Span)
-		if m.decided && !m.keyed {
-			r.x.c.errorf(o.Span, "%s has no explicit keys (scalar map), and cannot be used for iteration", o.Name)
-		}
-		m.decided, m.keyed = true, m.keyed || !m.decided
-	default:
-		r.expr(s.Over)
-	}
+	r.expr(s.Over)
 	r.push()
 	r.declare(s.Var, s, true).Loop = s
 	r.loop(s.Body)
@@ -204,7 +192,8 @@ func (r *resolver) expr(e syntax.Expr) {
 	case *syntax.Var:
 		r.variable(e)
 	case *syntax.MapRef:
-		r.mapRef(e, false)
+		r.x.c.mapOf(e.Name, e.Span)
+		r.expr(e.Key)
 	case *syntax.BlockExpr:
 		r.push()
 		r.stmts(e.Stmts)
@@ -256,47 +245,15 @@ func (r *resolver) names() func(func(string) bool) {
 }
 
 func (r *resolver) unary(e *syntax.Unary) {
-	switch e.Op {
-	case syntax.AND:
-		switch v := e.X.(type) {
-		case *syntax.Var:
-			if w := r.find(v.Name); w != nil {
-				w.assigned = true
-			}
-		case *syntax.MapRef:
-			if v.Key == nil { // the address of a map as a whole: with or without key
-				r.x.c.mapOf(v.Name, v.Span)
-				return
-			}
-		}
-	case syntax.INC, syntax.DEC:
-		if m, ok := e.X.(*syntax.MapRef); ok {
-			r.x.c.mapOf(m.Name, m.Span).selfInit = true
-			r.mapRef(m, true)
-			return
+	if v, ok := e.X.(*syntax.Var); ok && e.Op == syntax.AND {
+		if w := r.find(v.Name); w != nil {
+			w.assigned = true
 		}
 	}
 	r.expr(e.X)
 }
 
-// mapRef decides whether a map has keys; the first use does.
-func (r *resolver) mapRef(e *syntax.MapRef, write bool) {
-	r.expr(e.Key)
-	m := r.x.c.mapOf(e.Name, e.Span)
-	m.written = m.written || write
-	m.read = m.read || !write || m.selfInit
-	keyed := e.Key != nil
-	switch {
-	case !m.decided:
-		m.decided, m.keyed = true, keyed
-	case m.keyed && !keyed:
-		r.x.c.errorf(e.Span, "%s used as a map without an explicit key (scalar map), previously used with an explicit key (non-scalar map)", e.Name)
-	case !m.keyed && keyed:
-		r.x.c.errorf(e.Span, "%s used as a map with an explicit key (non-scalar map), previously used without an explicit key (scalar map)", e.Name)
-	}
-}
-
-// call resolves arguments. Functions that take a map as a whole do not decide whether it has keys.
+// call resolves arguments.
 func (r *resolver) call(e *syntax.Call) {
 	f := r.x.c.funcs[e.Name]
 	meta := f != nil && f.meta
@@ -304,15 +261,6 @@ func (r *resolver) call(e *syntax.Call) {
 		r.meta++
 	}
 	for i, a := range e.Args {
-		if f != nil && f.wholeMap(i) {
-			if m, ok := a.(*syntax.MapRef); ok && m.Key == nil {
-				info := r.x.c.mapOf(m.Name, m.Span)
-				if len(e.Args) > 1 && (e.Name == "delete" || e.Name == "has_key" || e.Name == "find") && !info.decided {
-					info.decided, info.keyed = true, true
-				}
-				continue
-			}
-		}
 		if w, ok := a.(*syntax.Var); ok && e.Name == "find" && i == 2 {
 			if v := r.find(w.Name); v != nil {
 				v.assigned = true

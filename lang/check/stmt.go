@@ -14,7 +14,7 @@ func (x *inst) stmts(ss []syntax.Stmt) {
 func (x *inst) stmt(s syntax.Stmt) {
 	switch s := s.(type) {
 	case *syntax.ExprStmt:
-		x.effect(s.X)
+		x.effect(s.X, s.Span)
 	case *syntax.Assign:
 		x.assign(s)
 	case *syntax.Let:
@@ -22,7 +22,7 @@ func (x *inst) stmt(s syntax.Stmt) {
 	case *syntax.If:
 		x.ifStmt(s)
 	case *syntax.While:
-		x.condition(s.Cond)
+		x.condition(s.Cond, s.Cond.Span_())
 		x.loop(s.Body)
 	case *syntax.Unroll:
 		x.unroll(s)
@@ -31,15 +31,12 @@ func (x *inst) stmt(s syntax.Stmt) {
 	case *syntax.Jump:
 		x.jump(s)
 	case *syntax.Block:
-		x.stmts(s.Stmts)
-		if s.Result != nil {
-			x.effect(s.Result)
-		}
+		x.block(s)
 	}
 }
 
-// effect checks an expression whose value is dropped.
-func (x *inst) effect(e syntax.Expr) {
+// effect checks an expression whose value is dropped, at the statement at.
+func (x *inst) effect(e syntax.Expr, at syntax.Span) {
 	t := x.expr(e)
 	if u, ok := e.(*syntax.Unary); ok && (u.Op == syntax.INC || u.Op == syntax.DEC) {
 		return
@@ -48,7 +45,7 @@ func (x *inst) effect(e syntax.Expr) {
 		return
 	}
 	if t.Kind != types.None && t.Kind != types.Void {
-		x.warnf(e.Span_(), "Return value discarded.")
+		x.warnf(at, "Return value discarded.")
 	}
 }
 
@@ -58,18 +55,18 @@ func (x *inst) loop(b *syntax.Block) {
 	x.loops--
 }
 
-// condition checks an expression used for its truth.
-func (x *inst) condition(e syntax.Expr) {
+// condition checks an expression used for its truth; what is wrong is reported at at.
+func (x *inst) condition(e syntax.Expr, at syntax.Span) {
 	t := x.expr(e)
 	if t.Kind != types.None && !t.IsInt() && t.Kind != types.Ptr && !t.CastableAgg() {
-		x.errorf(e.Span_(), "Invalid condition: %s", kindWord(t))
+		x.errorf(at, "Invalid condition: %s", kindWord(t))
 	}
 }
 
 // ifStmt checks an if. A comptime condition chooses the branch that exists; the other is not looked at.
 func (x *inst) ifStmt(s *syntax.If) {
 	if !s.Comptime {
-		x.condition(s.Cond)
+		x.condition(s.Cond, s.Span)
 		c, known := x.constant(s.Cond)
 		x.maybe(known && !c.truth(), func() { x.block(s.Then) })
 		x.maybe(known && c.truth(), func() { x.elseBranch(s.Else) })
@@ -105,19 +102,25 @@ func (x *inst) elseBranch(s syntax.Stmt) {
 func (x *inst) block(b *syntax.Block) {
 	x.stmts(b.Stmts)
 	if b.Result != nil {
-		x.effect(b.Result)
+		x.effect(b.Result, b.Result.Span_())
 	}
 }
 
 // comptime gives the truth of a condition that must be known now.
 func (x *inst) comptime(e syntax.Expr) (yes, ok bool) {
 	x.expr(e)
+	at := around(e.Span_(), "comptime", ")")
 	c, ok := x.constant(e)
 	if !ok {
-		x.errorf(e.Span_(), "Unable to resolve comptime expression")
+		x.errorf(at, "Unable to resolve comptime expression")
 		return false, false
 	}
 	yes = c.truth()
+	if old, decided := x.decided[e]; decided && old != yes {
+		x.errorf(at, "The branch that this comptime expression selects changes the type it depends on")
+		yes = old
+	}
+	x.decided[e] = yes
 	x.Consts[e] = boolConst(yes)
 	x.Types[e] = types.BoolT
 	return yes, true
@@ -173,7 +176,7 @@ func (x *inst) assigned(s *syntax.Assign, l syntax.Expr) *types.Type {
 }
 
 func (x *inst) assignMap(s *syntax.Assign, l *syntax.MapRef) {
-	m := x.c.maps[l.Name]
+	m := x.useMap(l, true)
 	x.key(m, l)
 	if call := aggCall(x, s.RHS); call != nil && s.Op == syntax.ASSIGN {
 		x.agg = call
@@ -187,7 +190,7 @@ func (x *inst) assignMap(s *syntax.Assign, l *syntax.MapRef) {
 	switch {
 	case t.Kind == types.Void || t.Kind == types.Context || t.Kind == types.Args:
 		x.errorf(s.Span, "Value '%v' cannot be assigned to a map.", t)
-	case t.IsAgg() && (!t.CastableAgg() || m.Value == nil || !isInt(m.Value)):
+	case t.IsAgg() && (!readable(t) || m.Value == nil || !isInt(m.Value)):
 		x.aggCopy(s, m, t)
 	default:
 		x.growMap(m, t, s.Span, s.RHS)
@@ -219,12 +222,10 @@ var aggExamples = map[types.Kind]string{
 
 // aggCopy reports @a = @b where @b is an aggregation.
 func (x *inst) aggCopy(s *syntax.Assign, m *mapInfo, t *types.Type) {
-	if m.Value != nil && m.Value.Kind == t.Kind || m.Value == nil || !isInt(m.Value) || !t.CastableAgg() {
-		d := x.errorf(s.Span, "Map value '%v' cannot be assigned from one map to another. The function that returns this type "+
-			"must be called directly e.g. `%s = %s;`.", t, m.Name, aggExamples[t.Kind])
-		if r, ok := s.RHS.(*syntax.MapRef); ok && t.CastableAgg() {
-			d.Hint = "Add a cast to integer if you want the value of the aggregate, e.g. `" + m.Name + " = (int64)" + r.Name + ";`."
-		}
+	d := x.errorf(s.Span, "Map value '%v' cannot be assigned from one map to another. The function that returns this type "+
+		"must be called directly e.g. `%s = %s;`.", t, m.Name, aggExamples[t.Kind])
+	if r, ok := s.RHS.(*syntax.MapRef); ok && readable(t) {
+		d.Hint = "Add a cast to integer if you want the value of the aggregate, e.g. `" + m.Name + " = (int64)" + r.Name + ";`."
 	}
 }
 
@@ -275,7 +276,7 @@ func (x *inst) growVar(v *Var, t *types.Type, at syntax.Span, rhs syntax.Expr) {
 		}
 		return
 	}
-	if t.Kind == types.Void || t.Kind > types.Stats || t.Kind == types.Stats || t.CastableAgg() && v.Type != nil && !isInt(v.Type) {
+	if t.Kind == types.Void || t.IsAgg() && !readable(t) || readable(t) && v.Type != nil && !isInt(v.Type) {
 		x.errorf(at, "Value '%v' cannot be assigned to a scratch variable.", t)
 		return
 	}
@@ -289,17 +290,9 @@ func (x *inst) growVar(v *Var, t *types.Type, at syntax.Span, rhs syntax.Expr) {
 		return
 	}
 	if v.Type == nil || !same(n, v.Type) {
-		v.Type, x.c.changed = x.bounded(n), true
+		v.Type, x.c.changed = n, true
 	}
 	x.warnSign(t, v.Type, rhs)
-}
-
-// bounded cuts strings that grow with every pass.
-func (x *inst) bounded(t *types.Type) *types.Type {
-	if t.Kind == types.String && t.Size > x.c.cfg.MaxStrlen && x.c.cfg.MaxStrlen > 0 {
-		return t
-	}
-	return t
 }
 
 // assignFits reports a value that does not fit a type that is fixed.
@@ -329,7 +322,7 @@ func (x *inst) warnSign(from, to *types.Type, rhs syntax.Expr) {
 	if !x.c.final || !isInt(from) || !isInt(to) || fitsInto(from, to) {
 		return
 	}
-	if c, ok := x.constant(rhs); ok && fits(c.Int, c.big, to) {
+	if c, ok := x.constant(rhs); ok && !x.isCast(rhs) && fits(c.Int, c.big, to) {
 		return
 	}
 	x.warnf(rhs.Span_(), "Expression of type: %v being cast to type: %v. This may cause unexpected results. "+
@@ -392,8 +385,12 @@ func (x *inst) growKey(m *mapInfo, key syntax.Expr, at syntax.Span) {
 	if m == nil || t.Kind == types.None {
 		return
 	}
-	if why := badKey(t); why != "" {
-		x.errorf(key.Span_(), "%s", why)
+	switch {
+	case t.IsAgg() && !readable(t):
+		x.errorf(at, "Value '%v' cannot be used as a map key.", t)
+		return
+	case badKey(t) != "":
+		x.errorf(key.Span_(), "%s", badKey(t))
 		return
 	}
 	if t.CastableAgg() {
@@ -416,7 +413,7 @@ func badKey(t *types.Type) string {
 		return "Invalid map key type: void"
 	case t.Kind == types.Context || t.Kind == types.Args:
 		return "context cannot be part of a map key"
-	case t.IsAgg() && (!t.CastableAgg() || t.Kind == types.Stats):
+	case t.IsAgg() && !readable(t):
 		return t.String() + " cannot be part of a map key"
 	}
 	for _, f := range t.Fields {
@@ -434,7 +431,7 @@ func (x *inst) forStmt(s *syntax.For) {
 	case *syntax.MapRef:
 		t = x.overMap(o)
 	case *syntax.Range:
-		t = x.overRange(o)
+		t = x.overRange(o, s.Span.To(o.Span))
 	}
 	if v != nil && t.Kind != types.None {
 		if v.Type == nil || !same(v.Type, t) {
@@ -448,14 +445,20 @@ func (x *inst) forStmt(s *syntax.For) {
 // overMap gives the (key, value) a loop over a map goes through. An aggregation is read as its integer.
 func (x *inst) overMap(o *syntax.MapRef) *types.Type {
 	m := x.c.maps[o.Name]
-	if m == nil || m.Key == nil || m.Value == nil {
-		if m == nil || !m.written {
+	m.read = true
+	if m.decided && !m.keyed {
+		x.errorf(o.Span, "%s has no explicit keys (scalar map), and cannot be used for iteration", o.Name)
+		return types.NoneT
+	}
+	m.decided, m.keyed = true, true
+	if m.Key == nil || m.Value == nil {
+		if !m.written {
 			x.errorf(o.Span, "Undefined map: %s", o.Name).Hint = didYouMean(o.Name, x.c.writtenMaps())
 		}
 		return types.NoneT
 	}
 	v := m.Value
-	if v.IsAgg() && (!v.CastableAgg() || v.Kind == types.Stats) {
+	if v.IsAgg() && !readable(v) {
 		x.errorf(o.Span, "Loop expression does not support type: %v", v)
 		return types.NoneT
 	}
@@ -465,11 +468,11 @@ func (x *inst) overMap(o *syntax.MapRef) *types.Type {
 	return types.TupleOf(m.Key, v)
 }
 
-func (x *inst) overRange(o *syntax.Range) *types.Type {
+func (x *inst) overRange(o *syntax.Range, at syntax.Span) *types.Type {
 	lo, hi := x.expr(o.Lo), x.expr(o.Hi)
 	for i, t := range []*types.Type{lo, hi} {
 		if t.Kind != types.None && !isInt(t) {
-			x.errorf(o.Span, "Loop range requires an integer for the %s value", []string{"start", "end"}[i])
+			x.errorf(at, "Loop range requires an integer for the %s value", []string{"start", "end"}[i])
 			return types.NoneT
 		}
 	}
@@ -485,4 +488,23 @@ func (x *inst) setType(e syntax.Expr, t *types.Type) {
 		t = types.NoneT
 	}
 	x.Types[e] = t
+}
+
+// useMap notes an access of a map: the first one decides whether it has keys.
+func (x *inst) useMap(e *syntax.MapRef, write bool) *mapInfo {
+	m := x.c.maps[e.Name]
+	m.written, m.read = m.written || write, m.read || !write
+	if m.use.Src == nil {
+		m.use = e.Span
+	}
+	keyed := e.Key != nil
+	switch {
+	case !m.decided:
+		m.decided, m.keyed = true, keyed
+	case m.keyed && !keyed:
+		x.errorf(e.Span, "%s used as a map without an explicit key (scalar map), previously used with an explicit key (non-scalar map)", e.Name)
+	case !m.keyed && keyed:
+		x.errorf(e.Span, "%s used as a map with an explicit key (non-scalar map), previously used without an explicit key (scalar map)", e.Name)
+	}
+	return m
 }

@@ -12,12 +12,21 @@ func nearest(name string, candidates iter.Seq[string]) string {
 		if c == name || c == "" {
 			continue
 		}
-		d := distance(strings.ToLower(name), strings.ToLower(c), bestDist)
-		if d < bestDist || d == bestDist && best != "" && c < best {
+		d := distance(strings.ToLower(name), strings.ToLower(c), bestDist+1)
+		if d < bestDist || d == bestDist && best != "" && better(name, c, best) {
 			best, bestDist = c, d
 		}
 	}
 	return best
+}
+
+// better decides between candidates that are equally near: the length that is nearer, then the alphabet.
+func better(name, c, best string) bool {
+	a, b := len(c)-len(name), len(best)-len(name)
+	if a*a != b*b {
+		return a*a < b*b
+	}
+	return c < best
 }
 
 // didYouMean makes a hint of nearest.

@@ -134,10 +134,14 @@ func (x *inst) typeOfExpr(e syntax.Expr) *types.Type {
 			}
 		}
 	case *syntax.MapRef:
-		if m := x.c.maps[e.Name]; m != nil && e.Key == nil && m.keyed {
-			if m.Key == nil {
-				return types.NoneT
-			}
+		m := x.c.maps[e.Name]
+		if m == nil || e.Key != nil {
+			break
+		}
+		if !m.decided || m.keyed && m.Key == nil {
+			return types.NoneT
+		}
+		if m.keyed {
 			x.setType(e, m.Key)
 			return m.Key
 		}
@@ -230,9 +234,9 @@ func castable(from, t *types.Type) bool {
 		}
 		return (from.Kind == types.Bool || from.Kind == types.String || from.Kind == types.Array) && t.Size == from.Size
 	case types.String:
-		return from.Kind == types.String && t.Size >= from.Size || isInt(from) || from.Kind == types.Ptr
+		return from.Kind == types.String && t.Size >= from.Size
 	case types.Buffer:
-		return from.Kind == types.Buffer || isInt(from) || from.Kind == types.Ptr
+		return from.Kind == types.Buffer && t.Size >= from.Size
 	case types.Username:
 		return isInt(from)
 	case types.Struct:

@@ -195,8 +195,8 @@ func (p *parser) mapDecl() *MapDecl {
 		p.errorf(p.here(), "expected positive integer for map declaration max entries")
 	}
 	p.want(")")
-	d.Span = p.from(start)
 	p.got(";")
+	d.Span = p.from(start)
 	return d
 }
 
