@@ -198,6 +198,7 @@ type Unit struct {
 	Index    int    // in Program.Units
 	Provider string // the kind of attachment, for the binding: "kprobe", "tracepoint", …
 	Clause   int    // index of check.Instance
+	Target   int    // the only target of the instance this is for, or -1 for all
 	Entry    *Func
 	Calls    []*Func
 	Slots    []*Slot

@@ -1,0 +1,537 @@
+package build
+
+import (
+	"net/netip"
+
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/lang/types"
+)
+
+// lowering gives the value of a call; t is the type the checker found.
+type lowering func(x *fn, c *syntax.Call, t *types.Type) value
+
+// functions has a row for each function of the language that is not an aggregation. A builtin without parentheses is
+// called with a Call that has no arguments.
+func functions() map[string]lowering {
+	m := map[string]lowering{
+		"str": str, "buf": buf, "kstack": stack, "ustack": stack, "ksym": ksym, "usym": usym, "ntop": ntop, "pton": pton,
+		"macaddr": macaddr, "reg": reg, "strncmp": strncmp, "strlen": strlen, "strcontains": strcontains, "len": length,
+		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror),
+		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
+		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": nil, "path": path,
+		"func": funcName, "probe": probeName, "args": nil,
+	}
+	for name, l := range builtins() {
+		m[name] = l
+	}
+	for name, l := range actions() {
+		m[name] = l
+	}
+	return m
+}
+
+// callExpr evaluates a call.
+func (x *fn) callExpr(c *syntax.Call) value {
+	l := x.b.funcs[c.Name]
+	if l == nil {
+		x.b.errorf(c.Span, "%s() cannot be used here", c.Name)
+		return scalarOf(types.Int64, ir.Imm(0))
+	}
+	return l(x, c, x.typeOf(c))
+}
+
+// builtin evaluates a bare name.
+func (x *fn) builtin(name string, e *syntax.Ident, t *types.Type) value {
+	if n, ok := argNumber(name); ok {
+		d := x.f.NewReg()
+		x.add(ir.Ins{Op: ir.Arg, Dst: d, Imm: int64(n)})
+		return scalarOf(t, ir.R(d))
+	}
+	l := x.b.funcs[name]
+	if l == nil {
+		x.b.errorf(e.Span, "%s cannot be used here", name)
+		return scalarOf(types.Int64, ir.Imm(0))
+	}
+	return l(x, &syntax.Call{Span: e.Span, Name: name}, t)
+}
+
+func argNumber(name string) (int, bool) {
+	if len(name) != 4 || name[:3] != "arg" || name[3] < '0' || name[3] > '9' {
+		return 0, false
+	}
+	return int(name[3] - '0'), true
+}
+
+// callInto evaluates calls that can write their result where it is wanted.
+func (x *fn) callInto(dst mem, t *types.Type, c *syntax.Call) bool {
+	if c.Name != "str" || t.Kind != types.String {
+		return false
+	}
+	if _, ok := x.in.Consts[c]; ok {
+		return false
+	}
+	x.strInto(dst, t, c)
+	return true
+}
+
+func same(kind types.Kind) lowering {
+	return func(x *fn, c *syntax.Call, t *types.Type) value {
+		return scalarOf(&types.Type{Kind: kind, Size: 8}, x.val(c.Args[0]))
+	}
+}
+
+func pointerIn(s types.Space) lowering {
+	return func(x *fn, c *syntax.Call, t *types.Type) value {
+		v := x.expr(c.Args[0])
+		if v.form == ref {
+			v.space = s
+			return v
+		}
+		n := *t
+		n.Space = s
+		return scalarOf(&n, x.scalarVal(v))
+	}
+}
+
+// str reads a string: str(ptr [, length]).
+func str(x *fn, c *syntax.Call, t *types.Type) value {
+	if s, ok := x.literalOf(c.Args[0]); ok && len(c.Args) == 1 {
+		return x.literal(s)
+	}
+	m := slotMem(x.temp(max(8, t.Size)))
+	x.strInto(m, t, c)
+	return inMem(t, m)
+}
+
+func (x *fn) strInto(dst mem, t *types.Type, c *syntax.Call) {
+	v := x.expr(c.Args[0])
+	n := ir.Imm(int64(t.Size))
+	if len(c.Args) > 1 {
+		n = x.clamp(x.bin(ir.Add, x.val(c.Args[1]), ir.Imm(1)), int64(t.Size))
+	}
+	x.zero(dst, t.Size)
+	switch {
+	case v.t.Kind == types.String && v.form == direct:
+		x.copyMem(dst, v.m, min(t.Size, v.t.Size))
+		if len(c.Args) > 1 { // cut: the byte after the last is NUL
+			x.readStr(dst, n, x.addr(v.m), types.Kernel)
+		}
+	case v.form == ref && (v.t.Kind == types.String || v.t.Kind == types.Array || v.t.Kind == types.Struct):
+		x.readStr(dst, n, v.v, v.space)
+	default:
+		x.readStr(dst, n, x.scalarVal(v), x.space(v.t.Space))
+	}
+}
+
+// clamp bounds a number the verifier must know the range of to 0 … limit.
+func (x *fn) clamp(v ir.Val, limit int64) ir.Val {
+	if v.IsImm() {
+		return ir.Imm(min(max(v.Imm, 0), limit))
+	}
+	d := x.f.NewReg()
+	in, out, end := x.block(), x.block(), x.block()
+	x.mov(d, v)
+	x.branch(ir.Le, ir.R(d), ir.Imm(limit), in, out)
+	x.at(out)
+	x.mov(d, ir.Imm(limit))
+	x.jump(end)
+	x.at(in)
+	x.jump(end)
+	x.at(end)
+	return ir.R(d)
+}
+
+// buf reads bytes: a length and the data.
+func buf(x *fn, c *syntax.Call, t *types.Type) value {
+	m := slotMem(x.temp(t.Size))
+	room := int64(t.Size - 4)
+	v := x.expr(c.Args[0])
+	n := ir.Imm(room)
+	if len(c.Args) > 1 {
+		n = x.clamp(x.val(c.Args[1]), room)
+	} else if v.t.Size > 0 && v.t.Kind != types.Ptr {
+		n = ir.Imm(min(room, int64(v.t.Size)))
+	}
+	x.zero(m, t.Size)
+	x.store(m, 4, n)
+	var rc ir.Val
+	switch {
+	case v.form == direct && v.t.Kind == types.Buffer:
+		x.copyMem(m, v.m, min(t.Size, v.t.Size))
+		return inMem(t, m)
+	case v.form == direct:
+		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), n, x.addr(v.m))
+	case v.form == ref:
+		rc = x.call(readHelper(v.space), x.addr(m.at(4)), n, v.v)
+	default:
+		rc = x.call(readHelper(x.space(v.t.Space)), x.addr(m.at(4)), n, x.scalarVal(v))
+	}
+	x.failed(rc, "probe_read")
+	return inMem(t, m)
+}
+
+// userStack is BPF_F_USER_STACK.
+const userStack = 1 << 8
+
+func stack(x *fn, c *syntax.Call, t *types.Type) value {
+	m := slotMem(x.temp(t.Size))
+	flags := int64(0)
+	x.store(m.at(8), 8, ir.Imm(0))
+	if t.Kind == types.UStack {
+		flags = userStack
+		x.store(m.at(8), 8, x.pidTgid())
+	}
+	n := x.f.NewReg()
+	at := m.at(16)
+	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(8 * t.Depth), A: ir.Imm(flags)})
+	x.store(m, 8, ir.R(n))
+	return inMem(t, m)
+}
+
+func ksym(x *fn, c *syntax.Call, t *types.Type) value {
+	return scalarOf(types.KSymT, x.address(c.Args[0]))
+}
+
+// address gives the number behind a pointer or integer, or where a referenced object is.
+func (x *fn) address(e syntax.Expr) ir.Val {
+	v := x.expr(e)
+	if v.form == ref && !v.t.IsScalar() {
+		return v.v
+	}
+	return x.scalarVal(v)
+}
+
+func usym(x *fn, c *syntax.Call, t *types.Type) value { return x.usymOf(x.address(c.Args[0]), t) }
+
+func (x *fn) usymOf(a ir.Val, t *types.Type) value {
+	m := slotMem(x.temp(16))
+	x.store(m, 8, a)
+	x.store(m.at(8), 8, x.bin(ir.Shr, x.pidTgid(), ir.Imm(32)))
+	return inMem(types.USymT, m)
+}
+
+func funcName(x *fn, c *syntax.Call, t *types.Type) value {
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.FuncIP, Dst: d})
+	if t.Kind == types.USym {
+		return x.usymOf(ir.R(d), t)
+	}
+	if t.Kind == types.String && len(x.in.Targets) > 0 {
+		return x.literal(x.in.Targets[max(0, x.u.Target)].Func)
+	}
+	return scalarOf(types.KSymT, ir.R(d))
+}
+
+// probeName gives the index of the name of the target that fired.
+func probeName(x *fn, c *syntax.Call, t *types.Type) value {
+	pt := &types.Type{Kind: types.ProbeName, Size: 8}
+	targets := x.in.Targets
+	if x.u.Target >= 0 {
+		targets = targets[x.u.Target : x.u.Target+1]
+	}
+	if len(targets) == 0 {
+		return scalarOf(pt, ir.Imm(int64(x.b.name(x.in.Provider.Name))))
+	}
+	if len(targets) == 1 {
+		return scalarOf(pt, ir.Imm(int64(x.b.name(targets[0].Name))))
+	}
+	first := len(x.b.prog.Names)
+	for i, t := range targets {
+		x.b.prog.Names = append(x.b.prog.Names, t.Name)
+		_ = i
+	}
+	x.u.Cookie = true
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Cookie, Dst: d})
+	return scalarOf(pt, x.bin(ir.Add, ir.R(d), ir.Imm(int64(first))))
+}
+
+// Address families as inet values carry them.
+const (
+	afInet  = 2
+	afInet6 = 10
+)
+
+func ntop(x *fn, c *syntax.Call, t *types.Type) value {
+	m := slotMem(x.temp(24))
+	x.zero(m, 24)
+	arg := c.Args[len(c.Args)-1]
+	v := x.expr(arg)
+	family := ir.Imm(afInet)
+	if !v.t.IsScalar() && v.t.Size == 16 {
+		family = ir.Imm(afInet6)
+	}
+	if len(c.Args) > 1 {
+		family = x.val(c.Args[0])
+	}
+	x.store(m, 4, family)
+	switch {
+	case v.t.IsScalar():
+		x.store(m.at(4), 4, x.scalarVal(v))
+	case v.form == ref:
+		x.read(m.at(4), min(16, v.t.Size), v.v, v.space)
+	default:
+		x.copyMem(m.at(4), x.toMem(v), min(16, v.t.Size))
+	}
+	return inMem(types.InetT, m)
+}
+
+func pton(x *fn, c *syntax.Call, t *types.Type) value {
+	s, _ := x.literalOf(c.Args[0])
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		x.b.errorf(c.Span, "pton() expects an string argument of an IPv4/IPv6 address, got %s", s)
+		return inMem(t, slotMem(x.temp(16)))
+	}
+	b := a.AsSlice()
+	m := slotMem(x.temp(max(8, len(b))))
+	x.storeLiteral(m, string(b), len(b))
+	return inMem(t, m)
+}
+
+func macaddr(x *fn, c *syntax.Call, t *types.Type) value {
+	m := slotMem(x.temp(8))
+	x.zero(m, 8)
+	v := x.expr(c.Args[0])
+	switch {
+	case v.form == ref:
+		x.read(m, 6, v.v, v.space)
+	case v.t.Kind == types.Ptr:
+		x.read(m, 6, x.scalarVal(v), x.space(v.t.Space))
+	default:
+		x.copyMem(m, x.toMem(v), min(6, v.t.Size))
+	}
+	return inMem(types.MACT, m)
+}
+
+func reg(x *fn, c *syntax.Call, t *types.Type) value {
+	name, _ := x.literalOf(c.Args[0])
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.CPUReg, Dst: d, Name: name})
+	return scalarOf(t, ir.R(d))
+}
+
+// strncmp gives 0 if the first n bytes are equal, else 1.
+func strncmp(x *fn, c *syntax.Call, t *types.Type) value {
+	n := int(x.in.Consts[c.Args[2]].Int)
+	if l, ok := c.Args[2].(*syntax.IntLit); ok {
+		n = int(l.Value)
+	}
+	eq, ne := x.block(), x.block()
+	v := x.boolValue(func() {
+		a, b := x.asString(x.expr(c.Args[0])), x.asString(x.expr(c.Args[1]))
+		if s, ok := x.literalOf(c.Args[1]); ok && len(s) >= n {
+			x.prefix(a, s[:n], eq, ne)
+			return
+		}
+		if s, ok := x.literalOf(c.Args[0]); ok && len(s) >= n {
+			x.prefix(b, s[:n], eq, ne)
+			return
+		}
+		a.t, b.t = types.StringT(min(n, a.t.Size)), types.StringT(min(n, b.t.Size))
+		x.equalStrings(a, b, eq, ne)
+	}, ne, eq)
+	v.t = t
+	return v
+}
+
+// prefix compares exactly len(s) bytes.
+func (x *fn) prefix(v value, s string, yes, no *ir.Block) {
+	if len(s) > v.t.Size {
+		x.jump(no)
+		return
+	}
+	lit := x.literal(s)
+	x.compareBytes(v.m, lit.m, len(s), ir.Eq, yes, no)
+}
+
+// strlen counts the bytes before the NUL.
+func strlen(x *fn, c *syntax.Call, t *types.Type) value {
+	return scalarOf(t, x.strlen(x.asString(x.expr(c.Args[0]))))
+}
+
+func (x *fn) strlen(v value) ir.Val {
+	p, i := x.addr(v.m), x.f.NewReg()
+	head, body, next, end := x.block(), x.block(), x.block(), x.block()
+	x.mov(i, ir.Imm(0))
+	x.jump(head)
+	x.at(head)
+	x.branch(ir.Lt, ir.R(i), ir.Imm(int64(v.t.Size)), body, end)
+	x.at(body)
+	ch := x.load(mem{base: x.bin(ir.Add, p, ir.R(i)).R}, 1, false)
+	x.branch(ir.Eq, ch, ir.Imm(0), end, next)
+	x.at(next)
+	x.add(ir.Ins{Op: ir.Bin, Alu: ir.Add, Dst: i, A: ir.R(i), B: ir.Imm(1)})
+	x.jump(head)
+	x.at(end)
+	return ir.R(i)
+}
+
+// strcontains looks for a string in another: bpf_loop tries each start.
+func strcontains(x *fn, c *syntax.Call, t *types.Type) value {
+	hay, needle := x.expr(c.Args[0]), x.expr(c.Args[1])
+	h, n := x.shared(hay), x.shared(needle)
+	found := x.u.NewSlot("found", 8)
+	found.Shared = true
+	x.store(slotMem(found), 8, ir.Imm(0))
+	cb := x.callback(2)
+	i := ir.R(cb.f.Params[0])
+	match, miss := cb.block(), cb.block()
+	cb.matchAt(inMem(hay.t, slotMem(h)), inMem(needle.t, slotMem(n)), i, match, miss)
+	cb.at(match)
+	cb.store(slotMem(found), 8, ir.Imm(1))
+	cb.ret(ir.Imm(1))
+	cb.at(miss)
+	cb.endCallback()
+	x.call(ir.FnLoop, ir.Imm(int64(hay.t.Size)), x.funcPtr(cb.f), x.frame(), ir.Imm(0))
+	return scalarOf(types.BoolT, x.load(slotMem(found), 8, false))
+}
+
+// shared copies a string where callbacks reach it.
+func (x *fn) shared(v value) *ir.Slot {
+	s := x.u.NewSlot("string", max(8, v.t.Size))
+	s.Shared = true
+	x.put(slotMem(s), v.t, v)
+	return s
+}
+
+// matchAt compares needle with hay from i on.
+func (x *fn) matchAt(hay, needle value, i ir.Val, yes, no *ir.Block) {
+	j, at := x.f.NewReg(), x.f.NewReg()
+	ph, pn := x.addr(hay.m), x.addr(needle.m)
+	head, body, more, in, same, next := x.block(), x.block(), x.block(), x.block(), x.block(), x.block()
+	x.mov(j, ir.Imm(0))
+	x.jump(head)
+	x.at(head)
+	x.branch(ir.Lt, ir.R(j), ir.Imm(int64(needle.t.Size)), body, yes)
+	x.at(body)
+	nc := x.load(mem{base: x.bin(ir.Add, pn, ir.R(j)).R}, 1, false)
+	x.branch(ir.Eq, nc, ir.Imm(0), yes, more)
+	x.at(more)
+	x.mov(at, x.bin(ir.Add, i, ir.R(j)))
+	x.branch(ir.Lt, ir.R(at), ir.Imm(int64(hay.t.Size)), in, no)
+	x.at(in)
+	hc := x.load(mem{base: x.bin(ir.Add, ph, ir.R(at)).R}, 1, false)
+	x.branch(ir.Eq, hc, nc, same, no)
+	x.at(same)
+	x.jump(next)
+	x.at(next)
+	x.add(ir.Ins{Op: ir.Bin, Alu: ir.Add, Dst: j, A: ir.R(j), B: ir.Imm(1)})
+	x.jump(head)
+}
+
+// length is len(): frames of a stack, elements of an array or map.
+func length(x *fn, c *syntax.Call, t *types.Type) value {
+	if r, ok := c.Args[0].(*syntax.MapRef); ok && r.Key == nil && x.b.maps[r.Name] != nil {
+		n := x.u.NewSlot("elements", 8)
+		n.Shared = true
+		x.store(slotMem(n), 8, ir.Imm(0))
+		cb := x.callback(4)
+		cb.store(slotMem(n), 8, cb.bin(ir.Add, cb.load(slotMem(n), 8, false), ir.Imm(1)))
+		cb.endCallback()
+		x.call(ir.FnForEachMapElem, x.mapPtr(x.b.maps[r.Name]), x.funcPtr(cb.f), x.frame(), ir.Imm(0))
+		return scalarOf(t, x.load(slotMem(n), 8, false))
+	}
+	v := x.expr(c.Args[0])
+	switch v.t.Kind {
+	case types.KStack, types.UStack:
+		return scalarOf(t, x.bin(ir.Div, x.load(x.toMem(v), 8, false), ir.Imm(8)))
+	case types.String:
+		return scalarOf(t, x.strlen(x.asString(v)))
+	case types.Buffer:
+		return scalarOf(t, x.load(x.toMem(v), 4, false))
+	}
+	return scalarOf(t, ir.Imm(int64(v.t.Len)))
+}
+
+func hasKey(x *fn, c *syntax.Call, t *types.Type) value {
+	r, _ := c.Args[0].(*syntax.MapRef)
+	m := x.b.maps[r.Name]
+	return scalarOf(types.BoolT, x.truth(x.lookup(m, x.key(m, c.Args[1]))))
+}
+
+// deleteElem is delete(@x, k), delete(@x[k]) and delete(@x).
+func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
+	r, _ := c.Args[0].(*syntax.MapRef)
+	if r == nil || x.b.maps[r.Name] == nil {
+		return scalarOf(types.BoolT, ir.Imm(0))
+	}
+	m := x.b.maps[r.Name]
+	key := r.Key
+	if len(c.Args) > 1 {
+		key = c.Args[1]
+	}
+	if m.Kind == ir.Array {
+		x.zero(x.elem(m), m.ValueSize)
+		return scalarOf(types.BoolT, ir.Imm(1))
+	}
+	if m.Kind == ir.PerCPUArray {
+		id := x.b.event(&ir.Event{Kind: ir.EvZero, Map: m, Span: x.span})
+		x.send(id, nil)
+		return scalarOf(types.BoolT, ir.Imm(1))
+	}
+	rc := x.call(ir.FnMapDelete, x.mapPtr(m), x.addr(x.key(m, key)))
+	yes, no := x.block(), x.block()
+	return x.boolValue(func() { x.branch(ir.Eq, rc, ir.Imm(0), yes, no) }, yes, no)
+}
+
+func bswap(x *fn, c *syntax.Call, t *types.Type) value {
+	v := x.expr(c.Args[0])
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Bswap, Dst: d, A: ir.R(x.reg(x.scalarVal(v))), Size: uint8(size8(v.t.Size))})
+	return scalarOf(t, ir.R(d))
+}
+
+// path is bpf_d_path, which the verifier allows in few places.
+func path(x *fn, c *syntax.Call, t *types.Type) value {
+	m := slotMem(x.temp(t.Size))
+	x.zero(m, t.Size)
+	x.call(ir.FnDPath, x.address(c.Args[0]), x.addr(m), ir.Imm(int64(t.Size)))
+	return inMem(t, m)
+}
+
+// argsField reads args.name: a place in the event of a tracepoint, a parameter elsewhere.
+func (x *fn) argsField(e *syntax.Field, args *types.Type) value {
+	f, ok := args.Field(e.Name)
+	if !ok {
+		x.b.errorf(e.Span, "internal error: no argument %s", e.Name)
+		return scalarOf(types.Int64, ir.Imm(0))
+	}
+	return x.argValue(f)
+}
+
+func (x *fn) argValue(f types.Field) value {
+	d := x.f.NewReg()
+	if x.in.Provider.Name != "tracepoint" {
+		x.add(ir.Ins{Op: ir.Arg, Dst: d, Imm: int64(f.Index)})
+		if f.Type.IsInt() {
+			return scalarOf(f.Type, x.ext(ir.R(d), f.Type.Size, f.Type.Signed))
+		}
+		if !f.Type.IsScalar() {
+			return refTo(f.Type, ir.R(d), x.space(f.Type.Space))
+		}
+		return scalarOf(f.Type, ir.R(d))
+	}
+	switch {
+	case f.DataLoc, f.RelLoc:
+		x.add(ir.Ins{Op: ir.Field, Dst: d, Name: f.Name, Off: int32(f.Off), Size: 4})
+		base := x.f.NewReg()
+		end := int32(0)
+		if f.RelLoc {
+			end = int32(f.Off) + 4
+		}
+		x.add(ir.Ins{Op: ir.Field, Dst: base, Name: f.Name, Off: end})
+		return scalarOf(f.Type, x.bin(ir.Add, ir.R(base), x.bin(ir.And, ir.R(d), ir.Imm(0xffff))))
+	case f.Type.IsScalar():
+		x.add(ir.Ins{Op: ir.Field, Dst: d, Name: f.Name, Off: int32(f.Off), Size: uint8(size8(f.Type.Size)), Signed: f.Type.Signed})
+		return x.bitsOf(f, scalarOf(f.Type, ir.R(d)))
+	}
+	x.add(ir.Ins{Op: ir.Field, Dst: d, Name: f.Name, Off: int32(f.Off)})
+	return refTo(f.Type, ir.R(d), types.Kernel)
+}
+
+func (x *fn) bitsOf(f types.Field, v value) value {
+	v.v = x.bits(v.v, value{t: f.Type, bitOff: f.BitOff, bitSize: f.BitSize})
+	return v
+}

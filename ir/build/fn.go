@@ -1,0 +1,321 @@
+package build
+
+import (
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/lang/types"
+)
+
+// fn builds one function.
+type fn struct {
+	b        *builder
+	in       *check.Instance
+	u        *ir.Unit
+	f        *ir.Func
+	blk      *ir.Block
+	span     syntax.Span
+	vars     map[*check.Var]storage // shared by the functions of a unit
+	captured map[*check.Var]bool
+	loops    []loop
+	parent   *fn
+	tmp      []*ir.Slot // temporaries of the statement being built
+	free     map[int][]*ir.Slot
+	retFlag  *ir.Slot // set when a callback returned from the whole program
+	unused   bool     // the value of the expression being built is not wanted
+}
+
+// loop is what break and continue mean.
+type loop struct {
+	brk, cont *ir.Block // in-function loops (unroll)
+	callback  bool      // continue returns 0, break returns 1
+}
+
+// storage is where a scratch variable lives.
+type storage struct {
+	reg  ir.Reg
+	slot *ir.Slot
+}
+
+// mem is a place a program may access directly.
+type mem struct {
+	slot *ir.Slot
+	base ir.Reg
+	off  int32
+}
+
+func (m mem) at(off int) mem { m.off += int32(off); return m }
+
+func slotMem(s *ir.Slot) mem { return mem{slot: s} }
+
+func (x *fn) add(n ir.Ins) {
+	if x.blk.Term() != nil { // unreachable: after a return
+		x.blk = x.f.NewBlock()
+	}
+	n.Span = x.span
+	x.blk.Ins = append(x.blk.Ins, n)
+}
+
+func (x *fn) bin(op ir.Alu, a, b ir.Val) ir.Val {
+	if a.IsImm() && b.IsImm() {
+		if v, ok := fold(op, a.Imm, b.Imm); ok {
+			return ir.Imm(v)
+		}
+	}
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Bin, Alu: op, Dst: d, A: a, B: b})
+	return ir.R(d)
+}
+
+func fold(op ir.Alu, a, b int64) (int64, bool) {
+	switch op {
+	case ir.Add:
+		return a + b, true
+	case ir.Sub:
+		return a - b, true
+	case ir.Mul:
+		return a * b, true
+	case ir.And:
+		return a & b, true
+	case ir.Or:
+		return a | b, true
+	case ir.Xor:
+		return a ^ b, true
+	case ir.Shl:
+		return a << (uint64(b) & 63), true
+	case ir.Shr:
+		return int64(uint64(a) >> (uint64(b) & 63)), true
+	case ir.Sar:
+		return a >> (uint64(b) & 63), true
+	case ir.Div:
+		if b == 0 {
+			return 0, true
+		}
+		return int64(uint64(a) / uint64(b)), true
+	case ir.SDiv:
+		if b == 0 {
+			return 0, true
+		}
+		if b == -1 {
+			return -a, true
+		}
+		return a / b, true
+	case ir.Mod:
+		if b == 0 {
+			return a, true
+		}
+		return int64(uint64(a) % uint64(b)), true
+	case ir.SMod:
+		if b == 0 {
+			return a, true
+		}
+		if b == -1 {
+			return 0, true
+		}
+		return a % b, true
+	}
+	return 0, false
+}
+
+func (x *fn) ext(a ir.Val, size int, signed bool) ir.Val {
+	if size >= 8 || size == 0 {
+		return a
+	}
+	if a.IsImm() {
+		sh := uint(64 - 8*size)
+		if signed {
+			return ir.Imm(a.Imm << sh >> sh)
+		}
+		return ir.Imm(int64(uint64(a.Imm) << sh >> sh))
+	}
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Ext, Dst: d, A: a, Size: uint8(size), Signed: signed})
+	return ir.R(d)
+}
+
+func (x *fn) load(m mem, size int, signed bool) ir.Val {
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Load, Dst: d, Size: uint8(size), Signed: signed, Slot: m.slot, Base: m.base, Off: m.off})
+	return ir.R(d)
+}
+
+func (x *fn) store(m mem, size int, v ir.Val) {
+	x.add(ir.Ins{Op: ir.Store, Size: uint8(size), Slot: m.slot, Base: m.base, Off: m.off, A: v})
+}
+
+func (x *fn) zero(m mem, n int) {
+	if n > 0 {
+		x.add(ir.Ins{Op: ir.Zero, Imm: int64(n), Slot: m.slot, Base: m.base, Off: m.off})
+	}
+}
+
+func (x *fn) addr(m mem) ir.Val {
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Addr, Dst: d, Slot: m.slot, Base: m.base, Off: m.off})
+	return ir.R(d)
+}
+
+// copyMem copies n bytes between directly accessible places.
+func (x *fn) copyMem(dst, src mem, n int) {
+	if n > 0 {
+		x.add(ir.Ins{Op: ir.Copy, Imm: int64(n), Slot: dst.slot, Base: dst.base, Off: dst.off, A: x.addr(src)})
+	}
+}
+
+func (x *fn) call(helper int32, args ...ir.Val) ir.Val {
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Call, Dst: d, Fn: helper, Args: args})
+	return ir.R(d)
+}
+
+func (x *fn) mapPtr(m *ir.Map) ir.Val {
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.MapPtr, Dst: d, Map: m})
+	return ir.R(d)
+}
+
+func (x *fn) reg(v ir.Val) ir.Reg {
+	if !v.IsImm() {
+		return v.R
+	}
+	d := x.f.NewReg()
+	x.add(ir.Ins{Op: ir.Const, Dst: d, A: v})
+	return d
+}
+
+// mov assigns a register that may be assigned elsewhere too.
+func (x *fn) mov(d ir.Reg, v ir.Val) {
+	if v.IsImm() {
+		x.add(ir.Ins{Op: ir.Const, Dst: d, A: v})
+		return
+	}
+	x.add(ir.Ins{Op: ir.Mov, Dst: d, A: v})
+}
+
+func (x *fn) jump(to *ir.Block) {
+	if x.blk.Term() == nil {
+		x.blk.Ins = append(x.blk.Ins, ir.Ins{Op: ir.Jump, Then: to, Span: x.span})
+	}
+}
+
+func (x *fn) branch(c ir.Cond, a, b ir.Val, then, els *ir.Block) {
+	if x.blk.Term() == nil {
+		if a.IsImm() {
+			a = ir.R(x.reg(a))
+		}
+		x.blk.Ins = append(x.blk.Ins, ir.Ins{Op: ir.Branch, Cond: c, A: a, B: b, Then: then, Else: els, Span: x.span})
+	}
+}
+
+func (x *fn) ret(v ir.Val) {
+	if x.blk.Term() == nil {
+		x.blk.Ins = append(x.blk.Ins, ir.Ins{Op: ir.Ret, A: v, Span: x.span})
+	}
+}
+
+func (x *fn) block() *ir.Block { return x.f.NewBlock() }
+func (x *fn) at(b *ir.Block)   { x.blk = b }
+
+// temp gives a slot for the length of the current statement. Slots are reused between statements.
+func (x *fn) temp(size int) *ir.Slot {
+	n := (size + 7) &^ 7
+	if l := x.free[n]; len(l) > 0 {
+		s := l[len(l)-1]
+		x.free[n] = l[:len(l)-1]
+		x.tmp = append(x.tmp, s)
+		return s
+	}
+	s := x.u.NewSlot("tmp", n)
+	x.tmp = append(x.tmp, s)
+	return s
+}
+
+// endStmt gives the temporaries taken since mark back.
+func (x *fn) endStmt(mark int) {
+	if x.free == nil {
+		x.free = map[int][]*ir.Slot{}
+	}
+	for _, s := range x.tmp[mark:] {
+		x.free[s.Size] = append(x.free[s.Size], s)
+	}
+	x.tmp = x.tmp[:mark]
+}
+
+// count adds 1 to a counter of this unit: on paths that lose or filter only.
+func (x *fn) count(counter int) {
+	key := x.temp(8)
+	x.store(slotMem(key), 4, ir.Imm(int64(x.u.Index)))
+	p := x.call(ir.FnMapLookup, x.mapPtr(x.b.counters), x.addr(slotMem(key)))
+	some, end := x.block(), x.block()
+	x.branch(ir.Ne, p, ir.Imm(0), some, end)
+	x.at(some)
+	m := mem{base: p.R, off: int32(8 * counter)}
+	x.store(m, 8, x.bin(ir.Add, x.load(m, 8, false), ir.Imm(1)))
+	x.jump(end)
+	x.at(end)
+}
+
+// orCount counts when rc, a helper's result, is negative.
+func (x *fn) orCount(rc ir.Val, counter int) {
+	bad, end := x.block(), x.block()
+	x.branch(ir.SLt, rc, ir.Imm(0), bad, end)
+	x.at(bad)
+	x.count(counter)
+	x.jump(end)
+	x.at(end)
+}
+
+// predicate ends the program unless e is true.
+func (x *fn) predicate(e syntax.Expr) {
+	x.span = e.Span_()
+	yes, no := x.block(), x.block()
+	mark := len(x.tmp)
+	x.cond(e, yes, no)
+	x.at(no)
+	x.count(ir.Filtered)
+	x.ret(ir.Imm(0))
+	x.at(yes)
+	x.endStmt(mark)
+}
+
+// flushAlways gives blocks without an end one: they are never reached, but BPF wants them to end.
+func (x *fn) flushAlways() {
+	for _, b := range x.f.Blocks {
+		if b.Term() == nil {
+			b.Ins = append(b.Ins, ir.Ins{Op: ir.Ret})
+		}
+	}
+	prune(x.f)
+}
+
+// prune drops blocks nothing jumps to: the verifier refuses unreachable instructions.
+func prune(f *ir.Func) {
+	seen := map[*ir.Block]bool{}
+	var visit func(*ir.Block)
+	visit = func(b *ir.Block) {
+		if seen[b] {
+			return
+		}
+		seen[b] = true
+		for _, s := range b.Succs() {
+			visit(s)
+		}
+	}
+	visit(f.Blocks[0])
+	keep := f.Blocks[:0]
+	for _, b := range f.Blocks {
+		if seen[b] {
+			b.ID = len(keep)
+			keep = append(keep, b)
+		}
+	}
+	f.Blocks = keep
+}
+
+// typeOf gives the type the checker found for e.
+func (x *fn) typeOf(e syntax.Expr) *types.Type {
+	if t := x.in.Types[e]; t != nil {
+		return t
+	}
+	return types.NoneT
+}
