@@ -215,6 +215,11 @@ func (e *emitter) mem(n *ir.Ins, tmp asm.Register) (asm.Register, int16) {
 
 var sizes = map[uint8]asm.Size{1: asm.Byte, 2: asm.Half, 4: asm.Word, 8: asm.DWord}
 
+// storeImm is asm.StoreImm, which refuses the 64-bit form although BPF has it (BPF_ST | BPF_DW sign-extends).
+func storeImm(dst asm.Register, off int16, n int64, size asm.Size) asm.Instruction {
+	return asm.Instruction{OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(size), Dst: dst, Offset: off, Constant: n}
+}
+
 func fits32(v ir.Val) bool {
 	return v.IsImm() && v.Imm >= math.MinInt32 && v.Imm <= math.MaxInt32
 }
@@ -264,7 +269,7 @@ func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
 	case ir.Store:
 		b, off := e.mem(n, tmpA)
 		if fits32(n.A) {
-			e.add(asm.StoreImm(b, off, n.A.Imm, sizes[n.Size]))
+			e.add(storeImm(b, off, n.A.Imm, sizes[n.Size]))
 			return
 		}
 		e.add(asm.StoreMem(b, off, e.use(n.A, tmpB), sizes[n.Size]))

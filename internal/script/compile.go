@@ -1,0 +1,59 @@
+// Package script runs programs of the tracing language: it takes a text through the compiler's stages, puts the result
+// into the running kernel, and prints what comes back. The verb trace, and the binary called as bpftrace, are this
+// package with flags.
+package script
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/fathom-trace/fathom/bpf"
+	"github.com/fathom-trace/fathom/bpf/gen"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/build"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/syntax"
+)
+
+// Compiled is a program at the end of every stage.
+type Compiled struct {
+	File *syntax.File
+	Info *check.Info
+	Prog *ir.Program
+	Obj  *bpf.Object
+}
+
+// Compile takes src through all stages. Diagnostics come from all of them; after an error the rest is nil.
+func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled, []syntax.Diag) {
+	c := &Compiled{}
+	var diags, more []syntax.Diag
+	c.File, diags = syntax.Parse(src)
+	if failed(diags) {
+		return c, diags
+	}
+	c.Info, more = check.Check(c.File, co)
+	diags = append(diags, more...)
+	if failed(diags) {
+		return c, diags
+	}
+	c.Prog, more = build.Program(c.Info, bo)
+	diags = append(diags, more...)
+	if failed(diags) {
+		return c, diags
+	}
+	var err error
+	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH})
+	if err != nil {
+		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+	}
+	return c, diags
+}
+
+func failed(ds []syntax.Diag) bool {
+	for _, d := range ds {
+		if d.Severity == syntax.Error {
+			return true
+		}
+	}
+	return false
+}

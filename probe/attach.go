@@ -1,0 +1,227 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/lang/check"
+)
+
+// AttachError says which target could not be attached.
+type AttachError struct {
+	Target check.Target
+	Err    error
+}
+
+func (e *AttachError) Error() string {
+	return fmt.Sprintf("attach %s: %v", e.Target.Name, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *AttachError) Unwrap() error { return e.Err }
+
+// Attach attaches everything that waits for events, and gives the number of probes attached, special ones included.
+func (s *Session) Attach() (int, error) {
+	n := 0
+	for _, l := range s.units {
+		k, err := s.attach(l)
+		n += k
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Plans says how each unit was attached, one line each.
+func (s *Session) Plans() []string { return s.plans }
+
+func (s *Session) attach(l *loaded) (int, error) {
+	switch l.prog.Unit.Provider {
+	case "begin", "end", "self", "test", "bench":
+		return len(l.targets), nil
+	case "kprobe", "kretprobe":
+		if l.multi {
+			return s.kprobeMulti(l)
+		}
+	case "iter":
+		return len(l.targets), nil
+	}
+	n := 0
+	for i, t := range l.targets {
+		p := l.progs[0]
+		if len(l.progs) > 1 {
+			p = l.progs[i]
+		}
+		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
+			if s.skip(t, err) {
+				continue
+			}
+			return n, &AttachError{t, err}
+		}
+		n++
+	}
+	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, len(l.targets)))
+	return n, nil
+}
+
+// attachOne attaches p to one target. The cookie tells targets of one program apart; only programs that ask get one.
+func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie uint64) error {
+	if !l.prog.Unit.Cookie {
+		cookie = 0
+	}
+	var lk link.Link
+	var err error
+	switch l.prog.Unit.Provider {
+	case "kprobe", "kretprobe":
+		lk, err = attachKprobe(l.prog.Unit.Provider == "kretprobe", p, t, cookie)
+	case "tracepoint":
+		lk, err = link.Tracepoint(t.Module, t.Func, p, &link.TracepointOptions{Cookie: cookie})
+	case "rawtracepoint":
+		lk, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.Func, Program: p})
+	case "fentry", "fexit":
+		lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
+	case "uprobe", "uretprobe", "usdt":
+		lk, err = s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
+	default:
+		return s.attachPerf(l.prog.Unit.Provider, p, t)
+	}
+	if err != nil {
+		return err
+	}
+	s.links = append(s.links, lk)
+	return nil
+}
+
+func attachKprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (link.Link, error) {
+	o := &link.KprobeOptions{Cookie: cookie, Offset: t.Offset}
+	name := t.Func
+	if t.Module != "" && t.Module != "vmlinux" {
+		name = t.Module + ":" + t.Func
+	}
+	if ret {
+		return link.Kretprobe(name, p, o)
+	}
+	lk, err := link.Kprobe(name, p, o)
+	if err != nil && name != t.Func { // perf's kprobe PMU takes "module:symbol" only since 6.1
+		return link.Kprobe(t.Func, p, o)
+	}
+	return lk, err
+}
+
+// kprobeMulti attaches all targets in one call; where the kernel refuses one of them, one by one.
+func (s *Session) kprobeMulti(l *loaded) (int, error) {
+	o := link.KprobeMultiOptions{}
+	for i, t := range l.targets {
+		o.Symbols = append(o.Symbols, t.Func)
+		if l.prog.Unit.Cookie {
+			o.Cookies = append(o.Cookies, uint64(i))
+		}
+	}
+	attach := link.KprobeMulti
+	if l.prog.Unit.Provider == "kretprobe" {
+		attach = link.KretprobeMulti
+	}
+	lk, err := attach(l.progs[0], o)
+	if err == nil {
+		s.links = append(s.links, lk)
+		s.plans = append(s.plans, fmt.Sprintf("%s: kprobe.multi, %d targets", l.prog.Unit.Name, len(l.targets)))
+		return len(l.targets), nil
+	}
+	spec, serr := s.spec(l.prog)
+	if serr != nil {
+		return 0, serr
+	}
+	p, perr := s.newProgram(l, spec)
+	if perr != nil {
+		return 0, errors.Join(err, perr)
+	}
+	l.progs, l.multi = append(l.progs, p), false
+	l.progs[0], l.progs[1] = l.progs[1], l.progs[0]
+	n := 0
+	for i, t := range l.targets {
+		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
+			if s.skip(t, err) {
+				continue
+			}
+			return n, &AttachError{t, err}
+		}
+		n++
+	}
+	s.plans = append(s.plans, fmt.Sprintf("%s: kprobe one by one (kprobe.multi: %v), %d of %d targets", l.prog.Unit.Name, err, n, len(l.targets)))
+	return n, nil
+}
+
+// attachUprobe attaches at a file offset: Target.Offset, found by the World.
+func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (link.Link, error) {
+	ex, err := link.OpenExecutable(t.Module)
+	if err != nil {
+		return nil, err
+	}
+	o := &link.UprobeOptions{Address: t.Offset, PID: s.opts.PID, Cookie: cookie}
+	if ret {
+		return ex.Uretprobe("", p, o)
+	}
+	return ex.Uprobe("", p, o)
+}
+
+// RunSpecial runs all units of a provider that fathom itself triggers (begin, end, self, test, bench), in order.
+func (s *Session) RunSpecial(provider string, match func(check.Target) bool) error {
+	for _, l := range s.units {
+		if l.prog.Unit.Provider != provider {
+			continue
+		}
+		for _, t := range l.targets {
+			if match != nil && !match(t) {
+				continue
+			}
+			if _, err := l.progs[0].Run(&ebpf.RunOptions{}); err != nil {
+				return fmt.Errorf("run %s: %w", t.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// RunIter runs the iterators of a program; their output goes through the ring as all output does.
+func (s *Session) RunIter() error {
+	for _, l := range s.units {
+		if l.prog.Unit.Provider != "iter" {
+			continue
+		}
+		it, err := link.AttachIter(link.IterOptions{Program: l.progs[0]})
+		if err != nil {
+			return &AttachError{l.targets[0], err}
+		}
+		r, err := it.Open()
+		if err == nil {
+			buf := make([]byte, 4096)
+			for err == nil {
+				_, err = r.Read(buf)
+			}
+			r.Close()
+		}
+		it.Close()
+	}
+	return nil
+}
+
+// Has says if there is a unit of the provider.
+func (s *Session) Has(provider string) bool {
+	for _, l := range s.units {
+		if l.prog.Unit.Provider == provider {
+			return true
+		}
+	}
+	return false
+}
+
+// IsMissing says if an error means that the kernel lacks the thing rather than that it may not be used.
+func IsMissing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, ebpf.ErrNotSupported) || strings.Contains(err.Error(), "not found")
+}

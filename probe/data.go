@@ -1,0 +1,203 @@
+package probe
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/fathom-trace/fathom/ir"
+)
+
+// Entry is one element of a map as the kernel holds it: one value, or for per-CPU maps one for each possible CPU.
+type Entry struct {
+	Key    []byte
+	Values [][]byte
+}
+
+// Entries reads a map. The kernel changes it meanwhile: what is read is each element at some moment.
+func (s *Session) Entries(m *ir.Map) ([]Entry, error) {
+	km := s.maps[m]
+	if km == nil {
+		return nil, nil
+	}
+	var out []Entry
+	it := km.Iterate()
+	var key, val []byte
+	if !m.Kind.PerCPU() {
+		for it.Next(&key, &val) {
+			out = append(out, Entry{bytes.Clone(key), [][]byte{bytes.Clone(val)}})
+		}
+	} else {
+		var vals [][]byte
+		for it.Next(&key, &vals) {
+			e := Entry{Key: bytes.Clone(key)}
+			for _, v := range vals {
+				e.Values = append(e.Values, bytes.Clone(v))
+			}
+			out = append(out, e)
+		}
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return out, fmt.Errorf("read map %s: %w", m.Name, err)
+	}
+	return out, nil
+}
+
+// Lookup reads one element; ok is false if there is none.
+func (s *Session) Lookup(m *ir.Map, key []byte) (e Entry, ok bool) {
+	km := s.maps[m]
+	if km == nil {
+		return e, false
+	}
+	e.Key = key
+	if m.Kind.PerCPU() {
+		if err := km.Lookup(key, &e.Values); err != nil {
+			return e, false
+		}
+		return e, true
+	}
+	v, err := km.LookupBytes(key)
+	if err != nil || v == nil {
+		return e, false
+	}
+	e.Values = [][]byte{v}
+	return e, true
+}
+
+// Clear removes all elements; an array's become zero.
+func (s *Session) Clear(m *ir.Map) error {
+	if m.Kind == ir.Array || m.Kind == ir.PerCPUArray {
+		return s.Zero(m)
+	}
+	es, err := s.Entries(m)
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		if err := s.maps[m].Delete(e.Key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("clear map %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+// Zero sets all values to zero.
+func (s *Session) Zero(m *ir.Map) error {
+	es, err := s.Entries(m)
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		zero := make([]byte, len(e.Values[0]))
+		if m.Kind.PerCPU() {
+			vals := make([][]byte, len(e.Values))
+			for i := range vals {
+				vals[i] = zero
+			}
+			err = s.maps[m].Put(e.Key, vals)
+		} else {
+			err = s.maps[m].Put(e.Key, zero)
+		}
+		if err != nil {
+			return fmt.Errorf("zero map %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+// Reader reads the records of a session's ring. One goroutine may use it.
+type Reader struct {
+	r   *ringbuf.Reader
+	rec ringbuf.Record
+}
+
+// Reader opens the event ring; nil if no program writes to it. The caller closes it before the session.
+func (s *Session) Reader() (*Reader, error) {
+	for m, km := range s.maps {
+		if m.Kind != ir.Ring {
+			continue
+		}
+		r, err := ringbuf.NewReader(km)
+		if err != nil {
+			return nil, fmt.Errorf("open event ring: %w", err)
+		}
+		return &Reader{r: r}, nil
+	}
+	return nil, nil
+}
+
+// Next gives the next record, valid until the next call; nil after until with none.
+func (r *Reader) Next(until time.Time) ([]byte, error) {
+	r.r.SetDeadline(until)
+	err := r.r.ReadInto(&r.rec)
+	switch {
+	case err == nil:
+		return r.rec.RawSample, nil
+	case errors.Is(err, ringbuf.ErrFlushed) || isTimeout(err):
+		return nil, nil
+	}
+	return nil, fmt.Errorf("read event ring: %w", err)
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// Close closes the ring.
+func (r *Reader) Close() error { return r.r.Close() }
+
+// Account is what happened to the runs of one unit.
+type Account struct {
+	Unit     *ir.Unit
+	Runs     uint64 // counted by the kernel; 0 where it was not asked to count
+	Missed   uint64 // not run because a program was running on this CPU already
+	LostRing uint64
+	LostMap  uint64
+	Filtered uint64
+	Faults   uint64 // reads that failed
+}
+
+// Accounts reads the counters.
+func (s *Session) Accounts() []Account {
+	var out []Account
+	var counters []Entry
+	for m := range s.maps {
+		if m.Name == ".counters" {
+			counters, _ = s.Entries(m)
+		}
+	}
+	for _, l := range s.units {
+		a := Account{Unit: l.prog.Unit}
+		for _, p := range l.progs {
+			if st, err := p.Stats(); err == nil {
+				a.Runs += st.RunCount
+				a.Missed += st.RecursionMisses
+			}
+		}
+		for _, e := range counters {
+			if len(e.Key) == 4 && int(le(e.Key)) == a.Unit.Index {
+				for _, v := range e.Values {
+					a.LostRing += le(v[8*ir.LostRing : 8*ir.LostRing+8])
+					a.LostMap += le(v[8*ir.LostMap : 8*ir.LostMap+8])
+					a.Filtered += le(v[8*ir.Filtered : 8*ir.Filtered+8])
+					a.Faults += le(v[8*ir.ReadFail : 8*ir.ReadFail+8])
+				}
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func le(b []byte) uint64 {
+	var n uint64
+	for i := len(b) - 1; i >= 0; i-- {
+		n = n<<8 | uint64(b[i])
+	}
+	return n
+}

@@ -1,0 +1,254 @@
+// Package probe puts a compiled program into a running kernel: it finds what can be probed (World), loads programs and
+// maps (Load), attaches by the best means this kernel has (Attach), hands out records and map contents, and accounts
+// for every run. All of it is tied to file descriptors: when the process dies, so does everything it attached.
+package probe
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/fathom-trace/fathom/bpf"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/check"
+)
+
+// Options steer loading and attaching.
+type Options struct {
+	PID     int    // only this process, where the probe type can tell; 0 = all
+	License string // default "GPL"
+	LogSize uint32 // verifier log on request
+	Verbose bool
+	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
+	Missing string
+	// Warn is told about targets that were left out.
+	Warn func(string)
+}
+
+// Session is a program in the kernel. It belongs to the caller, who must Close it.
+type Session struct {
+	Info *check.Info
+	Prog *ir.Program
+	Obj  *bpf.Object
+
+	opts  Options
+	maps  map[*ir.Map]*ebpf.Map
+	units []*loaded
+	links []link.Link
+	files []closer
+	plans []string // how each unit was attached, for -v
+}
+
+type closer interface{ Close() error }
+
+// loaded is a unit's programs: one, or for attachments that are fixed when loading one for each target.
+type loaded struct {
+	prog    *bpf.Program
+	inst    *check.Instance
+	progs   []*ebpf.Program
+	targets []check.Target // parallel to progs where each target has its own
+	multi   bool           // loaded for kprobe.multi
+}
+
+// VerifierError is a program the kernel refused.
+type VerifierError struct {
+	Unit *ir.Unit
+	Err  *ebpf.VerifierError
+}
+
+func (e *VerifierError) Error() string { return fmt.Sprintf("load %s: %v", e.Unit.Name, e.Err) }
+
+// Unwrap gives the kernel's words.
+func (e *VerifierError) Unwrap() error { return e.Err }
+
+// Load loads maps and programs. info may have been checked for this kernel only.
+func Load(info *check.Info, prog *ir.Program, obj *bpf.Object, opts Options) (*Session, error) {
+	if opts.License == "" {
+		opts.License = "GPL"
+	}
+	s := &Session{Info: info, Prog: prog, Obj: obj, opts: opts, maps: map[*ir.Map]*ebpf.Map{}}
+	if err := s.loadMaps(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := s.loadPrograms(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// loadMaps creates the maps some program uses, and those the printing side reads.
+func (s *Session) loadMaps() error {
+	used := map[string]bool{}
+	for _, p := range s.Obj.Programs {
+		for _, in := range p.Insns {
+			if in.IsLoadFromMap() {
+				used[in.Reference()] = true
+			}
+		}
+	}
+	for _, m := range s.Obj.Maps {
+		if !used[m.Spec.Name] && m.IR.Name[0] == '.' {
+			continue
+		}
+		spec := m.Spec.Copy()
+		spec.Name = mapName(spec.Name)
+		km, err := ebpf.NewMap(spec)
+		if err != nil {
+			return fmt.Errorf("create map %s: %w", m.IR.Name, err)
+		}
+		s.maps[m.IR] = km
+	}
+	return nil
+}
+
+// mapName cuts a name to what the kernel takes (BPF_OBJ_NAME_LEN).
+func mapName(n string) string { return n[:min(len(n), 15)] }
+
+func (s *Session) loadPrograms() error {
+	for _, p := range s.Obj.Programs {
+		inst := s.Info.Instances[p.Unit.Clause]
+		l := &loaded{prog: p, inst: inst, targets: inst.Targets}
+		if t := p.Unit.Target; t >= 0 {
+			l.targets = inst.Targets[t : t+1]
+		}
+		s.units = append(s.units, l)
+		if err := s.loadUnit(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) spec(p *bpf.Program) (*ebpf.ProgramSpec, error) {
+	insns := append(p.Insns[:0:0], p.Insns...)
+	for i := range insns {
+		if !insns[i].IsLoadFromMap() {
+			continue
+		}
+		for m, km := range s.maps {
+			if m.BPFName == insns[i].Reference() {
+				if err := insns[i].AssociateMap(km); err != nil {
+					return nil, fmt.Errorf("map %s: %w", m.Name, err)
+				}
+			}
+		}
+	}
+	return &ebpf.ProgramSpec{Name: progName(p), Type: p.Type, AttachType: p.AttachType, Instructions: insns, License: s.opts.License}, nil
+}
+
+func progName(p *bpf.Program) string { return mapName(p.Name) }
+
+func (s *Session) loadUnit(l *loaded) error {
+	spec, err := s.spec(l.prog)
+	if err != nil {
+		return err
+	}
+	switch l.prog.Unit.Provider {
+	case "fentry", "fexit":
+		return s.loadTracing(l, spec)
+	case "iter":
+		spec.AttachTo = l.targets[0].Func
+	case "kprobe", "kretprobe":
+		if s.wantMulti(l) {
+			multi := spec.Copy()
+			multi.AttachType = ebpf.AttachTraceKprobeMulti
+			if p, err := ebpf.NewProgram(multi); err == nil {
+				l.progs, l.multi = []*ebpf.Program{p}, true
+				return nil
+			}
+		}
+	}
+	p, err := s.newProgram(l, spec)
+	if err != nil {
+		return err
+	}
+	l.progs = []*ebpf.Program{p}
+	return nil
+}
+
+// wantMulti says if the targets of l can be attached in one call.
+func (s *Session) wantMulti(l *loaded) bool {
+	if len(l.targets) < 2 {
+		return false
+	}
+	for _, t := range l.targets {
+		if t.Offset != 0 || t.Func == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// loadTracing loads one program for each function: a trampoline is made for a prototype.
+func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
+	var ts []check.Target
+	for _, t := range l.targets {
+		one := spec.Copy()
+		one.AttachTo = t.Func
+		p, err := s.newProgram(l, one)
+		if err != nil {
+			if len(l.targets) > 1 && s.skip(t, err) {
+				continue
+			}
+			return err
+		}
+		l.progs, ts = append(l.progs, p), append(ts, t)
+	}
+	l.targets = ts
+	return nil
+}
+
+// skip decides if a target that failed may be left out, and says so.
+func (s *Session) skip(t check.Target, err error) bool {
+	switch s.opts.Missing {
+	case "warn":
+		if s.opts.Warn != nil {
+			s.opts.Warn(fmt.Sprintf("could not attach %s: %v", t.Name, err))
+		}
+		return true
+	case "ignore":
+		return true
+	}
+	return false
+}
+
+func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogSizeStart: s.opts.LogSize})
+	if err != nil {
+		var ve *ebpf.VerifierError
+		if errors.As(err, &ve) {
+			return nil, &VerifierError{Unit: l.prog.Unit, Err: ve}
+		}
+		return nil, fmt.Errorf("load program for %s: %w", l.inst.Provider.Name, err)
+	}
+	return p, nil
+}
+
+// Detach ends all probes; programs and maps stay, so that end probes can run and results be read.
+func (s *Session) Detach() {
+	for _, l := range s.links {
+		l.Close()
+	}
+	for _, f := range s.files {
+		f.Close()
+	}
+	s.links, s.files = nil, nil
+}
+
+// Close gives everything back to the kernel.
+func (s *Session) Close() error {
+	s.Detach()
+	for _, l := range s.units {
+		for _, p := range l.progs {
+			p.Close()
+		}
+	}
+	for _, m := range s.maps {
+		m.Close()
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package probe
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/lang/check"
+)
+
+// softwareConfig numbers perf's software events (enum perf_sw_ids).
+var softwareConfig = map[string]uint64{
+	"cpu-clock": 0, "task-clock": 1, "page-faults": 2, "context-switches": 3, "cpu-migrations": 4, "minor-faults": 5,
+	"major-faults": 6, "alignment-faults": 7, "emulation-faults": 8, "dummy": 9, "bpf-output": 10,
+}
+
+// hardwareConfig numbers perf's hardware events (enum perf_hw_id).
+var hardwareConfig = map[string]uint64{
+	"cpu-cycles": 0, "instructions": 1, "cache-references": 2, "cache-misses": 3, "branch-instructions": 4, "branch-misses": 5,
+	"bus-cycles": 6, "frontend-stalls": 7, "backend-stalls": 8, "ref-cycles": 9,
+}
+
+// defaultPeriod is how many software events pass between two samples when a program does not say.
+var defaultPeriod = map[string]uint64{
+	"cpu-clock": 1e6, "task-clock": 1e6, "page-faults": 100, "context-switches": 1000, "cpu-migrations": 1, "minor-faults": 100,
+	"major-faults": 1, "alignment-faults": 1, "emulation-faults": 1, "dummy": 1, "bpf-output": 1,
+}
+
+const defaultHardwarePeriod = 1e6
+
+// perfFile is a perf event; closing it detaches.
+type perfFile int
+
+func (f perfFile) Close() error { return unix.Close(int(f)) }
+
+// attachPerf opens perf events for a sampling or counting probe: on every online CPU, or for interval on one.
+func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) error {
+	attr, err := perfAttr(provider, t)
+	if err != nil {
+		return err
+	}
+	cpus, err := onlineCPUs()
+	if err != nil {
+		return err
+	}
+	if provider == "interval" {
+		cpus = cpus[:1]
+	}
+	pid := -1
+	if s.opts.PID != 0 && provider != "interval" {
+		pid = s.opts.PID
+	}
+	for _, cpu := range cpus {
+		fd, err := unix.PerfEventOpen(&attr, pid, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("perf_event_open %s on CPU %d: %w", t.Func, cpu, err)
+		}
+		s.files = append(s.files, perfFile(fd))
+		lk, err := link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: p, Attach: ebpf.AttachPerfEvent})
+		if err != nil {
+			// Before 5.15 there are no links for perf events.
+			if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, p.FD()); err != nil {
+				return fmt.Errorf("attach program to %s: %w", t.Func, err)
+			}
+		} else {
+			s.links = append(s.links, lk)
+		}
+		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
+			return fmt.Errorf("enable %s: %w", t.Func, err)
+		}
+	}
+	return nil
+}
+
+// perfAttr describes the event of a target.
+func perfAttr(provider string, t check.Target) (unix.PerfEventAttr, error) {
+	a := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Bits: unix.PerfBitDisabled}
+	switch provider {
+	case "profile", "interval":
+		a.Config = unix.PERF_COUNT_SW_CPU_CLOCK
+		switch t.Func {
+		case "hz":
+			a.Bits |= unix.PerfBitFreq
+			a.Sample = t.Count
+		case "s":
+			a.Sample = t.Count * 1e9
+		case "ms":
+			a.Sample = t.Count * 1e6
+		case "us":
+			a.Sample = t.Count * 1e3
+		default:
+			a.Sample = t.Count
+		}
+	case "software":
+		c, ok := softwareConfig[t.Func]
+		if !ok {
+			return a, fmt.Errorf("no software event %q", t.Func)
+		}
+		a.Config, a.Sample = c, t.Count
+		if a.Sample == 0 {
+			a.Sample = defaultPeriod[t.Func]
+		}
+	case "hardware":
+		c, ok := hardwareConfig[t.Func]
+		if !ok {
+			return a, fmt.Errorf("no hardware event %q", t.Func)
+		}
+		a.Type, a.Config, a.Sample = unix.PERF_TYPE_HARDWARE, c, t.Count
+		if a.Sample == 0 {
+			a.Sample = defaultHardwarePeriod
+		}
+	case "watchpoint":
+		return watchAttr(t)
+	default:
+		return a, fmt.Errorf("no way to attach %s probes", provider)
+	}
+	return a, nil
+}
+
+// watchAttr describes a hardware breakpoint (include/uapi/linux/hw_breakpoint.h): r 1, w 2, x 4.
+func watchAttr(t check.Target) (unix.PerfEventAttr, error) {
+	a := unix.PerfEventAttr{Type: unix.PERF_TYPE_BREAKPOINT, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Bits: unix.PerfBitDisabled, Sample: 1}
+	for _, c := range t.Func {
+		switch c {
+		case 'r':
+			a.Bp_type |= 1
+		case 'w':
+			a.Bp_type |= 2
+		case 'x':
+			a.Bp_type |= 4
+		}
+	}
+	a.Ext1, a.Ext2 = t.Offset, t.Count
+	if a.Bp_type == 4 {
+		a.Ext2 = 8
+	}
+	return a, nil
+}
+
+// onlineCPUs reads /sys/devices/system/cpu/online.
+func onlineCPUs() ([]int, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		return nil, fmt.Errorf("online CPUs: %w", err)
+	}
+	return parseCPUs(string(b))
+}
+
+// parseCPUs reads a CPU list: "0-3,8".
+func parseCPUs(s string) ([]int, error) {
+	var out []int
+	for i := 0; i < len(s) && s[i] >= '0' && s[i] <= '9'; {
+		var lo, hi int
+		lo, i = number(s, i)
+		hi = lo
+		if i < len(s) && s[i] == '-' {
+			hi, i = number(s, i+1)
+		}
+		if hi-lo > 1<<16 {
+			return nil, fmt.Errorf("CPU list %q", s)
+		}
+		for c := lo; c <= hi; c++ {
+			out = append(out, c)
+		}
+		if i < len(s) && s[i] == ',' {
+			i++
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("CPU list %q is empty", s)
+	}
+	return out, nil
+}
+
+func number(s string, i int) (int, int) {
+	n := 0
+	for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+		n = n*10 + int(s[i]-'0')
+	}
+	return n, i
+}
