@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -224,4 +225,25 @@ func (s *Session) Has(provider string) bool {
 // IsMissing says if an error means that the kernel lacks the thing rather than that it may not be used.
 func IsMissing(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, ebpf.ErrNotSupported) || strings.Contains(err.Error(), "not found")
+}
+
+// Measure runs a special program n times and gives nanoseconds per run, as the kernel counted them, and its last result.
+func (s *Session) Measure(provider string, t check.Target, n int) (ns int64, rc uint32, err error) {
+	for _, l := range s.units {
+		if l.prog.Unit.Provider != provider || len(l.targets) == 0 || l.targets[0].Name != t.Name {
+			continue
+		}
+		start := time.Now()
+		for range n {
+			if rc, err = l.progs[0].Run(&ebpf.RunOptions{}); err != nil {
+				return 0, 0, fmt.Errorf("run %s: %w", t.Name, err)
+			}
+		}
+		ns = time.Since(start).Nanoseconds() / int64(n)
+		if st, err := l.progs[0].Stats(); err == nil && st.RunCount > 0 {
+			ns = st.Runtime.Nanoseconds() / int64(st.RunCount)
+		}
+		return ns, rc, nil
+	}
+	return 0, 0, nil
 }

@@ -201,3 +201,6 @@ func le(b []byte) uint64 {
 	}
 	return n
 }
+
+// Empty says if all records of the ring were read.
+func (r *Reader) Empty() bool { return r.r.AvailableBytes() == 0 }

@@ -223,3 +223,9 @@ func (c *Config) fields() []configField {
 		{"show_debug_info", boolConst(!c.HideDebugInfo)}, {"stack_mode", str(mode)}, {"str_trunc_trailer", str(trailer)},
 	}
 }
+
+// IsSetting says if there is a configuration variable of that name, in any of its spellings.
+func IsSetting(name string) bool {
+	_, _, err := findSetting(name)
+	return err == nil
+}

@@ -1,0 +1,43 @@
+# Targets are complete on a fresh Debian 12 with Go: `make demo` and `make test` install with apt what they need.
+export CGO_ENABLED = 0
+GO ?= go
+GUESTS ?= all
+
+# What tests and benchmarks need beside Go, and why.
+#   qemu-system-x86   kernels to test in
+#   iproute2          oracle for namespaces and links
+#   bpftrace          the peer: output and speed
+#   binutils gcc libc6-dev   programs to trace, nm and objdump as oracles
+#   cpio              oracle for the initramfs writer
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc libc6-dev cpio
+
+.PHONY: build demo test test-unit bench lint dist deps soak
+
+build:
+	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
+
+demo: build
+	./fathom demo
+
+deps:
+	@missing=; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing for the tests:$$missing"; apt-get update -q && apt-get install -y -q --no-install-recommends $$missing; fi
+
+test-unit:
+	$(GO) test ./...
+
+test: build deps
+	FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 30m ./...
+
+bench: build deps
+	$(GO) run ./internal/gen/bench
+
+lint:
+	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change: $$fmt"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+
+dist:
+	@mkdir -p dist
+	for arch in amd64 arm64; do GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w' -o dist/fathom-linux-$$arch ./cmd/fathom || exit 1; done
+	cd dist && sha256sum fathom-linux-* > SHA256SUMS

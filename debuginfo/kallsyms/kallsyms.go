@@ -1,0 +1,316 @@
+// Package kallsyms reads the kernel's symbol list in the text form of /proc/kallsyms (s_show in kernel/kallsyms.c), from a
+// running kernel or from a copy of the file.
+//
+// A [Table] keeps the text and 16 bytes a symbol. Names are cut out of the text when asked for.
+package kallsyms
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fathom-trace/fathom/internal/bin"
+)
+
+// ErrHidden says that the list has no addresses: kptr_restrict hid them from who read it.
+var ErrHidden = errors.New("kernel addresses are hidden (kernel.kptr_restrict); read as root, or with CAP_SYSLOG")
+
+// Sym is one symbol. Names are not unique, neither are addresses.
+type Sym struct {
+	Addr   uint64
+	Name   string
+	Module string // empty for the kernel itself; "bpf" for BPF programs, "__builtin__ftrace", "__builtin__kprobes"
+	Type   byte   // as in nm(1): t and T are text, w and W weak
+}
+
+// IsText reports that the symbol is of code.
+func (s Sym) IsText() bool { return isText(s.Type) }
+
+func isText(c byte) bool { return c|0x20 == 't' || c|0x20 == 'w' || c == 'i' }
+
+// entry is a symbol's place in the text; its type stands two bytes before its name.
+type entry struct {
+	addr uint64
+	name uint32
+}
+
+// Table is a symbol list sorted by address. It may be used from many goroutines.
+type Table struct {
+	text   string
+	syms   []entry
+	end    uint64 // address of _end: beyond it the kernel itself has no symbols
+	high   bool   // the kernel is in the upper half of the addresses
+	hidden bool
+
+	index func() nameIndex
+}
+
+// Read reads all of r and parses it.
+func Read(r io.Reader) (*Table, error) {
+	b := bytes.NewBuffer(make([]byte, 0, 1<<20))
+	if _, err := b.ReadFrom(r); err != nil {
+		return nil, fmt.Errorf("read kallsyms: %w", err)
+	}
+	return Parse(b.Bytes())
+}
+
+// Parse reads the text of /proc/kallsyms, of which the table keeps a copy. Wrong lines are a *[bin.FormatError]; a list without addresses is no error, see [Table.Hidden].
+func Parse(b []byte) (*Table, error) {
+	if int64(len(b)) > math.MaxUint32 {
+		return nil, &bin.FormatError{What: "kallsyms", Msg: "more than 4 GiB"}
+	}
+	t := &Table{text: string(b)}
+	t.syms = make([]entry, 0, bytes.Count(b, []byte{'\n'})+1)
+	for off := 0; off < len(b); {
+		addr, name, next, msg := parseLine(t.text, off)
+		if msg != "" {
+			return nil, &bin.FormatError{What: "kallsyms", Off: int64(off), Msg: msg}
+		}
+		if addr != 0 && name+5 == next && t.text[name:next-1] == "_end" {
+			t.end = addr
+		}
+		t.syms = append(t.syms, entry{addr, uint32(name)})
+		off = next
+	}
+	sortTail(t.syms)
+	last := uint64(0)
+	if n := len(t.syms); n > 0 {
+		last = t.syms[n-1].addr
+	}
+	t.hidden = len(t.syms) > 0 && last == 0
+	t.high = last>>63 != 0
+	t.index = sync.OnceValue(t.buildIndex)
+	return t, nil
+}
+
+// hex has the values of hexadecimal digits, 0xff for all else.
+var hex = func() (h [256]byte) {
+	for i := range h {
+		h[i] = 0xff
+	}
+	for i, c := range []byte("0123456789abcdef") {
+		h[c], h[bytes.ToUpper([]byte{c})[0]] = byte(i), byte(i)
+	}
+	return h
+}()
+
+// parseLine reads "ffffffff81000000 T _text\n" or "… t open\t[e1000]\n" at off.
+func parseLine(b string, off int) (addr uint64, name, next int, msg string) {
+	i := off
+	for i < len(b) && hex[b[i]] != 0xff {
+		addr = addr<<4 | uint64(hex[b[i]])
+		i++
+	}
+	if i == off || i-off > 16 {
+		return 0, 0, 0, "no address"
+	}
+	if i+3 >= len(b) || b[i] != ' ' || b[i+2] != ' ' || b[i+3] <= ' ' {
+		return 0, 0, 0, "no type and name"
+	}
+	name = i + 3
+	if n := strings.IndexByte(b[name:], '\n'); n >= 0 {
+		return addr, name, name + n + 1, ""
+	}
+	return addr, name, len(b), ""
+}
+
+// sortTail sorts by address, then by place in the file. The kernel's own symbols come sorted; modules, BPF programs and
+// trampolines follow in any order, so only these are sorted and merged in.
+func sortTail(s []entry) {
+	order := func(a, b entry) int { return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(a.name, b.name)) }
+	k := 1
+	for k < len(s) && s[k-1].addr <= s[k].addr {
+		k++
+	}
+	if k >= len(s) {
+		return
+	}
+	tail := slices.Clone(s[k:])
+	slices.SortFunc(tail, order)
+	i, j := k-1, len(tail)-1
+	for w := len(s) - 1; j >= 0; w-- {
+		if i >= 0 && order(s[i], tail[j]) > 0 {
+			s[w] = s[i]
+			i--
+		} else {
+			s[w] = tail[j]
+			j--
+		}
+	}
+}
+
+// Len is the number of symbols.
+func (t *Table) Len() int { return len(t.syms) }
+
+// Hidden returns [ErrHidden] if all addresses are zero. Names can be listed and tested for then, addresses are not there.
+func (t *Table) Hidden() error {
+	if t.hidden {
+		return ErrHidden
+	}
+	return nil
+}
+
+func (t *Table) sym(e entry) Sym {
+	s := Sym{Addr: e.addr, Type: t.text[e.name-2]}
+	s.Name, s.Module = t.names(e)
+	return s
+}
+
+// names cuts name and module out of the text.
+func (t *Table) names(e entry) (name, module string) {
+	s := t.text[e.name:]
+	i := 0
+	for i < len(s) && s[i] != '\n' && s[i] != '\t' {
+		i++
+	}
+	name, s = s[:i], s[i:]
+	if strings.HasPrefix(s, "\t[") {
+		if j := strings.IndexAny(s, "]\n"); j >= 0 && s[j] == ']' {
+			module = s[2:j]
+		}
+	}
+	return name, module
+}
+
+// maxOff is how far behind a symbol an address may be and still belong to it: the list has no sizes, and behind the last
+// function of a module or program is a gap.
+const maxOff = 16 << 20
+
+// ByAddr returns the symbol that addr is in or behind, as the kernel does: of several at one address, the first in the
+// list. There is none (ok is false) if addr is not in the kernel, its modules or its programs.
+func (t *Table) ByAddr(addr uint64) (name, module string, off uint64, ok bool) {
+	s, ok := t.At(addr)
+	return s.Name, s.Module, addr - s.Addr, ok
+}
+
+// At is [Table.ByAddr] giving the whole symbol.
+func (t *Table) At(addr uint64) (Sym, bool) {
+	if t.hidden || t.high && addr>>63 == 0 {
+		return Sym{}, false
+	}
+	i, _ := slices.BinarySearchFunc(t.syms, addr, func(e entry, a uint64) int {
+		if e.addr <= a {
+			return -1
+		}
+		return 1
+	})
+	i = t.first(i - 1)
+	if i < 0 || t.syms[i].addr == 0 || addr-t.syms[i].addr > maxOff {
+		return Sym{}, false
+	}
+	s := t.sym(t.syms[i])
+	if s.Module == "" && t.end != 0 && addr >= t.end {
+		return Sym{}, false
+	}
+	return s, true
+}
+
+// first goes back from symbol i to the first one at its address, over mapping symbols; -1 if there is none.
+func (t *Table) first(i int) int {
+	for i >= 0 {
+		best, addr := -1, t.syms[i].addr
+		for ; i >= 0 && t.syms[i].addr == addr; i-- {
+			if !t.mapping(i) {
+				best = i
+			}
+		}
+		if best >= 0 {
+			return best
+		}
+	}
+	return -1
+}
+
+// mapping reports one of the symbols that mark code and data for disassemblers (is_mapping_symbol): $x, $d, .L…
+func (t *Table) mapping(i int) bool {
+	s := t.text[t.syms[i].name:]
+	return s[0] == '$' || strings.HasPrefix(s, ".L")
+}
+
+// ByName returns the addresses of all symbols of that name, ascending; nil if there is none or addresses are hidden.
+func (t *Table) ByName(name string) []uint64 {
+	var addrs []uint64
+	for s := range t.Named(name) {
+		if !t.hidden {
+			addrs = append(addrs, s.Addr)
+		}
+	}
+	return addrs
+}
+
+// Named goes over the symbols of that name by ascending address. The first call of it or of ByName indexes all names.
+func (t *Table) Named(name string) iter.Seq[Sym] {
+	return func(yield func(Sym) bool) {
+		ix := t.index()
+		if len(ix.head) == 0 {
+			return
+		}
+		for i := ix.head[ix.bucket(name)]; i != 0; i = ix.next[i-1] {
+			if e := t.syms[i-1]; t.isNamed(e, name) && !yield(t.sym(e)) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table) isNamed(e entry, name string) bool {
+	s := t.text[e.name:]
+	return strings.HasPrefix(s, name) && (len(s) == len(name) || s[len(name)] == '\n' || s[len(name)] == '\t')
+}
+
+// All goes over all symbols by address.
+func (t *Table) All() iter.Seq[Sym] {
+	return func(yield func(Sym) bool) {
+		for _, e := range t.syms {
+			if !yield(t.sym(e)) {
+				return
+			}
+		}
+	}
+}
+
+// Text goes over the symbols of code by address.
+func (t *Table) Text() iter.Seq[Sym] {
+	return func(yield func(Sym) bool) {
+		for _, e := range t.syms {
+			if isText(t.text[e.name-2]) && !yield(t.sym(e)) {
+				return
+			}
+		}
+	}
+}
+
+// nameIndex is a hash table with chains: head and next hold 1 + the index of a symbol.
+type nameIndex struct {
+	seed       maphash.Seed
+	head, next []uint32
+}
+
+func (ix *nameIndex) bucket(name string) uint64 {
+	return maphash.String(ix.seed, name) & uint64(len(ix.head)-1)
+}
+
+func (t *Table) buildIndex() nameIndex {
+	if len(t.syms) == 0 {
+		return nameIndex{}
+	}
+	n := 1
+	for n < len(t.syms) {
+		n *= 2
+	}
+	ix := nameIndex{seed: maphash.MakeSeed(), head: make([]uint32, n), next: make([]uint32, len(t.syms))}
+	for i, e := range slices.Backward(t.syms) { // so that chains are ascending
+		name, _ := t.names(e)
+		b := ix.bucket(name)
+		ix.next[i], ix.head[b] = ix.head[b], uint32(i+1)
+	}
+	return ix
+}

@@ -1,0 +1,20 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", RunE: func(c *cobra.Command, _ []string) error { return doctorInfo(c) }}
+}
+
+func doctorInfo(c *cobra.Command) error {
+	_, err := fmt.Fprintln(c.OutOrStdout(), "doctor")
+	return err
+}
+
+func demoCommand() *cobra.Command {
+	return &cobra.Command{Use: "demo", RunE: func(c *cobra.Command, _ []string) error { return nil }}
+}

@@ -1,0 +1,114 @@
+// Package cli is the command line: one file for each verb, which turns flags into options, calls a package, and renders.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/script"
+)
+
+// Exit codes (docs/architecture.md).
+const (
+	exitNegative = 1
+	exitUsage    = 2
+	exitLost     = 3
+)
+
+// exitError ends the process with a code and no further words.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// Main runs the command line args (with the program's name first) and gives the exit code.
+func Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var cmd *cobra.Command
+	if name := filepath.Base(args[0]); name == "bpftrace" {
+		cmd = traceCommand("bpftrace")
+		cmd.Args = nil
+	} else {
+		cmd = root()
+	}
+	cmd.SetArgs(args[1:])
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	err := cmd.ExecuteContext(ctx)
+	return report(os.Stderr, err)
+}
+
+// report prints an error in its form and gives the exit code that belongs to it.
+func report(w io.Writer, err error) int {
+	var code exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return code.code
+	case errors.Is(err, script.ErrDiagnosed):
+		return exitNegative
+	case errors.As(err, &usage):
+		fmt.Fprintf(w, "fathom: %v\ntry: %s --help\n", usage.err, usage.verb)
+		return exitUsage
+	}
+	return diag.Report(w, err)
+}
+
+// usageError is a command line that means nothing.
+type usageError struct {
+	verb string
+	err  error
+}
+
+func (e usageError) Error() string { return e.err.Error() }
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "fathom",
+		Short: "Ask a Linux kernel what it did",
+		Long: `fathom asks a Linux kernel what it did. A question is a program in the bpftrace language.
+
+Examples:
+  fathom trace -e 'tracepoint:syscalls:sys_enter_openat { printf("%s %s\n", comm, str(args.filename)); }' --for 5s
+  fathom trace -l 'tracepoint:net:*'
+  fathom doctor`,
+	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
+	c.AddCommand(traceCommand("trace"), doctorCommand(), demoCommand(), versionCommand())
+	return c
+}
+
+// interrupts gives Ctrl-C: the first ends a trace, the second stops draining, the third exits.
+func interrupts() (<-chan os.Signal, func()) {
+	in := make(chan os.Signal, 3)
+	out := make(chan os.Signal, 1)
+	signal.Notify(in, os.Interrupt)
+	done := make(chan struct{})
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case s := <-in:
+				if n == 2 {
+					os.Exit(130)
+				}
+				select {
+				case out <- s:
+				default:
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out, func() { signal.Stop(in); close(done) }
+}

@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/usersym"
+)
+
+// traceFlags are bpftrace's, and some of ours.
+type traceFlags struct {
+	program    []string
+	list       bool
+	verbose    bool
+	pid        int
+	command    string
+	output     string
+	format     string
+	buffering  string
+	quiet      bool
+	debug      []string
+	dryRun     bool
+	fix        bool
+	unsafe     bool
+	info       bool
+	forTime    time.Duration
+	failures   bool
+	strict     bool
+	noWarnings bool
+	mode       string
+	test       bool
+	bench      bool
+	showVer    bool
+	include    []string
+	includeDir []string
+	format_    bool
+	filter     string
+	debuginfo  string
+	usdtFile   bool
+}
+
+func traceCommand(name string) *cobra.Command {
+	f := &traceFlags{}
+	c := &cobra.Command{
+		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
+		Short: "Run a program in the bpftrace language on this kernel",
+		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to.
+
+Examples:
+  fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
+  fathom trace -lv 'tracepoint:syscalls:sys_enter_read'
+  fathom trace -d asm -e 'kprobe:vfs_read { @bytes = hist(arg2); }'`,
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, name, args) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.program, "program", "e", nil, "the program `TEXT`")
+	fl.BoolVarP(&f.list, "list", "l", false, "list probes, or with a type's name its members")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "say how probes are attached; with -l their arguments")
+	fl.IntVarP(&f.pid, "pid", "p", 0, "only this `PID`; end when it ends")
+	fl.StringVarP(&f.command, "cmd", "c", "", "run `COMMAND`, trace until it ends; its pid is cpid")
+	fl.StringVarP(&f.output, "output", "o", "", "write output to `FILE`")
+	fl.StringVarP(&f.format, "format", "f", "text", "output `FORMAT`: text or json")
+	fl.BoolP("json", "j", false, "the same as -f json")
+	fl.StringVarP(&f.buffering, "buffering", "B", "line", "output buffering `MODE`: line, full or none")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the program's output")
+	fl.StringArrayVarP(&f.debug, "debug", "d", nil, "print a `STAGE`: ast, types, ir, asm, all")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "do everything but attach and run")
+	fl.BoolVar(&f.fix, "fix", false, "print the program with the proposed rewrites")
+	fl.BoolVar(&f.unsafe, "unsafe", false, "allow functions that change the system: signal, system, override")
+	fl.BoolVar(&f.info, "info", false, "print what this kernel supports")
+	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
+	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
+	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
+	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")
+	fl.StringVar(&f.mode, "mode", "", "run only test or bench probes: `MODE` test or bench")
+	fl.BoolVar(&f.test, "test", false, "the same as --mode test")
+	fl.BoolVar(&f.bench, "bench", false, "the same as --mode bench")
+	fl.BoolVarP(&f.showVer, "version", "V", false, "print the version")
+	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
+	return c
+}
+
+func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
+	if j, _ := c.Flags().GetBool("json"); j {
+		f.format = "json"
+	}
+	switch {
+	case f.showVer && name == "bpftrace":
+		_, err := fmt.Fprintf(c.OutOrStdout(), "bpftrace v0.27.1 (fathom %s)\n", version())
+		return err
+	case f.info:
+		return doctorInfo(c)
+	case f.list:
+		return f.listProbes(c, args)
+	case f.format != "text" && f.format != "json":
+		return usageError{name, fmt.Errorf("no output format %q: text or json", f.format)}
+	}
+	src, params, err := f.source(name, args, c.Flags().ArgsLenAtDash())
+	if err != nil {
+		return err
+	}
+	if f.format_ {
+		return f.printFormatted(c, src)
+	}
+	o, err := f.options(src, params)
+	if err != nil {
+		return err
+	}
+	if f.output != "" {
+		file, err := os.Create(f.output)
+		if err != nil {
+			return fmt.Errorf("open output: %w", err)
+		}
+		defer file.Close()
+		o.Stdout = file
+	}
+	if f.fix || len(f.debug) > 0 {
+		return f.show(c, o)
+	}
+	var stop func()
+	o.Interrupt, stop = interrupts()
+	defer stop()
+	usr1 := make(chan os.Signal, 8)
+	signal.Notify(usr1, syscall.SIGUSR1)
+	defer signal.Stop(usr1)
+	o.User1 = usr1
+	res, err := script.Run(c.Context(), o)
+	switch {
+	case err != nil:
+		return err
+	case res.Code != 0:
+		return exitError{res.Code}
+	case f.strict && res.Lost > 0:
+		return exitError{exitLost}
+	}
+	return nil
+}
+
+// source finds the program: -e, a file, or - for standard input; what is left are its parameters.
+func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Source, []string, error) {
+	if len(f.program) > 0 {
+		return &syntax.Source{Name: "stdin", Text: strings.Join(f.program, "\n")}, args, nil
+	}
+	if len(args) == 0 || dash == 0 {
+		return nil, nil, usageError{name, errors.New("give a program: a file, or -e TEXT")}
+	}
+	if args[0] == "-" {
+		b, err := io.ReadAll(os.Stdin)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read program: %w", err)
+		}
+		return &syntax.Source{Name: "stdin", Text: string(b)}, args[1:], nil
+	}
+	b, err := os.ReadFile(args[0])
+	if err != nil {
+		return nil, nil, diag.NoInput("read program", err)
+	}
+	return &syntax.Source{Name: args[0], Text: string(b)}, args[1:], nil
+}
+
+func (f *traceFlags) options(src *syntax.Source, params []string) (script.Options, error) {
+	o := script.Options{
+		Source: src, Unsafe: f.unsafe, PID: f.pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
+		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
+	}
+	switch {
+	case f.test:
+		o.Mode = "test"
+	case f.bench:
+		o.Mode = "bench"
+	}
+	o.Named = map[string]string{}
+	for _, p := range params {
+		if n, ok := strings.CutPrefix(p, "--"); ok {
+			k, v, has := strings.Cut(n, "=")
+			if !has {
+				v = "true"
+			}
+			o.Named[k] = v
+			continue
+		}
+		o.Params = append(o.Params, p)
+	}
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(k, "BPFTRACE_") {
+			continue
+		}
+		if err := o.Config.Set(k, v); err != nil && check.IsSetting(k) {
+			return o, err
+		}
+	}
+	if f.command != "" {
+		o.Command = strings.Fields(f.command)
+	}
+	o.Diags = func(ds []syntax.Diag) { diag.Render(os.Stderr, ds, diag.Style{}) }
+	return o, nil
+}
+
+func (f *traceFlags) printFormatted(c *cobra.Command, src *syntax.Source) error {
+	file, ds := syntax.Parse(src)
+	if len(ds) > 0 {
+		diag.Render(os.Stderr, ds, diag.Style{})
+		return script.ErrDiagnosed
+	}
+	_, err := fmt.Fprint(c.OutOrStdout(), syntax.Format(file))
+	return err
+}
+
+func (f *traceFlags) show(c *cobra.Command, o script.Options) error {
+	w := bufio.NewWriter(c.OutOrStdout())
+	defer w.Flush()
+	if f.fix {
+		return script.Fix(w, o)
+	}
+	return script.Show(w, o, f.debug)
+}
+
+// listProbes is -l: no root is needed for what can be read without.
+func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
+	l, err := live.Open(live.Options{})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	users := usersym.New(usersym.Options{})
+	defer users.Close()
+	w := probe.NewWorld(l, users, f.pid)
+	defer w.Close()
+	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
+	pattern := strings.Join(append(f.program, args...), " ")
+	if err := w.List(out, pattern, f.verbose); err != nil {
+		return err
+	}
+	return out.Flush()
+}

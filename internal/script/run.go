@@ -1,0 +1,468 @@
+package script
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/build"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/usersym"
+	"github.com/fathom-trace/fathom/view"
+)
+
+// Options say how to run a program.
+type Options struct {
+	Source    *syntax.Source
+	Params    []string
+	Named     map[string]string
+	Config    check.Config
+	Unsafe    bool
+	PID       int      // -p
+	Command   []string // -c
+	JSON      bool
+	Quiet     bool
+	Verbose   bool
+	Failures  bool // -k
+	Strict    bool
+	DryRun    bool
+	Notify    bool // say when all probes are attached, for test runners
+	NoWarn    bool
+	For       time.Duration
+	Stdout    io.Writer
+	Stderr    io.Writer
+	Buffering string // "line", "full", "none"
+	Mode      string // "", "test", "bench"
+	// Diags renders diagnostics; it is given all of them at once.
+	Diags func([]syntax.Diag)
+	// Interrupt is closed or sent to on Ctrl-C.
+	Interrupt <-chan os.Signal
+	// User1 delivers SIGUSR1 for self:signal probes.
+	User1 <-chan os.Signal
+}
+
+// ErrDiagnosed says that what is wrong was told through Options.Diags.
+var ErrDiagnosed = errors.New("the program has errors")
+
+// Result is how a run ended.
+type Result struct {
+	Code     int // the program's own exit code, or the child's failure
+	Lost     uint64
+	Accounts []probe.Account
+}
+
+// runner is one run.
+type runner struct {
+	o     Options
+	live  *live.Live
+	users *usersym.Resolver
+	world *probe.World
+	sess  *probe.Session
+	out   *view.Output
+	buf   *bufio.Writer
+	comp  *Compiled
+	child *child
+	done  bool
+	code  int
+	start time.Time
+}
+
+// Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
+func Run(ctx context.Context, o Options) (Result, error) {
+	r := &runner{o: o, start: time.Now()}
+	defer r.close()
+	if err := r.open(); err != nil {
+		return Result{}, err
+	}
+	if err := r.compile(); err != nil || o.DryRun && r.sess == nil {
+		return Result{}, err
+	}
+	if err := r.load(); err != nil {
+		return Result{}, err
+	}
+	if o.DryRun {
+		return Result{}, nil
+	}
+	return r.run(ctx)
+}
+
+func (r *runner) open() error {
+	var err error
+	if r.live, err = live.Open(live.Options{}); err != nil {
+		return err
+	}
+	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle})
+	r.world = probe.NewWorld(r.live, r.users, r.o.PID)
+	return nil
+}
+
+func (r *runner) close() {
+	if r.child != nil {
+		r.child.kill()
+	}
+	if r.sess != nil {
+		r.sess.Close()
+	}
+	if r.world != nil {
+		r.world.Close()
+	}
+	if r.users != nil {
+		r.users.Close()
+	}
+	if r.live != nil {
+		r.live.Close()
+	}
+	if r.buf != nil {
+		r.buf.Flush()
+	}
+}
+
+func (r *runner) compile() error {
+	if len(r.o.Command) > 0 && !r.o.DryRun {
+		c, err := startChild(r.o.Command, r.o.Stdout, r.o.Stderr)
+		if err != nil {
+			return err
+		}
+		r.child = c
+	}
+	ncpu, err := ebpf.PossibleCPU()
+	if err != nil {
+		ncpu = runtime.NumCPU()
+	}
+	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset()}
+	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	if n := r.o.Config.PerfRBPages; n > 0 {
+		bo.RingBytes = ringSize(n * os.Getpagesize())
+	}
+	co := check.Options{World: r.world, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	if r.child != nil {
+		bo.ChildPID, co.HasChild = r.child.pid(), true
+	} else if r.o.PID != 0 {
+		bo.ChildPID, co.HasChild = r.o.PID, true
+	}
+	var diags []syntax.Diag
+	r.comp, diags = Compile(r.o.Source, co, bo)
+	if r.o.NoWarn && !failed(diags) {
+		diags = nil
+	}
+	if len(diags) > 0 && r.o.Diags != nil {
+		r.o.Diags(diags)
+	}
+	if failed(diags) {
+		return ErrDiagnosed
+	}
+	if len(r.comp.Info.Instances) == 0 && r.o.Mode == "" {
+		return errors.New("No probes to attach") //nolint:staticcheck // bpftrace's words
+	}
+	return nil
+}
+
+// ringSize rounds up to a power of two of pages, as BPF ring buffers are.
+func ringSize(n int) int {
+	size := os.Getpagesize()
+	for size < n {
+		size *= 2
+	}
+	return size
+}
+
+func (r *runner) load() error {
+	var err error
+	r.sess, err = probe.Load(r.comp.Info, r.comp.Prog, r.comp.Obj, probe.Options{
+		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes,
+		Warn: func(s string) {
+			if !r.o.Quiet && !r.o.NoWarn {
+				fmt.Fprintf(r.o.Stderr, "WARNING: %s\n", s)
+			}
+		},
+	})
+	return err
+}
+
+func (r *runner) run(ctx context.Context) (Result, error) {
+	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
+	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: newResolver(r.live, r.users),
+		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc})
+	ring, err := r.sess.Reader()
+	if err != nil {
+		return Result{}, err
+	}
+	if ring != nil {
+		defer ring.Close()
+	}
+	if r.o.Mode != "" {
+		return r.bench(ring)
+	}
+	if err := r.sess.RunSpecial("begin", nil); err != nil {
+		return Result{}, err
+	}
+	n, err := r.sess.Attach()
+	if err != nil {
+		return Result{}, err
+	}
+	if !r.o.Quiet {
+		r.out.Attached(n)
+	}
+	if r.o.Verbose {
+		for _, p := range r.sess.Plans() {
+			fmt.Fprintln(r.o.Stderr, p)
+		}
+	}
+	if r.o.Notify {
+		fmt.Fprintln(r.buf, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
+		r.buf.Flush()
+	}
+	if r.child != nil {
+		if err := r.child.resume(); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := r.sess.RunIter(); err != nil {
+		return Result{}, err
+	}
+	if err := r.loop(ctx, ring); err != nil {
+		return Result{}, err
+	}
+	return r.finish(ring)
+}
+
+// poll is how long a read of the ring waits before other reasons to stop are looked at.
+const poll = 100 * time.Millisecond
+
+func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
+	var deadline time.Time
+	if r.o.For > 0 {
+		deadline = time.Now().Add(r.o.For)
+	}
+	onlyIter := r.onlyIter()
+	for !r.done {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.o.Interrupt:
+			return nil
+		case <-r.o.User1:
+			if err := r.sess.RunSpecial("self", nil); err != nil {
+				return err
+			}
+		default:
+		}
+		switch {
+		case !deadline.IsZero() && time.Now().After(deadline):
+			return nil
+		case r.child != nil && r.child.exited():
+			return nil
+		case r.o.PID != 0 && !alive(r.o.PID):
+			return nil
+		}
+		if err := r.drain(ring, time.Now().Add(poll)); err != nil {
+			return err
+		}
+		if onlyIter {
+			return nil
+		}
+	}
+	return nil
+}
+
+// onlyIter says if nothing can happen any more once the iterators ran.
+func (r *runner) onlyIter() bool {
+	for _, in := range r.comp.Info.Instances {
+		switch in.Provider.Name {
+		case "begin", "end", "iter", "test", "bench":
+		default:
+			return false
+		}
+		if in.Provider.Name == "iter" {
+			return true
+		}
+	}
+	return false
+}
+
+// drain prints records until the ring is empty, waiting for the first until then.
+func (r *runner) drain(ring *probe.Reader, until time.Time) error {
+	if ring == nil {
+		time.Sleep(time.Until(until))
+		return nil
+	}
+	for !r.done {
+		rec, err := ring.Next(until)
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			return r.buf.Flush()
+		}
+		if err := r.event(rec); err != nil {
+			return err
+		}
+		if r.o.Buffering == "none" || ring.Empty() {
+			if err := r.buf.Flush(); err != nil {
+				return err
+			}
+			if r.o.Interrupt != nil && len(r.o.Interrupt) > 0 {
+				return nil
+			}
+			if time.Now().After(until) {
+				return nil
+			}
+		}
+	}
+	return r.buf.Flush()
+}
+
+// finish ends the probes, runs end, prints what is left, and accounts.
+func (r *runner) finish(ring *probe.Reader) (Result, error) {
+	r.sess.Detach()
+	if ring != nil {
+		if err := r.rest(ring); err != nil {
+			return Result{}, err
+		}
+	}
+	r.done = false
+	if err := r.sess.RunSpecial("end", nil); err != nil {
+		return Result{}, err
+	}
+	if ring != nil {
+		if err := r.rest(ring); err != nil {
+			return Result{}, err
+		}
+	}
+	if !r.comp.Info.Config.NoMapsOnExit {
+		if err := r.printMaps(); err != nil {
+			return Result{}, err
+		}
+	}
+	res := Result{Code: r.code, Accounts: r.sess.Accounts()}
+	for _, a := range res.Accounts {
+		res.Lost += a.LostRing
+	}
+	if err := r.buf.Flush(); err != nil {
+		return res, err
+	}
+	r.account(res)
+	return res, nil
+}
+
+// rest prints what is in the ring after the probes are gone, for at most two seconds.
+func (r *runner) rest(ring *probe.Reader) error {
+	until := time.Now().Add(2 * time.Second)
+	r.done = false
+	for time.Now().Before(until) {
+		rec, err := ring.Next(time.Now())
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			break
+		}
+		if err := r.event(rec); err != nil {
+			return err
+		}
+	}
+	return r.buf.Flush()
+}
+
+// event prints one record or does what it asks for.
+func (r *runner) event(rec []byte) error {
+	act, err := r.out.Event(rec)
+	if err != nil || act.Event == nil {
+		return err
+	}
+	ev := act.Event
+	switch ev.Kind {
+	case ir.EvPrintMap:
+		return r.printMap(ev.Map, arg(rec, 0), arg(rec, 1))
+	case ir.EvPrintMapElem:
+		return r.printElem(ev.Map, rec[8:])
+	case ir.EvClear:
+		return r.sess.Clear(ev.Map)
+	case ir.EvZero:
+		return r.sess.Zero(ev.Map)
+	case ir.EvExit:
+		r.done, r.code = true, int(int64(arg(rec, 0)))
+	case ir.EvSystem:
+		return r.system(act.Text)
+	case ir.EvCat:
+		return r.cat(act.Text)
+	case ir.EvFail:
+		r.failure(ev, int64(arg(rec, 0)))
+	}
+	return nil
+}
+
+func arg(rec []byte, i int) uint64 {
+	if len(rec) < 16+8*i {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(rec[8+8*i:])
+}
+
+func (r *runner) printMap(m *ir.Map, top, div uint64) error {
+	es, err := r.sess.Entries(m)
+	if err != nil {
+		return err
+	}
+	return r.out.Map(m, entries(es), top, div)
+}
+
+func entries(es []probe.Entry) []view.Entry {
+	out := make([]view.Entry, len(es))
+	for i, e := range es {
+		out[i] = view.Entry{Key: e.Key, Values: e.Values}
+	}
+	return out
+}
+
+// printElem prints one element of a map of aggregations; a histogram is all elements that share the key.
+func (r *runner) printElem(m *ir.Map, key []byte) error {
+	es, err := r.sess.Entries(m)
+	if err != nil {
+		return err
+	}
+	n := m.KeySize
+	if m.Bucketed {
+		n -= 8
+	}
+	if len(key) < n {
+		key = append(append([]byte(nil), key...), make([]byte, n-len(key))...)
+	}
+	var some []probe.Entry
+	for _, e := range es {
+		if string(e.Key[:n]) == string(key[:n]) {
+			some = append(some, e)
+		}
+	}
+	return r.out.Map(m, entries(some), 0, 0)
+}
+
+func (r *runner) printMaps() error {
+	for _, m := range r.comp.Prog.Maps {
+		if m.Name[0] != '@' {
+			continue
+		}
+		es, err := r.sess.Entries(m)
+		if err != nil {
+			return err
+		}
+		if len(es) == 0 {
+			continue
+		}
+		if err := r.out.Map(m, entries(es), 0, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package script
+
+import (
+	"fmt"
+	"io"
+	"sort"
+
+	"github.com/fathom-trace/fathom/bpf/asmtext"
+	"github.com/fathom-trace/fathom/lang/syntax"
+)
+
+// Stages are what Show can print, in the order a program passes them.
+var Stages = []string{"ast", "types", "ir", "asm"}
+
+// Show writes what stands at stages of the compiler ("all" for each), without loading anything.
+func Show(w io.Writer, o Options, stages []string) error {
+	r := &runner{o: o}
+	r.o.DryRun = true
+	defer r.close()
+	if err := r.open(); err != nil {
+		return err
+	}
+	if err := r.compile(); err != nil {
+		return err
+	}
+	for _, s := range stages {
+		if s == "all" {
+			stages = Stages
+			break
+		}
+	}
+	for _, s := range stages {
+		switch s {
+		case "ast":
+			fmt.Fprint(w, syntax.Format(r.comp.File))
+		case "types":
+			r.showTypes(w)
+		case "ir":
+			fmt.Fprint(w, r.comp.Prog)
+		case "asm", "codegen", "dis":
+			for _, p := range r.comp.Obj.Programs {
+				fmt.Fprintf(w, "program %s, type %v, stack %d, scratch %d\n%s\n", p.Name, p.Type, p.StackBytes, p.ScratchBytes, asmtext.Format(p.Insns))
+			}
+		default:
+			return fmt.Errorf("no stage %q: ast, types, ir, asm or all", s)
+		}
+	}
+	return nil
+}
+
+func (r *runner) showTypes(w io.Writer) {
+	for _, m := range r.comp.Info.Maps {
+		if m.Key != nil {
+			fmt.Fprintf(w, "%s[%v]: %v\n", m.Name, m.Key, m.Value)
+		} else {
+			fmt.Fprintf(w, "%s: %v\n", m.Name, m.Value)
+		}
+	}
+	for _, in := range r.comp.Info.Instances {
+		fmt.Fprintf(w, "%s, %d targets\n", in.Provider.Name, len(in.Targets))
+		seen := map[string]string{}
+		for _, v := range in.Vars {
+			seen[v.Name] = v.Type.String()
+		}
+		var names []string
+		for n := range seen {
+			names = append(names, n)
+		}
+		sort.Strings(names)
+		for _, n := range names {
+			fmt.Fprintf(w, "    %s: %s\n", n, seen[n])
+		}
+	}
+}
+
+// Fix writes the program with the rewrites that its warnings propose.
+func Fix(w io.Writer, o Options) error {
+	var fixes []*syntax.Fix
+	show := o.Diags
+	o.Diags = func(ds []syntax.Diag) {
+		for _, d := range ds {
+			if d.Fix != nil {
+				fixes = append(fixes, d.Fix)
+			}
+		}
+		if show != nil {
+			show(ds)
+		}
+	}
+	r := &runner{o: o}
+	r.o.DryRun, r.o.NoWarn = true, false
+	defer r.close()
+	if err := r.open(); err != nil {
+		return err
+	}
+	if err := r.compile(); err != nil && len(fixes) == 0 {
+		return err
+	}
+	_, err := io.WriteString(w, apply(o.Source.Text, fixes))
+	return err
+}
+
+// apply carries fixes out from the last to the first; of two that overlap, the later one is left.
+func apply(text string, fixes []*syntax.Fix) string {
+	sort.SliceStable(fixes, func(i, j int) bool { return fixes[i].Span.Start.Off > fixes[j].Span.Start.Off })
+	limit := len(text)
+	for _, f := range fixes {
+		s, e := f.Span.Start.Off, f.Span.End.Off
+		if e > limit || s > e {
+			continue
+		}
+		text = text[:s] + f.Text + text[e:]
+		limit = s
+	}
+	return text
+}

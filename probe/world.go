@@ -1,0 +1,486 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/types"
+	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/tracefs"
+	"github.com/fathom-trace/fathom/usersym"
+)
+
+// World is this machine as the checker sees it. Everything is read when it is first asked for, and once.
+type World struct {
+	live  *live.Live
+	users *usersym.Resolver
+	pid   int // -p: processes whose binaries wildcards mean
+
+	fs      *tracefs.FS
+	fsErr   error
+	fsTried bool
+	events  []tracefs.Event
+	funcs   []Function
+	funcsOK bool
+	types   ctype.Lookup
+}
+
+// Function is a kernel function that may be probed.
+type Function struct{ Name, Module string }
+
+var _ check.World = (*World)(nil)
+
+// NewWorld returns the World of the running kernel. The caller keeps l and users and closes the World.
+func NewWorld(l *live.Live, users *usersym.Resolver, pid int) *World {
+	return &World{live: l, users: users, pid: pid}
+}
+
+// Close gives back what the World opened.
+func (w *World) Close() error {
+	if w.fs != nil {
+		return w.fs.Close()
+	}
+	return nil
+}
+
+// Types implements check.World. A kernel without BTF has no types.
+func (w *World) Types() ctype.Lookup {
+	if w.types == nil {
+		w.types = noTypes{}
+		if t, err := w.live.Types(); err == nil {
+			w.types = t
+		}
+	}
+	return w.types
+}
+
+type noTypes struct{}
+
+func (noTypes) ByName(_ ctype.Kind, n string) (ctype.Type, error) {
+	return nil, fmt.Errorf("%s: %w (this kernel has no BTF)", n, ctype.ErrNotFound)
+}
+func (noTypes) EnumValue(string) (*ctype.Enum, int64, bool) { return nil, 0, false }
+func (noTypes) Func(_, n string) (*ctype.Func, error) {
+	return nil, fmt.Errorf("%s: %w (this kernel has no BTF)", n, ctype.ErrNotFound)
+}
+
+func (w *World) tracefs() (*tracefs.FS, error) {
+	if !w.fsTried {
+		w.fsTried = true
+		fs, err := tracefs.Find()
+		if err != nil {
+			w.fsErr = err
+		} else {
+			w.fs = &fs
+		}
+	}
+	return w.fs, w.fsErr
+}
+
+// Expand implements check.World.
+func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
+	switch p.Provider.Name {
+	case "kprobe", "kretprobe":
+		return w.kprobes(p)
+	case "fentry", "fexit":
+		return w.tracing(p)
+	case "tracepoint":
+		return w.tracepoints(p)
+	case "rawtracepoint":
+		return w.rawTracepoints(p)
+	case "uprobe", "uretprobe":
+		return w.uprobes(p)
+	case "iter":
+		return w.iters(p)
+	}
+	return nil, fmt.Errorf("%s probes cannot be attached yet", p.Provider.Name)
+}
+
+func wild(s string) bool { return strings.ContainsAny(s, "*?[") }
+
+// Functions lists kernel functions that can be probed: what ftrace says, or where it may not be asked, all text symbols.
+func (w *World) Functions() ([]Function, error) {
+	if w.funcsOK {
+		return w.funcs, nil
+	}
+	fs, err := w.tracefs()
+	if err == nil {
+		var fns []tracefs.Function
+		if fns, err = fs.AvailableFunctions(); err == nil && len(fns) > 0 {
+			for _, f := range fns {
+				w.funcs = append(w.funcs, Function{f.Name, f.Module})
+			}
+		}
+	}
+	if len(w.funcs) == 0 {
+		ks, kerr := w.live.Kallsyms()
+		if kerr != nil {
+			return nil, errors.Join(err, kerr)
+		}
+		for s := range ks.Text() {
+			w.funcs = append(w.funcs, Function{s.Name, s.Module})
+		}
+	}
+	w.funcsOK = true
+	return w.funcs, nil
+}
+
+func kernelModule(m string) string {
+	if m == "" {
+		return "vmlinux"
+	}
+	return m
+}
+
+func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
+	name := p.Provider.Name
+	if p.HasAddr {
+		return []check.Target{{Provider: name, Offset: p.Address, Name: fmt.Sprintf("%s:0x%x", name, p.Address)}}, nil
+	}
+	if !wild(p.Func) && !wild(p.Module) {
+		return w.oneKprobe(p)
+	}
+	fns, err := w.Functions()
+	if err != nil {
+		return nil, err
+	}
+	var out []check.Target
+	seen := map[string]bool{}
+	for _, f := range fns {
+		if !check.Match(p.Func, f.Name) || p.Module != "" && !check.Match(p.Module, kernelModule(f.Module)) || seen[f.Name] || unsafeKprobe(f.Name) {
+			continue
+		}
+		seen[f.Name] = true
+		out = append(out, check.Target{Provider: name, Module: f.Module, Func: f.Name, Name: name + ":" + f.Name})
+	}
+	sortTargets(out)
+	return out, nil
+}
+
+// unsafeKprobe says if a wildcard must not include a symbol: the kernel's own tracing machinery and symbols that name
+// no function.
+func unsafeKprobe(f string) bool {
+	for _, p := range []string{"__kstrtab", "__ksymtab", "__SCK__", "__pfx_", "__cfi_", "__bpf_trace_", "__traceiter_", "__probestub_", "perf_trace_", "trace_event_raw_event_", "bpf_prog_"} {
+		if strings.HasPrefix(f, p) {
+			return true
+		}
+	}
+	return strings.Contains(f, ".cold")
+}
+
+func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
+	name := p.Provider.Name
+	t := check.Target{Provider: name, Module: p.Module, Func: p.Func, Offset: p.Offset, Name: name + ":" + p.Func}
+	if p.Module != "" {
+		t.Name = name + ":" + p.Module + ":" + p.Func
+	}
+	if p.HasOff {
+		t.Name += fmt.Sprintf("+%d", p.Offset)
+	}
+	ks, err := w.live.Kallsyms()
+	if err != nil {
+		return []check.Target{t}, nil // the kernel will tell
+	}
+	if len(ks.ByName(p.Func)) == 0 {
+		return nil, nil
+	}
+	return []check.Target{t}, nil
+}
+
+func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
+	name := p.Provider.Name
+	if p.Module == "bpf" {
+		return nil, fmt.Errorf("%s: probes of BPF programs cannot be attached yet", p.Raw)
+	}
+	if !wild(p.Func) && !wild(p.Module) {
+		mod := p.Module
+		if _, err := w.Types().Func(mod, p.Func); err != nil {
+			return nil, nil
+		}
+		return []check.Target{{Provider: name, Module: kernelModule(mod), Func: p.Func, Name: name + ":" + kernelModule(mod) + ":" + p.Func}}, nil
+	}
+	fns, err := w.Functions()
+	if err != nil {
+		return nil, err
+	}
+	var out []check.Target
+	seen := map[string]bool{}
+	for _, f := range fns {
+		if !check.Match(p.Func, f.Name) || p.Module != "" && !check.Match(p.Module, kernelModule(f.Module)) || seen[f.Name] || unsafeKprobe(f.Name) {
+			continue
+		}
+		if _, err := w.Types().Func(f.Module, f.Name); err != nil {
+			continue
+		}
+		seen[f.Name] = true
+		m := kernelModule(f.Module)
+		out = append(out, check.Target{Provider: name, Module: m, Func: f.Name, Name: name + ":" + m + ":" + f.Name})
+	}
+	sortTargets(out)
+	return out, nil
+}
+
+func sortTargets(ts []check.Target) {
+	sort.Slice(ts, func(i, j int) bool { return ts[i].Name < ts[j].Name })
+}
+
+// Events lists the trace events.
+func (w *World) Events() ([]tracefs.Event, error) {
+	if w.events == nil {
+		fs, err := w.tracefs()
+		if err != nil {
+			return nil, err
+		}
+		if w.events, err = fs.Events(); err != nil {
+			return nil, err
+		}
+	}
+	return w.events, nil
+}
+
+func (w *World) tracepoints(p check.AttachPoint) ([]check.Target, error) {
+	if !wild(p.Func) && !wild(p.Module) {
+		fs, err := w.tracefs()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := fs.Format(p.Module, p.Func); err != nil {
+			return nil, nil
+		}
+		return []check.Target{tracepoint(p.Module, p.Func)}, nil
+	}
+	evs, err := w.Events()
+	if err != nil {
+		return nil, err
+	}
+	var out []check.Target
+	for _, e := range evs {
+		if e.System == "ftrace" { // ftrace's own records are no tracepoints
+			continue
+		}
+		if check.Match(p.Module, e.System) && check.Match(p.Func, e.Name) {
+			out = append(out, tracepoint(e.System, e.Name))
+		}
+	}
+	sortTargets(out)
+	return out, nil
+}
+
+func tracepoint(system, event string) check.Target {
+	return check.Target{Provider: "tracepoint", Module: system, Func: event, Name: "tracepoint:" + system + ":" + event}
+}
+
+// RawTracepoints lists the kernel's tracepoints by the typedefs that BTF has of them, with their modules.
+func (w *World) RawTracepoints() ([]Function, error) {
+	names, err := w.live.Tracepoints()
+	if err != nil {
+		return nil, err
+	}
+	var out []Function
+	for _, n := range names {
+		out = append(out, Function{Name: n})
+	}
+	return out, nil
+}
+
+func (w *World) rawTracepoints(p check.AttachPoint) ([]check.Target, error) {
+	all, err := w.RawTracepoints()
+	if err != nil {
+		return nil, err
+	}
+	var out []check.Target
+	for _, f := range all {
+		m := kernelModule(f.Module)
+		if check.Match(p.Func, f.Name) && (p.Module == "" || check.Match(p.Module, m)) {
+			out = append(out, check.Target{Provider: "rawtracepoint", Module: m, Func: f.Name, Name: "rawtracepoint:" + m + ":" + f.Name})
+		}
+	}
+	sortTargets(out)
+	return out, nil
+}
+
+// iterTypes are what bpf_iter programs may walk: the kernel has a function bpf_iter_NAME for each.
+func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
+	if _, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+p.Func); err != nil {
+		return nil, nil
+	}
+	return []check.Target{{Provider: "iter", Module: p.Module, Func: p.Func, Name: "iter:" + p.Func}}, nil
+}
+
+// uprobes resolves the binary, then its functions; Target.Offset is the place in the file.
+func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
+	name := p.Provider.Name
+	var out []check.Target
+	for _, path := range w.binaries(p.Module) {
+		if p.HasAddr {
+			off, ok := w.users.FileOffset(path, p.Address)
+			if !ok {
+				off = p.Address
+			}
+			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, path, p.Address)})
+			continue
+		}
+		if !wild(p.Func) && p.Lang == "" {
+			off, _, size, ok := w.users.SymbolAddr(path, p.Func)
+			if !ok {
+				continue
+			}
+			if p.Offset != 0 && p.Offset >= size {
+				return nil, fmt.Errorf("Offset outside the function bounds ('%s' size is %d)", p.Func, size) //nolint:staticcheck // bpftrace's words
+			}
+			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + path + ":" + p.Func}
+			if p.HasOff {
+				t.Name += fmt.Sprintf("+%d", p.Offset)
+			}
+			out = append(out, t)
+			continue
+		}
+		syms, err := w.users.Functions(path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		for _, s := range syms {
+			n := s.Name
+			if p.Lang == "cpp" {
+				n = usersym.Demangle(n)
+				if !wild(p.Func) && !strings.Contains(p.Func, "(") {
+					n, _, _ = strings.Cut(n, "(")
+				}
+			}
+			if check.Match(p.Func, n) {
+				out = append(out, check.Target{Provider: name, Module: path, Func: s.Name, Offset: s.Offset, Name: name + ":" + path + ":" + s.Name})
+			}
+		}
+	}
+	sortTargets(out)
+	return out, nil
+}
+
+// binaries finds the files a uprobe means: paths, wildcards, programs in PATH, libraries.
+func (w *World) binaries(target string) []string {
+	if wild(target) {
+		ms, _ := filepath.Glob(target)
+		return ms
+	}
+	if p, ok := w.users.FindBinary(target, w.pid); ok {
+		return []string{p}
+	}
+	return nil
+}
+
+// Args implements check.World.
+func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
+	switch t.Provider {
+	case "tracepoint":
+		fs, err := w.tracefs()
+		if err != nil {
+			return nil, nil, err
+		}
+		b, err := fs.Format(t.Module, t.Func)
+		if err != nil {
+			return nil, nil, err
+		}
+		f, err := traceevent.Parse(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		return tracepointArgs(f, t.Module, w.Types()), nil, nil
+	case "fentry", "fexit":
+		f, err := w.Types().Func(t.Module, t.Func)
+		if err != nil {
+			return nil, nil, err
+		}
+		return paramArgs(f.Params), types.FromC(f.Result, types.Kernel), nil
+	case "rawtracepoint":
+		f, err := w.tracepointProto(t.Func)
+		if err != nil {
+			return nil, nil, err
+		}
+		return paramArgs(f.Params[min(1, len(f.Params)):]), nil, nil
+	case "iter":
+		s, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+t.Func)
+		if err != nil {
+			return nil, nil, err
+		}
+		return types.PtrTo(types.FromC(s, types.Kernel), types.Kernel), nil, nil
+	}
+	return nil, nil, fmt.Errorf("%s has no typed arguments", t.Name)
+}
+
+// tracepointProto gives the prototype behind the typedef btf_trace_NAME: void *, then the arguments.
+func (w *World) tracepointProto(name string) (*ctype.Func, error) {
+	td, err := w.Types().ByName(ctype.KindTypedef, "btf_trace_"+name)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := ctype.Strip(td).(*ctype.Ptr); ok {
+		if f, ok := p.Elem.(*ctype.Func); ok {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("btf_trace_%s is no function type", name)
+}
+
+// paramArgs gives parameters their places: one 64-bit word each.
+func paramArgs(ps []ctype.Param) *types.Type {
+	t := &types.Type{Kind: types.Args, Size: 8}
+	for i, p := range ps {
+		ft := types.FromC(p.Type, types.Kernel)
+		t.Fields = append(t.Fields, types.Field{Name: p.Name, Type: ft, Off: 8 * i, Index: i})
+	}
+	return t
+}
+
+// Suggest implements check.World.
+func (w *World) Suggest(p check.AttachPoint) []string {
+	var names []string
+	switch p.Provider.Name {
+	case "tracepoint":
+		evs, err := w.Events()
+		if err != nil {
+			return nil
+		}
+		for _, e := range evs {
+			names = append(names, e.System+":"+e.Name)
+		}
+		return nearest(p.Module+":"+p.Func, names, "tracepoint:")
+	case "kprobe", "kretprobe", "fentry", "fexit":
+		fns, err := w.Functions()
+		if err != nil {
+			return nil
+		}
+		for _, f := range fns {
+			names = append(names, f.Name)
+		}
+		return nearest(p.Func, names, p.Provider.Name+":")
+	}
+	return nil
+}
+
+// Kallsyms implements check.World.
+func (w *World) Kallsyms(name string) (uint64, bool) {
+	ks, err := w.live.Kallsyms()
+	if err != nil {
+		return 0, false
+	}
+	if as := ks.ByName(name); len(as) > 0 && as[0] != 0 {
+		return as[0], true
+	}
+	return 0, false
+}
+
+// Usyms implements check.World.
+func (w *World) Usyms(path, name string) (addr, size uint64, ok bool) {
+	for _, b := range w.binaries(path) {
+		if _, addr, size, ok = w.users.SymbolAddr(b, name); ok {
+			return addr, size, true
+		}
+	}
+	return 0, 0, false
+}

@@ -1,0 +1,216 @@
+// Package view turns what comes back from the kernel, records of the event ring and elements of maps, into text and
+// JSON lines in bpftrace's forms. It touches no system: names of addresses, users and cgroups come from a Resolver.
+package view
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/types"
+)
+
+// Resolver names what only the system knows.
+type Resolver interface {
+	// KernelStack and UserStack give a line for each frame, the innermost first.
+	KernelStack(addrs []uint64, mode types.StackMode) []string
+	UserStack(pid int, addrs []uint64, mode types.StackMode) []string
+	KernelSym(addr uint64) string
+	UserSym(pid int, addr uint64) string
+	Username(uid uint64) string
+	CgroupPath(hierarchy, id uint64) string
+	// Strftime formats ns of a clock: 0 boot time, 1 monotonic, 2 TAI, 3 TAI by software; -1 is now.
+	Strftime(format string, ns uint64, clock int) string
+}
+
+// Entry is one element of a map as read from the kernel; per-CPU maps have one value for each possible CPU.
+type Entry struct {
+	Key    []byte
+	Values [][]byte
+}
+
+// Action is what a record asks the caller to do; Event is nil when printing was all.
+type Action struct {
+	Event *ir.Event
+	Text  string // system, cat: the formatted string
+}
+
+// Options say where and how to print.
+type Options struct {
+	W, Err   io.Writer
+	Program  *ir.Program
+	Resolver Resolver
+	JSON     bool
+	Trunc    *string // what follows strings that were cut, default ".."
+}
+
+// Output prints. One goroutine may use it.
+type Output struct {
+	o     Options
+	buf   []byte
+	fmts  []*check.Format
+	trunc string
+}
+
+// New returns an Output.
+func New(o Options) *Output {
+	out := &Output{o: o, trunc: "..", fmts: make([]*check.Format, len(o.Program.Events))}
+	if o.Trunc != nil {
+		out.trunc = *o.Trunc
+	}
+	return out
+}
+
+var le = binary.LittleEndian
+
+// Event prints one record: a uint64 index into Program.Events and the payload.
+func (o *Output) Event(rec []byte) (Action, error) {
+	if len(rec) < 8 {
+		return Action{}, fmt.Errorf("record of %d bytes", len(rec))
+	}
+	id := le.Uint64(rec)
+	if id >= uint64(len(o.o.Program.Events)) {
+		return Action{}, fmt.Errorf("record of unknown event %d", id)
+	}
+	ev, data := o.o.Program.Events[id], rec[8:]
+	if ev.Payload != nil && len(data) < ev.Payload.Size {
+		return Action{}, fmt.Errorf("record of event %d has %d bytes, not %d", id, len(data), ev.Payload.Size)
+	}
+	o.buf = o.buf[:0]
+	switch ev.Kind {
+	case ir.EvPrintf:
+		o.buf = o.format(o.buf, int(id), data)
+		return Action{}, o.text(ir.EvPrintf, o.buf)
+	case ir.EvErrorf, ir.EvWarnf:
+		o.buf = o.format(o.buf, int(id), data)
+		return Action{}, o.message(ev, o.buf)
+	case ir.EvSystem, ir.EvCat:
+		return Action{Event: ev, Text: string(o.format(nil, int(id), data))}, nil
+	case ir.EvPrint:
+		f := ev.Payload.Fields[0]
+		return Action{}, o.print(f.Type, data[f.Off:f.Off+f.Type.Size])
+	case ir.EvTime:
+		return Action{}, o.text(ir.EvTime, []byte(o.o.Resolver.Strftime(ev.Fmt, 0, -1)))
+	case ir.EvJoin:
+		return Action{}, o.join(ev, data)
+	}
+	return Action{Event: ev}, nil
+}
+
+// jsonTypes are the "type" of what an event prints.
+var jsonTypes = map[ir.EventKind]string{
+	ir.EvPrintf: "printf", ir.EvTime: "time", ir.EvJoin: "join", ir.EvSystem: "syscall", ir.EvCat: "cat", ir.EvPrint: "value",
+}
+
+// Text prints what an action produced: the output of a command, the contents of a file.
+func (o *Output) Text(kind ir.EventKind, s string) error { return o.text(kind, []byte(s)) }
+
+func (o *Output) text(kind ir.EventKind, b []byte) error {
+	if !o.o.JSON {
+		_, err := o.o.W.Write(b)
+		return err
+	}
+	line := append([]byte(`{"type": "`), jsonTypes[kind]...)
+	line = append(line, `", "data": `...)
+	line = quote(line, string(b))
+	_, err := o.o.W.Write(append(line, '}', '\n'))
+	return err
+}
+
+// message prints errorf and warnf.
+func (o *Output) message(ev *ir.Event, b []byte) error {
+	word := map[ir.EventKind]string{ir.EvErrorf: "ERROR", ir.EvWarnf: "WARNING"}[ev.Kind]
+	if n := len(b); n == 0 || b[n-1] != '\n' {
+		b = append(b, '\n')
+	}
+	_, err := fmt.Fprintf(o.o.Err, "%v: %s: %s", ev.Span, word, b)
+	return err
+}
+
+func (o *Output) print(t *types.Type, b []byte) error {
+	if o.o.JSON {
+		line := append([]byte(nil), `{"type": "value", "data": `...)
+		line = o.json(line, t, b)
+		_, err := o.o.W.Write(append(line, '}', '\n'))
+		return err
+	}
+	o.buf = append(o.value(o.buf, t, b), '\n')
+	_, err := o.o.W.Write(o.buf)
+	return err
+}
+
+// joinSize is the room each string has in a join record (ir/build).
+const joinSize = 1024
+
+func (o *Output) join(ev *ir.Event, data []byte) error {
+	for i := 0; (i+1)*joinSize <= len(data); i++ {
+		if i > 0 {
+			o.buf = append(o.buf, ev.Fmt...)
+		}
+		o.buf = append(o.buf, cstring(data[i*joinSize:(i+1)*joinSize])...)
+	}
+	if !o.o.JSON {
+		o.buf = append(o.buf, '\n')
+	}
+	return o.text(ir.EvJoin, o.buf)
+}
+
+// Attached says how many probes are attached.
+func (o *Output) Attached(n int) {
+	if o.o.JSON {
+		fmt.Fprintf(o.o.W, "{\"type\": \"attached_probes\", \"data\": {\"probes\": %d}}\n", n)
+		return
+	}
+	s := "s"
+	if n == 1 {
+		s = ""
+	}
+	fmt.Fprintf(o.o.Err, "Attached %d probe%s\n", n, s)
+}
+
+// Lost says how many events did not fit the ring.
+func (o *Output) Lost(n uint64) {
+	if o.o.JSON {
+		fmt.Fprintf(o.o.W, "{\"type\": \"lost_events\", \"data\": {\"events\": %d}}\n", n)
+		return
+	}
+	fmt.Fprintf(o.o.Err, "Lost %d events\n", n)
+}
+
+// quote appends s as a JSON string. Bytes that are no UTF-8 are escaped by their value, so that nothing is lost.
+func quote(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, `\n`...)
+		case r == '\r':
+			b = append(b, `\r`...)
+		case r == '\t':
+			b = append(b, `\t`...)
+		case r < 0x20 || r == 0x7f:
+			b = append(b, `\u00`...)
+			b = append(b, hex[r>>4], hex[r&15])
+		case r == '\uFFFD' && s[i] != 0xEF:
+			b = append(b, `\u00`...)
+			b = append(b, hex[s[i]>>4], hex[s[i]&15])
+		default:
+			b = append(b, string(r)...)
+		}
+	}
+	return append(b, '"')
+}
+
+func cstring(b []byte) []byte {
+	for i, c := range b {
+		if c == 0 {
+			return b[:i]
+		}
+	}
+	return b
+}
