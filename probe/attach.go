@@ -82,7 +82,7 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	case "kprobe", "kretprobe":
 		lk, err = attachKprobe(l.prog.Unit.Provider == "kretprobe", p, t, cookie)
 	case "tracepoint":
-		lk, err = link.Tracepoint(t.Module, t.Func, p, &link.TracepointOptions{Cookie: cookie})
+		return s.attachTracepoint(p, t, cookie)
 	case "rawtracepoint":
 		lk, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.Func, Program: p})
 	case "fentry", "fexit":

@@ -21,6 +21,8 @@ type Options struct {
 	License string // default "GPL"
 	LogSize uint32 // verifier log on request
 	Verbose bool
+	// EventID gives the number of a trace event; (*World).EventID does.
+	EventID func(system, event string) (int, error)
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
 	// Warn is told about targets that were left out.

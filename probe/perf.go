@@ -6,7 +6,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/lang/check"
@@ -60,20 +59,58 @@ func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) e
 			return fmt.Errorf("perf_event_open %s on CPU %d: %w", t.Func, cpu, err)
 		}
 		s.files = append(s.files, perfFile(fd))
-		lk, err := link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: p, Attach: ebpf.AttachPerfEvent})
-		if err != nil {
-			// Before 5.15 there are no links for perf events.
-			if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, p.FD()); err != nil {
-				return fmt.Errorf("attach program to %s: %w", t.Func, err)
-			}
-		} else {
-			s.links = append(s.links, lk)
+		if err := s.linkPerf(fd, p, 0); err != nil {
+			return fmt.Errorf("attach program to %s: %w", t.Func, err)
 		}
 		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
 			return fmt.Errorf("enable %s: %w", t.Func, err)
 		}
 	}
 	return nil
+}
+
+// linkCreate is union bpf_attr of BPF_LINK_CREATE for perf events (include/uapi/linux/bpf.h).
+type linkCreate struct {
+	prog, target, attach, flags uint32
+	cookie                      uint64
+}
+
+const (
+	bpfLinkCreate = 28
+	bpfPerfEvent  = 41
+)
+
+// linkPerf attaches p to a perf event: by a link, which can carry a cookie, or before Linux 5.15 by ioctl.
+func (s *Session) linkPerf(fd int, p *ebpf.Program, cookie uint64) error {
+	attr := linkCreate{prog: uint32(p.FD()), target: uint32(fd), attach: bpfPerfEvent, cookie: cookie}
+	lk, _, errno := unix.Syscall(unix.SYS_BPF, bpfLinkCreate, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno == 0 {
+		s.files = append(s.files, perfFile(lk))
+		return nil
+	}
+	if cookie != 0 || errno != unix.EINVAL {
+		return errno
+	}
+	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, p.FD())
+}
+
+// attachTracepoint attaches p to a trace event through perf, as tracefs need not be mounted for that.
+func (s *Session) attachTracepoint(p *ebpf.Program, t check.Target, cookie uint64) error {
+	id, err := s.opts.EventID(t.Module, t.Func)
+	if err != nil {
+		return err
+	}
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: uint64(id), Sample: 1, Wakeup: 1,
+		Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Sample_type: unix.PERF_SAMPLE_RAW}
+	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("perf_event_open of event %d: %w", id, err)
+	}
+	s.files = append(s.files, perfFile(fd))
+	if err := s.linkPerf(fd, p, cookie); err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 }
 
 // perfAttr describes the event of a target.

@@ -244,6 +244,27 @@ func (w *World) Events() ([]tracefs.Event, error) {
 	return w.events, nil
 }
 
+// EventID gives the number by which perf knows a trace event.
+func (w *World) EventID(system, event string) (int, error) {
+	f, err := w.format(system, event)
+	if err != nil {
+		return 0, err
+	}
+	return f.ID, nil
+}
+
+func (w *World) format(system, event string) (*traceevent.Format, error) {
+	fs, err := w.tracefs()
+	if err != nil {
+		return nil, err
+	}
+	b, err := fs.Format(system, event)
+	if err != nil {
+		return nil, err
+	}
+	return traceevent.Parse(b)
+}
+
 func (w *World) tracepoints(p check.AttachPoint) ([]check.Target, error) {
 	if !wild(p.Func) && !wild(p.Module) {
 		fs, err := w.tracefs()
@@ -378,15 +399,7 @@ func (w *World) binaries(target string) []string {
 func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 	switch t.Provider {
 	case "tracepoint":
-		fs, err := w.tracefs()
-		if err != nil {
-			return nil, nil, err
-		}
-		b, err := fs.Format(t.Module, t.Func)
-		if err != nil {
-			return nil, nil, err
-		}
-		f, err := traceevent.Parse(b)
+		f, err := w.format(t.Module, t.Func)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -66,6 +66,9 @@ func (e *emitter) emit() asm.Instructions {
 	if len(e.out) == 0 || e.out[0].Symbol() != "" { // the first instruction carries the function's symbol
 		e.out = append(asm.Instructions{asm.Mov.Imm(asm.R0, 0)}, e.out...)
 	}
+	if e.out[0].Source() == nil { // the kernel wants line information of every function's first instruction
+		e.out[0] = e.out[0].WithSource(asm.Comment(e.prefix))
+	}
 	e.out[0] = btf.WithFuncMetadata(e.out[0].WithSymbol(e.prefix), funcInfo(e.f, e.prefix))
 	return e.out
 }

@@ -279,7 +279,7 @@ func (l *lowerer) field(n *ir.Ins) {
 // zero clears Imm bytes: with stores while that is short.
 func (l *lowerer) zero(n ir.Ins) {
 	for off := int64(0); off < n.Imm; {
-		size := chunk(n.Imm-off, off)
+		size := chunk(n.Imm-off, int64(n.Off)+off, 8)
 		l.put(ir.Ins{Op: ir.Store, Size: size, Base: n.Base, Slot: n.Slot, Off: n.Off + int32(off), Span: n.Span})
 		off += int64(size)
 	}
@@ -297,7 +297,7 @@ func (l *lowerer) copy(n ir.Ins) {
 		return
 	}
 	for off := int64(0); off < n.Imm; {
-		size := chunk(n.Imm-off, off)
+		size := chunk(n.Imm-off, off, n.Size)
 		r := l.f.NewReg()
 		l.put(ir.Ins{Op: ir.Load, Dst: r, Size: size, Base: n.A.R, Off: int32(off), Span: n.Span})
 		l.put(ir.Ins{Op: ir.Store, Size: size, Base: n.Base, Slot: n.Slot, Off: n.Off + int32(off), A: ir.R(r), Span: n.Span})
@@ -305,9 +305,10 @@ func (l *lowerer) copy(n ir.Ins) {
 	}
 }
 
-func chunk(left, off int64) uint8 {
+// chunk gives the largest access of at most most bytes that fits what is left and the alignment of off.
+func chunk(left, off int64, most uint8) uint8 {
 	for _, s := range []int64{8, 4, 2} {
-		if left >= s && off%s == 0 {
+		if s <= int64(most) && left >= s && off%s == 0 {
 			return uint8(s)
 		}
 	}

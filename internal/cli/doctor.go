@@ -14,7 +14,3 @@ func doctorInfo(c *cobra.Command) error {
 	_, err := fmt.Fprintln(c.OutOrStdout(), "doctor")
 	return err
 }
-
-func demoCommand() *cobra.Command {
-	return &cobra.Command{Use: "demo", RunE: func(c *cobra.Command, _ []string) error { return nil }}
-}

@@ -398,7 +398,7 @@ func (x *fn) compareBytes(a, b mem, n int, c ir.Cond, yes, no *ir.Block) {
 		yes, no = no, yes
 	}
 	for off := 0; off < n; {
-		w := word(n-off, off)
+		w := word(n-off, lowBit(int(a.off)|int(b.off)|off))
 		next := x.block()
 		x.branch(ir.Eq, x.load(a.at(off), w, false), x.load(b.at(off), w, false), next, no)
 		x.at(next)
@@ -487,7 +487,7 @@ func (x *fn) indexDirect(v value, elem *types.Type, i ir.Val) value {
 	x.branch(ir.Lt, i, ir.Imm(int64(n)), in, end)
 	x.at(in)
 	p := x.bin(ir.Add, x.addr(v.m), x.bin(ir.Mul, i, ir.Imm(int64(elem.Size))))
-	x.copyMem(out, mem{base: p.R}, elem.Size)
+	x.copyAligned(out, mem{base: p.R}, elem.Size, lowBit(elem.Size))
 	x.jump(end)
 	x.at(end)
 	return inMem(elem, out)

@@ -156,10 +156,22 @@ func (x *fn) addr(m mem) ir.Val {
 }
 
 // copyMem copies n bytes between directly accessible places.
-func (x *fn) copyMem(dst, src mem, n int) {
+func (x *fn) copyMem(dst, src mem, n int) { x.copyAligned(dst, src, n, 8) }
+
+// copyAligned is copyMem where addresses are known to be multiples of align only, beside their offsets.
+func (x *fn) copyAligned(dst, src mem, n, align int) {
 	if n > 0 {
-		x.add(ir.Ins{Op: ir.Copy, Imm: int64(n), Slot: dst.slot, Base: dst.base, Off: dst.off, A: x.addr(src)})
+		x.add(ir.Ins{Op: ir.Copy, Imm: int64(n), Slot: dst.slot, Base: dst.base, Off: dst.off, A: x.addr(src),
+			Size: uint8(lowBit(int(dst.off) | int(src.off) | align))})
 	}
+}
+
+// lowBit gives the largest power of two that divides n, at most 8: how an offset is aligned.
+func lowBit(n int) int {
+	if n == 0 {
+		return 8
+	}
+	return min(8, n&-n)
 }
 
 func (x *fn) call(helper int32, args ...ir.Val) ir.Val {

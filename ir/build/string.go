@@ -21,7 +21,7 @@ func (x *fn) storeLiteral(m mem, s string, size int) {
 	b := make([]byte, size)
 	copy(b, s)
 	for off := 0; off < size; {
-		w := word(size-off, off)
+		w := word(size-off, int(m.off)+off)
 		var v [8]byte
 		copy(v[:], b[off:off+w])
 		x.store(m.at(off), w, ir.Imm(int64(binary.LittleEndian.Uint64(v[:]))))
@@ -104,7 +104,7 @@ func (x *fn) equalLiteral(v value, s string, yes, no *ir.Block) {
 		b = b[:v.t.Size]
 	}
 	for off := 0; off < len(b); {
-		w := word(len(b)-off, off)
+		w := word(len(b)-off, int(v.m.off)+off)
 		var want [8]byte
 		copy(want[:], b[off:off+w])
 		next := x.block()

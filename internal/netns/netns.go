@@ -1,0 +1,56 @@
+// Package netns makes network namespaces and runs code in them. Only the network changes: mounts stay, so tracefs and
+// bpffs are where they were (unlike under `ip netns exec`). An unnamed namespace lives as long as its descriptor.
+package netns
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// NS is a network namespace held by a descriptor. The owner closes it.
+type NS struct{ fd int }
+
+// New makes an unnamed namespace. It goes when the NS is closed and nothing is left in it.
+func New() (NS, error) {
+	ns := NS{-1}
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make network namespace: %w", err)
+		}
+		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open new network namespace: %w", err)
+		}
+		ns.fd = fd
+		return nil
+	})
+	return ns, err
+}
+
+// FD gives the descriptor, valid until Close.
+func (n NS) FD() int { return n.fd }
+
+// Close lets go of the namespace.
+func (n NS) Close() error { return unix.Close(n.fd) }
+
+// Do runs f inside the namespace, on a thread of its own. Sockets that f opens stay in the namespace.
+func (n NS) Do(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends afterwards: its namespaces are not given to other goroutines.
+func onThread(f func() error) error {
+	errs := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+		errs <- f()
+	}()
+	return <-errs
+}
