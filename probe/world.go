@@ -426,8 +426,15 @@ func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 	return nil, nil, fmt.Errorf("%s has no typed arguments", t.Name)
 }
 
-// tracepointProto gives the prototype behind the typedef btf_trace_NAME: void *, then the arguments.
+// tracepointProto gives the prototype of a tracepoint: void *, then the arguments. The typedef btf_trace_NAME always has
+// the types; the names stand in the functions the kernel generates beside it (include/linux/tracepoint.h,
+// include/trace/bpf_probe.h), of which each kernel describes others in its BTF.
 func (w *World) tracepointProto(name string) (*ctype.Func, error) {
+	for _, prefix := range []string{"__probestub_", "__traceiter_"} {
+		if f, err := w.Types().Func("", prefix+name); err == nil && len(f.Params) > 0 && f.Params[0].Name != "" {
+			return f, nil
+		}
+	}
 	td, err := w.Types().ByName(ctype.KindTypedef, "btf_trace_"+name)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func (r *runner) bench(ring *probe.Reader) (Result, error) {
 		r.out.Attached(len(rows))
 	}
 	if ring != nil {
-		if err := r.rest(ring); err != nil {
+		if err := r.rest(ring, false); err != nil {
 			return res, err
 		}
 	}

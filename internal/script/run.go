@@ -327,7 +327,7 @@ func (r *runner) drain(ring *probe.Reader, until time.Time) error {
 func (r *runner) finish(ring *probe.Reader) (Result, error) {
 	r.sess.Detach()
 	if ring != nil {
-		if err := r.rest(ring); err != nil {
+		if err := r.rest(ring, r.done); err != nil {
 			return Result{}, err
 		}
 	}
@@ -336,7 +336,7 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 		return Result{}, err
 	}
 	if ring != nil {
-		if err := r.rest(ring); err != nil {
+		if err := r.rest(ring, false); err != nil {
 			return Result{}, err
 		}
 	}
@@ -356,8 +356,8 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 	return res, nil
 }
 
-// rest prints what is in the ring after the probes are gone, for at most two seconds.
-func (r *runner) rest(ring *probe.Reader) error {
+// rest prints what is in the ring after the probes are gone, for at most two seconds. What came after exit() is dropped.
+func (r *runner) rest(ring *probe.Reader, drop bool) error {
 	until := time.Now().Add(2 * time.Second)
 	r.done = false
 	for time.Now().Before(until) {
@@ -367,6 +367,9 @@ func (r *runner) rest(ring *probe.Reader) error {
 		}
 		if rec == nil {
 			break
+		}
+		if drop {
+			continue
 		}
 		if err := r.event(rec); err != nil {
 			return err
