@@ -190,7 +190,7 @@ func (f *File) symSize() int {
 	return elf.Sym64Size
 }
 
-// Symbols returns the functions of .symtab and .dynsym, in any order, and of the Go function table if both have none.
+// Symbols returns functions and objects of .symtab and .dynsym, in any order, and of the Go function table if both are empty.
 // A file without symbols gives an empty list; a damaged table is an error with what could be read before it.
 func (f *File) Symbols() (syms []Sym, err error) {
 	defer guard(&err)
@@ -220,11 +220,14 @@ func (f *File) table(s *elf.Section, syms []Sym) ([]Sym, error) {
 	n := len(b) / f.symSize()
 	for range n {
 		raw := f.sym(c)
-		if !f.isFunc(raw) {
+		fn, object := f.kind(raw)
+		if !fn && !object {
 			continue
 		}
 		if name := symName(names, raw.Name); name != "" && !mapping(name) {
-			syms = append(syms, newSym(name, raw, f.elf.Machine))
+			sym := newSym(name, raw, f.elf.Machine)
+			sym.Data = object
+			syms = append(syms, sym)
 		}
 	}
 	return syms, c.Err("symbol table")
@@ -244,19 +247,21 @@ func (f *File) sym(c *bin.Cursor) elf.Sym64 {
 	return s
 }
 
-// isFunc takes functions, and labels of assembly in executable sections.
-func (f *File) isFunc(s elf.Sym64) bool {
+// kind takes functions, among them labels of assembly in executable sections, and variables.
+func (f *File) kind(s elf.Sym64) (fn, object bool) {
 	if s.Shndx == uint16(elf.SHN_UNDEF) || s.Value == 0 || s.Size > math.MaxInt64 || s.Value > math.MaxUint64-s.Size {
-		return false
+		return false, false
 	}
 	switch elf.ST_TYPE(s.Info) {
 	case elf.STT_FUNC, elf.STT_GNU_IFUNC:
-		return true
+		return true, false
+	case elf.STT_OBJECT:
+		return false, true
 	case elf.STT_NOTYPE:
 		i := int(s.Shndx)
-		return i < len(f.elf.Sections) && f.elf.Sections[i].Flags&elf.SHF_EXECINSTR != 0
+		return i < len(f.elf.Sections) && f.elf.Sections[i].Flags&elf.SHF_EXECINSTR != 0, false
 	}
-	return false
+	return false, false
 }
 
 // mapping reports the marks that assemblers set for disassemblers ($x, $d, .L1).

@@ -7,12 +7,13 @@ import (
 	"strings"
 )
 
-// Sym is a function of a file.
+// Sym is a function or variable of a file.
 type Sym struct {
 	Name string // as in the file, not demangled
 	Addr uint64 // virtual address in the file, before it is loaded anywhere
 	Size uint64 // bytes; 0 if the file does not say
 	Rank uint8  // how good a name it is among those of one address; more is better
+	Data bool   // a variable
 }
 
 // newSym ranks as perf does (choose_best_symbol): sized before unsized, typed before label, global before weak before
@@ -37,7 +38,7 @@ func newSym(name string, s elf.Sym64, m elf.Machine) Sym {
 	return sym
 }
 
-// Table is functions by address.
+// Table is symbols by address.
 type Table struct {
 	syms    []Sym
 	longest uint64 // the largest Size
@@ -90,7 +91,7 @@ func (t *Table) Find(addr uint64) (Sym, bool) {
 	return Sym{}, false
 }
 
-// Named returns the symbols of that name.
+// Named returns the symbols of that name by address.
 func (t *Table) Named(name string) []Sym {
 	var out []Sym
 	for _, s := range t.syms {
