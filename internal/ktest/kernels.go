@@ -1,35 +1,39 @@
 package ktest
 
-import "slices"
+import (
+	"slices"
 
-// Feature is something a test needs of a kernel. It is found by trying: see the detectors in features.go.
-type Feature string
+	"github.com/fathom-trace/fathom/probe/try"
+)
+
+// Feature is something a test needs of a kernel, found by trying (package try).
+type Feature = try.Feature
 
 // The features a test can ask for.
 const (
-	BTF           Feature = "BTF"          // /sys/kernel/btf/vmlinux
-	ModuleBTF     Feature = "module BTF"   // and that of a loaded module
-	Kallsyms      Feature = "kallsyms"     // with addresses
-	Tracefs       Feature = "tracefs"      // with instances
-	Kprobe        Feature = "kprobe"       // BPF on a perf kprobe
-	KprobeMulti   Feature = "kprobe.multi" // BPF links on fprobes
-	KprobeSession Feature = "kprobe.session"
-	Fentry        Feature = "fentry"
-	Tracepoint    Feature = "tracepoint"
-	RawTracepoint Feature = "rawtracepoint"
-	Uprobe        Feature = "uprobe"
-	UprobeMulti   Feature = "uprobe.multi"
-	Profile       Feature = "profile"       // BPF on a software perf event
-	HardwarePerf  Feature = "hardware"      // cycle counter; no emulated CPU has one
-	KprobeEvents  Feature = "kprobe_events" // tracefs dynamic events
-	HistTriggers  Feature = "hist triggers"
-	FunctionGraph Feature = "function_graph" // a tracer the kernel lists
-	Ringbuf       Feature = "ringbuf"
-	Modules       Feature = "modules" // finit_module
-	NetNS         Feature = "netns"
-	XDP           Feature = "xdp" // generic, on lo
-	AFXDP         Feature = "af_xdp"
-	DropReasons   Feature = "drop reasons" // skb:kfree_skb has the field
+	BTF           = try.BTF
+	ModuleBTF     = try.ModuleBTF
+	Kallsyms      = try.Kallsyms
+	Tracefs       = try.Tracefs
+	Kprobe        = try.Kprobe
+	KprobeMulti   = try.KprobeMulti
+	KprobeSession = try.KprobeSession
+	Fentry        = try.Fentry
+	Tracepoint    = try.Tracepoint
+	RawTracepoint = try.RawTracepoint
+	Uprobe        = try.Uprobe
+	UprobeMulti   = try.UprobeMulti
+	Profile       = try.Profile
+	HardwarePerf  = try.HardwarePerf
+	KprobeEvents  = try.KprobeEvents
+	HistTriggers  = try.HistTriggers
+	FunctionGraph = try.FunctionGraph
+	Ringbuf       = try.Ringbuf
+	Modules       = try.Modules
+	NetNS         = try.NetNS
+	XDP           = try.XDP
+	AFXDP         = try.AFXDP
+	DropReasons   = try.DropReasons
 )
 
 // Host is the machine at hand.
@@ -60,3 +64,9 @@ var Kernels = []Kernel{
 	{Name: "debian-6.12-cloud", Must: since612},
 	{Name: "debian-6.1", Must: everywhere},
 }
+
+// Detect tries a feature on the kernel this process runs on: nil, or an error that says what was tried.
+func Detect(f Feature) error { return try.Detect(f) }
+
+// Features lists all features that can be asked for.
+func Features() []Feature { return try.Features() }

@@ -1,4 +1,6 @@
-package ktest
+// Package try finds out what a kernel can do by doing it: each feature is tried once, undone at once, and a failure is
+// an error with what was tried and what came back. Nothing is concluded from version numbers.
+package try
 
 import (
 	"bytes"
@@ -22,6 +24,37 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/tracefs"
+)
+
+// Feature is something a kernel may have.
+type Feature string
+
+// The features that can be tried.
+const (
+	BTF           Feature = "BTF"          // /sys/kernel/btf/vmlinux
+	ModuleBTF     Feature = "module BTF"   // and that of a loaded module
+	Kallsyms      Feature = "kallsyms"     // with addresses
+	Tracefs       Feature = "tracefs"      // with instances
+	Kprobe        Feature = "kprobe"       // BPF on a perf kprobe
+	KprobeMulti   Feature = "kprobe.multi" // BPF links on fprobes
+	KprobeSession Feature = "kprobe.session"
+	Fentry        Feature = "fentry"
+	Tracepoint    Feature = "tracepoint"
+	RawTracepoint Feature = "rawtracepoint"
+	Uprobe        Feature = "uprobe"
+	UprobeMulti   Feature = "uprobe.multi"
+	Profile       Feature = "profile"       // BPF on a software perf event
+	HardwarePerf  Feature = "hardware"      // cycle counter; no emulated CPU has one
+	KprobeEvents  Feature = "kprobe_events" // tracefs dynamic events
+	HistTriggers  Feature = "hist triggers"
+	FunctionGraph Feature = "function_graph" // a tracer the kernel lists
+	Ringbuf       Feature = "ringbuf"
+	Modules       Feature = "modules" // finit_module
+	NetNS         Feature = "netns"
+	XDP           Feature = "xdp" // generic, on lo
+	AFXDP         Feature = "af_xdp"
+	DropReasons   Feature = "drop reasons" // skb:kfree_skb has the field
 )
 
 // detectors try each feature once, and leave nothing behind.
@@ -55,7 +88,7 @@ var detectors = map[Feature]func() error{
 func Detect(f Feature) error {
 	try, ok := detectors[f]
 	if !ok {
-		return fmt.Errorf("ktest: no detector for %q", f)
+		return fmt.Errorf("no detector for %q", f)
 	}
 	err := try()
 	if err == nil || errors.Is(err, feature.ErrUnsupported) {
@@ -251,34 +284,20 @@ func haveKallsyms() error {
 	return feature.Unsupported(string(Kallsyms), fmt.Sprintf("/proc/kallsyms hides addresses: %s", line), nil)
 }
 
-// inTracefs calls f with tracefs: where it is mounted, or else a mount of our own that no one else sees, by the path of its
-// descriptor.
+// inTracefs calls f with the root of tracefs.
 func inTracefs(f func(root string) error) error {
-	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
-		if _, err := os.Stat(filepath.Join(dir, "trace")); err == nil {
-			return f(dir)
-		}
-	}
-	fsfd, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	fs, err := tracefs.Find()
 	if err != nil {
-		return feature.Unsupported(string(Tracefs), "fsopen tracefs", err)
+		return err
 	}
-	defer unix.Close(fsfd)
-	if err := unix.FsconfigCreate(fsfd); err != nil {
-		return feature.Unsupported(string(Tracefs), "fsconfig tracefs", err)
-	}
-	fd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return feature.Unsupported(string(Tracefs), "fsmount tracefs", err)
-	}
-	defer unix.Close(fd)
-	return f(fmt.Sprintf("/proc/self/fd/%d", fd))
+	defer fs.Close()
+	return f(fs.Root)
 }
 
 // inInstance makes a tracefs instance for the time of f.
 func inInstance(f func(dir string) error) error {
 	return inTracefs(func(root string) error {
-		dir := filepath.Join(root, "instances", fmt.Sprintf("fathom-ktest-%d", os.Getpid()))
+		dir := filepath.Join(root, "instances", fmt.Sprintf("fathom-try-%d", os.Getpid()))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -308,7 +327,7 @@ func haveHist() error {
 
 func haveKprobeEvents() error {
 	return inTracefs(func(root string) error {
-		name := fmt.Sprintf("ktest_%d", os.Getpid())
+		name := fmt.Sprintf("fathom_try_%d", os.Getpid())
 		if err := write(filepath.Join(root, "kprobe_events"), "p:"+name+"/a "+target); err != nil {
 			return err
 		}
