@@ -1,0 +1,100 @@
+package arch
+
+// Groups of packages that rows name together.
+const (
+	ebpfCore = "github.com/cilium/ebpf github.com/cilium/ebpf/asm github.com/cilium/ebpf/btf"
+	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/ringbuf github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
+	sys      = "os/... syscall golang.org/x/sys/unix"
+	rtnl     = "github.com/vishvananda/netlink/... github.com/vishvananda/netns github.com/mdlayher/netlink github.com/google/nftables/..."
+	unpack   = "github.com/klauspost/compress/... github.com/pierrec/lz4/v4 github.com/ulikunitz/xz/... github.com/anchore/go-lzo"
+
+	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops record/ctf record/tracedat record/perfdata"
+	compiler = "lang/syntax lang/types lang/check lang/stdlib ir/... bpf/..."
+	backends = "kernel/live kernel/dump kernel/image kernel/remote"
+	answers  = "answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
+
+	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops"
+	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate"
+	ourBackends = "./kernel/live ./kernel/dump ./kernel/image ./kernel/remote"
+)
+
+// Edges are the imports that are allowed (DESIGN §3). Our own packages are written "./x" in To.
+var Edges = []Edge{
+	{"cmd/fathom", "./internal/cli os", "main is ten lines: arguments in, exit code out"},
+	{"internal/cli/...", "./...", "the command line puts everything together"},
+	{"internal/cli/...", "os/... syscall github.com/spf13/cobra golang.org/x/term log/slog", "flags, files and signals belong to commands"},
+	{"internal/cli/tui", "charm.land/bubbletea/v2 charm.land/lipgloss/v2", "full-screen views only"},
+
+	// The compiler: text in, bound BPF out; touches no system (rule 1).
+	{"lang/types", "./ctype", "C types are what the language's types come from"},
+	{"lang/check", "./lang/syntax ./lang/types ./ctype", "the stage before, and the types"},
+	{"lang/stdlib", "./lang/syntax", "sources that programs import"},
+	{"lang/syntax/syntaxtest", "./lang/syntax os testing/... github.com/google/go-cmp/cmp", "the test driver of .bt files is no part of the compiler"},
+	{"ir", "./lang/syntax ./lang/types", "values know their type and the place in the script"},
+	{"ir/...", "./ir", "builders and passes work on the IR"},
+	{"ir/build", "./lang/check ./lang/syntax ./lang/types ./ctype", "checked programs become IR"},
+	{"bpf/...", "./bpf ./ir", "code generation starts at the IR, never at text"},
+	{"bpf/...", ebpfCore, "instructions and program specifications are cilium/ebpf's"},
+
+	// Decoders: bytes in, values out (rule 2).
+	{decoders, "./internal/bin", "the cursor"},
+	{decoders, "./ctype/...", "layouts are C types"},
+	{"ctype/btftypes", "github.com/cilium/ebpf/btf", "BTF is decoded by cilium/ebpf"},
+	{"debuginfo/...", "./debuginfo/... golang.org/x/arch/... github.com/ianlancetaylor/demangle " + unpack, "sections refer to each other; disassembly, names and compression by library"},
+	{"wire/...", "./wire/header golang.org/x/net/bpf github.com/gopacket/gopacket/...", "packet headers are shared; pcapng by library"},
+	{"wire/filter", "./ir", "filters become IR"},
+	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
+	{"record/ctf record/tracedat record/perfdata", "./traceevent " + unpack, "recordings carry the kernel's event formats"},
+
+	// Models: what a kernel, a process, a network is (rules 3 and 4).
+	{"kernel kernel/unwind kernel/walk " + backends, "./kernel ./ctype/... ./debuginfo/... ./internal/bin ./internal/feature", "a target is types, symbols and memory"},
+	{"kernel/walk", "./kernel/unwind", "a task's stack is one of its properties"},
+	{backends, sys, "a backend is where the files are"},
+	{"kernel/live", "./tracefs ./traceevent", "the running kernel's events"},
+	{"kernel/live", ebpfCore, "the running kernel's BTF"},
+	{"kernel/dump kernel/image", "./vmcore/... " + unpack, "dumps and images"},
+	{"kernel/remote", "./lab/guest/qmp net", "a guest's gdb stub and monitor"},
+	{"usersym", "./debuginfo/... ./internal/bin ./internal/feature github.com/ianlancetaylor/demangle " + unpack + " " + sys, "symbols of processes and ELF files"},
+	{"tracefs", "./traceevent ./internal/feature ./internal/lease " + sys, "instances outlive a process: they need a lease"},
+	{"netstate", "./wire/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is"},
+
+	// Engines.
+	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},
+	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
+	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
+	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
+	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
+	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
+	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
+	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
+	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
+	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
+	{"view", "syscall", "names of signals and errors"},
+	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
+
+	// Leaf helpers.
+	{"internal/feature", "syscall", "an errno is evidence"},
+	{"internal/diag", "./lang/syntax ./internal/feature syscall", "places in a program, missing features, and errnos"},
+	{"internal/term", "golang.org/x/term golang.org/x/sys/unix os", "asks the terminal"},
+	{"internal/netns internal/lease", "./internal/feature ./internal/bin " + sys, "what outlives a process is the system's"},
+	{"internal/script", "./...", "the pipeline from text to output, for the command line and its tests"},
+	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
+	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
+	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
+	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
+	{"internal/ktest/...", "./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
+	{"internal/arch", "go/...", "reads the imports of the tree"},
+	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
+	{"examples/...", "./... os/... log flag", "examples are programs of users"},
+}
+
+// Bans cut pieces out of the wide rows.
+var Bans = []Ban{
+	{compiler, "os os/exec net " + rtnl + " github.com/cilium/ebpf/link golang.org/x/sys/...", "the compiler touches no system (rule 1)"},
+	{"lang/syntax ctype", "./...", "the bottom of the tree imports nothing of ours"},
+	{"kernel kernel/unwind kernel/walk", ourBackends, "analysis does not know whether the kernel lives (rule 3)"},
+	{answers, "./answers/... ./lang/...", "answers import neither each other nor the text side (rule 5)"},
+	{"lab/...", "./answers/... ./internal/cli/...", "the lab runs the binary, not its packages (rule 5)"},
+	{"internal/script internal/demo internal/gen/... examples/...", "./internal/cli/...", "nobody imports cli (rule 5)"},
+}
