@@ -29,8 +29,9 @@ func (e *AttachError) Unwrap() error { return e.Err }
 // Attach attaches everything that waits for events, and gives the number of probes attached, special ones included.
 func (s *Session) Attach() (int, error) {
 	n := 0
-	for _, l := range s.units {
-		k, err := s.attach(l)
+	// The kernel runs the programs of one place from the last attached to the first.
+	for i := len(s.units) - 1; i >= 0; i-- {
+		k, err := s.attach(s.units[i])
 		n += k
 		if err != nil {
 			return n, err

@@ -18,9 +18,14 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 		pattern = "*:*"
 	}
 	if strings.HasPrefix(pattern, "struct ") || strings.HasPrefix(pattern, "union ") || strings.HasPrefix(pattern, "enum ") {
-		return w.listType(out, pattern)
+		for _, name := range strings.Split(pattern, ",") {
+			if err := w.listType(out, strings.TrimSpace(name)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	n := 0
+	n := listEvents(out, pattern)
 	var first error
 	for _, p := range listPoints(pattern) {
 		ts, err := w.listed(p)
@@ -43,6 +48,56 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 	return nil
 }
 
+// listEvents lists what a provider with fixed events has: "software:cpu:", "interval:hz:".
+func listEvents(out io.Writer, pattern string) int {
+	provider, rest, ok := strings.Cut(pattern, ":")
+	if !ok {
+		provider, rest = "*", "*"
+	}
+	rest, _, _ = strings.Cut(rest, ":")
+	n := 0
+	for _, p := range check.Providers() {
+		for _, e := range check.EventNames(p.Name) {
+			if name := p.Name + ":" + e + ":"; providerMatches(p, provider) && check.Match(rest, e) && (ok || strings.Contains(name, pattern)) {
+				fmt.Fprintln(out, name)
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// ListPoints lists the probes that the attach points of a program stand for.
+func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose bool) error {
+	for _, ap := range points {
+		ps, msg, _ := check.ParseAttachPoint(ap, nil, true)
+		if msg != "" {
+			return fmt.Errorf("%s: %s", ap.Raw, msg)
+		}
+		for _, p := range ps {
+			if p.Provider.Special {
+				event := p.Func
+				if event == "" {
+					event = p.Unit
+				}
+				fmt.Fprintln(out, strings.TrimSuffix(p.Provider.Name+":"+event+":", "::"))
+				continue
+			}
+			ts, err := w.Expand(p)
+			if err != nil {
+				return err
+			}
+			for _, t := range ts {
+				fmt.Fprintln(out, t.Name)
+				if verbose {
+					w.listArgs(out, t)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // listPoints reads a search: an attach point, or with a wildcard for its provider one for each that can be searched.
 func listPoints(pattern string) []check.AttachPoint {
 	provider, rest, ok := strings.Cut(pattern, ":")
@@ -56,6 +111,9 @@ func listPoints(pattern string) []check.AttachPoint {
 	for _, p := range check.Providers() {
 		if !providerMatches(p, provider) {
 			continue
+		}
+		if wild(provider) && (p.Name == "kretprobe" || p.Name == "fexit") {
+			continue // the same functions as their entry probes
 		}
 		text := rest
 		switch {
@@ -92,10 +150,6 @@ func (w *World) listed(p check.AttachPoint) ([]check.Target, error) {
 		return nil, nil
 	}
 	switch p.Provider.Name {
-	case "kretprobe", "uretprobe", "fexit": // as their entry probes, which are listed
-		if wild(p.Func) && p.Func == "*" {
-			return nil, nil
-		}
 	case "usdt":
 		return nil, nil
 	}
@@ -117,7 +171,7 @@ func (w *World) listArgs(out io.Writer, t check.Target) {
 		for _, f := range declarations(string(b)) {
 			fmt.Fprintf(out, "    %s\n", f)
 		}
-	case "fentry", "fexit":
+	case "fentry", "fexit", "kprobe", "kretprobe":
 		if f, err := w.Types().Func(t.Module, t.Func); err == nil {
 			listParams(out, f.Params)
 			if _, void := f.Result.(ctype.Void); t.Provider == "fexit" && !void {
@@ -165,7 +219,7 @@ func (w *World) listType(out io.Writer, name string) error {
 	}
 	switch t := t.(type) {
 	case *ctype.Struct:
-		fmt.Fprintf(out, "%s {\n", ctype.Name(t))
+		fmt.Fprintf(out, "vmlinux: %s {\n", ctype.Name(t))
 		for _, m := range t.Members() {
 			bits := ""
 			if m.BitSize > 0 {

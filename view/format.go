@@ -87,8 +87,8 @@ func (o *Output) intConv(dst []byte, c *check.Conv, t *types.Type, b []byte) []b
 	size := map[string]int{"hh": 1, "h": 2}[c.Len]
 	if size == 0 {
 		size = 8
-		if c.Len == "" && t.IsInt() && t.Size > 0 && c.Verb != "d" && c.Verb != "i" {
-			size = t.Size // %x of a negative int32 has eight digits
+		if c.Len == "" && c.Verb != "d" && c.Verb != "i" && c.Verb != "u" {
+			size = 4 // as C's unsigned int
 		}
 	}
 	u := uint64(n)

@@ -72,7 +72,7 @@ func (o *Output) key(b []byte, t *types.Type, k []byte) []byte {
 func (o *Output) cell(b []byte, t *types.Type, r row, div int64) []byte {
 	switch t.Kind {
 	case types.Stats:
-		return fmt.Appendf(b, "count %d, average %s, total %s", r.count, signed(t, average(t, r)/div), signed(t, r.total/div))
+		return fmt.Appendf(b, "{ .count = %d, .average = %s, .total = %s }", r.count, signed(t, average(t, r)/div), signed(t, r.total/div))
 	case types.Avg:
 		return append(b, signed(t, average(t, r)/div)...)
 	case types.Count, types.Sum, types.Min, types.Max:

@@ -44,6 +44,8 @@ type Options struct {
 	Resolver Resolver
 	JSON     bool
 	Trunc    *string // what follows strings that were cut, default ".."
+	// MaxStrlen is the room of strings that str() read without a length: one that fills it was cut. Default 1024.
+	MaxStrlen int
 }
 
 // Output prints. One goroutine may use it.
@@ -56,6 +58,9 @@ type Output struct {
 
 // New returns an Output.
 func New(o Options) *Output {
+	if o.MaxStrlen == 0 {
+		o.MaxStrlen = 1024
+	}
 	out := &Output{o: o, trunc: "..", fmts: make([]*check.Format, len(o.Program.Events))}
 	if o.Trunc != nil {
 		out.trunc = *o.Trunc
@@ -160,7 +165,7 @@ func (o *Output) join(ev *ir.Event, data []byte) error {
 // Attached says how many probes are attached.
 func (o *Output) Attached(n int) {
 	if o.o.JSON {
-		fmt.Fprintf(o.o.W, "{\"type\": \"attached_probes\", \"data\": {\"probes\": %d}}\n", n)
+		fmt.Fprintf(o.o.W, "{\"type\": \"attached_probes\", \"count\": %d, \"data\": {\"probes\": %d}}\n", n, n)
 		return
 	}
 	s := "s"
@@ -168,6 +173,13 @@ func (o *Output) Attached(n int) {
 		s = ""
 	}
 	fmt.Fprintf(o.o.Err, "Attached %d probe%s\n", n, s)
+}
+
+// End separates the program's own output from what is printed when it is over.
+func (o *Output) End() {
+	if !o.o.JSON {
+		io.WriteString(o.o.W, "\n")
+	}
 }
 
 // Lost says how many events did not fit the ring.

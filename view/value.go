@@ -102,7 +102,7 @@ func (o *Output) symbolic(t *types.Type, b []byte) string {
 func (o *Output) str(dst, b []byte) []byte {
 	s := cstring(b)
 	dst = append(dst, s...)
-	if len(b) >= 64 && len(s) >= len(b)-1 {
+	if len(b) == o.o.MaxStrlen && len(s) >= len(b)-1 {
 		dst = append(dst, o.trunc...)
 	}
 	return dst
@@ -227,9 +227,10 @@ func bitfield(b []byte, off, size int, signed bool) int64 {
 func (o *Output) stack(dst []byte, t *types.Type, b []byte) []byte {
 	dst = append(dst, '\n')
 	for _, l := range o.frames(t, b) {
-		if t.Stack == types.StackPerf {
+		switch t.Stack {
+		case types.StackPerf:
 			dst = append(dst, '\t')
-		} else {
+		case types.StackBpftrace:
 			dst = append(dst, "        "...)
 		}
 		dst = append(append(dst, l...), '\n')

@@ -32,24 +32,40 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 		names[m] = m.BPFName
 		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
 	}
-	scratch := &ir.Map{Name: ".scratch", BPFName: "scratch", Kind: ir.PerCPUArray, KeySize: 4, MaxEntries: max(1, len(p.Units))}
-	names[scratch] = scratch.BPFName
+	scratch := &banks{entries: max(1, len(p.Units)), names: names}
 	for _, u := range p.Units {
-		prog, err := Unit(u, scratch, names, opts)
+		prog, err := unitFor(u, scratch, names, opts)
 		if err != nil {
 			return nil, err
 		}
-		scratch.ValueSize = max(scratch.ValueSize, prog.ScratchBytes)
 		obj.Programs = append(obj.Programs, prog)
 	}
-	if scratch.ValueSize > 0 {
-		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(scratch, scratch.BPFName), IR: scratch})
+	for _, m := range scratch.maps {
+		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
 	}
 	return obj, nil
 }
 
-// Unit binds one program.
-func Unit(u *ir.Unit, scratch *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
+// banks are the scratch maps: one is enough unless a program needs more than a per-CPU value may have.
+type banks struct {
+	maps    []*ir.Map
+	entries int
+	names   map[*ir.Map]string
+}
+
+// bank gives map i with values of at least size bytes.
+func (b *banks) bank(i, size int) *ir.Map {
+	for len(b.maps) <= i {
+		n := fmt.Sprintf("scratch%d", len(b.maps))
+		m := &ir.Map{Name: "." + n, BPFName: n, Kind: ir.PerCPUArray, KeySize: 4, MaxEntries: b.entries}
+		b.maps, b.names[m] = append(b.maps, m), n
+	}
+	b.maps[i].ValueSize = max(b.maps[i].ValueSize, size)
+	return b.maps[i]
+}
+
+// unitFor binds one program, with ever less of its memory on the stack until it fits.
+func unitFor(u *ir.Unit, scratch *banks, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
 	if opts.Arch == "" {
 		opts.Arch = "amd64"
 	}
@@ -78,19 +94,25 @@ func Unit(u *ir.Unit, scratch *ir.Map, names map[*ir.Map]string, opts Options) (
 }
 
 // unit compiles with slots above limit bytes in scratch memory, and says how deep the stack gets.
-func unit(u *ir.Unit, b binding, limit int, scratch *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
+func unit(u *ir.Unit, b binding, limit int, scratch *banks, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
 	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: scratch, places: map[*ir.Slot]place{}}
-	big := int32(0)
+	big, bank, all := int32(0), 0, 0
 	for _, s := range u.Slots {
+		if s.Size > scratchLimit {
+			return nil, 0, fmt.Errorf("program %s needs an object of %d bytes: at most %d can be had; lower max_strlen", u.Name, s.Size, scratchLimit)
+		}
 		if s.Big || s.Size > limit && s.Name != "frame" {
-			l.places[s] = place{big: true, off: big}
-			big += int32(s.Size+7) &^ 7
+			size := int32(s.Size+7) &^ 7
+			if big+size > scratchLimit {
+				big, bank = 0, bank+1
+			}
+			l.places[s] = place{big: true, bank: bank, off: big}
+			big += size
+			all += int(size)
+			scratch.bank(bank, int(big))
 		}
 	}
-	if big > scratchLimit {
-		return nil, 0, fmt.Errorf("program %s needs %d bytes of memory per CPU: at most %d are there; lower max_strlen", u.Name, big, scratchLimit)
-	}
-	prog := &bpf.Program{Name: u.Name, Type: b.prog, AttachType: b.attach, Unit: u, ScratchBytes: int(big)}
+	prog := &bpf.Program{Name: u.Name, Type: b.prog, AttachType: b.attach, Unit: u, ScratchBytes: all}
 	total, shared := 0, int32(0)
 	if len(u.Calls) > 0 {
 		l.frameSlot()

@@ -2,6 +2,7 @@ package gen
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/fathom-trace/fathom/ir"
 )
@@ -12,19 +13,20 @@ type lowerer struct {
 	unit    *ir.Unit
 	bind    binding
 	arch    arch
-	scratch *ir.Map
+	scratch *banks
 	places  map[*ir.Slot]place
 	f       *ir.Func
-	out     []ir.Ins // of the block being rewritten
-	ctx     ir.Reg   // entry: the context; in callbacks loaded where needed
-	frame   ir.Reg   // callbacks: address of the shared slots
-	big     ir.Reg   // base of this function's scratch memory, or 0
+	out     []ir.Ins       // of the block being rewritten
+	ctx     ir.Reg         // entry: the context; in callbacks loaded where needed
+	frame   ir.Reg         // callbacks: address of the shared slots
+	big     map[int]ir.Reg // bases of this function's scratch memory, by bank
 	err     error
 }
 
 // place is where a slot lives: at an offset in the scratch value, in the shared frame, or on its function's own stack.
 type place struct {
-	big bool
+	big  bool
+	bank int // of scratch memory
 	off int32
 }
 
@@ -40,7 +42,7 @@ func (l *lowerer) fail(format string, args ...any) {
 const frameCtx = 8 // bytes at the start of the shared frame
 
 func (l *lowerer) function(f *ir.Func) {
-	l.f, l.ctx, l.frame, l.big = f, 0, 0, 0
+	l.f, l.ctx, l.frame, l.big = f, 0, 0, map[int]ir.Reg{}
 	needCtx, needBig := l.needs(f)
 	var pre []ir.Ins
 	if f.Entry {
@@ -58,8 +60,8 @@ func (l *lowerer) function(f *ir.Func) {
 	} else {
 		l.frame = f.Params[len(f.Params)-1]
 	}
-	if needBig {
-		pre = append(pre, l.lookupScratch(f)...)
+	for _, bank := range needBig {
+		l.big[bank] = f.NewReg()
 	}
 	for _, b := range f.Blocks {
 		ins := b.Ins
@@ -84,7 +86,8 @@ func (l *lowerer) frameSlot() *ir.Slot {
 	return s
 }
 
-func (l *lowerer) needs(f *ir.Func) (ctx, big bool) {
+// needs says if f wants its context, and which banks of scratch memory it touches.
+func (l *lowerer) needs(f *ir.Func) (ctx bool, big []int) {
 	for _, b := range f.Blocks {
 		for i := range b.Ins {
 			n := &b.Ins[i]
@@ -92,8 +95,8 @@ func (l *lowerer) needs(f *ir.Func) (ctx, big bool) {
 			case ir.Ctx, ir.Arg, ir.Retval, ir.Field, ir.FuncIP, ir.CPUReg, ir.Stack, ir.Cookie:
 				ctx = true
 			}
-			if n.Slot != nil && l.places[n.Slot].big {
-				big = true
+			if p := l.places[n.Slot]; n.Slot != nil && p.big && !slices.Contains(big, p.bank) {
+				big = append(big, p.bank)
 			}
 		}
 	}
@@ -108,31 +111,34 @@ func (l *lowerer) needs(f *ir.Func) (ctx, big bool) {
 }
 
 // lookupScratch is the start of a function that uses scratch memory: r = map_lookup_elem(.scratch, &index).
-func (l *lowerer) lookupScratch(f *ir.Func) []ir.Ins {
+func (l *lowerer) lookupScratch(f *ir.Func, bank int) []ir.Ins {
 	key := l.unit.NewSlot("scratch key of "+f.Name, 8)
-	l.big = f.NewReg()
 	mp, kp := f.NewReg(), f.NewReg()
 	return []ir.Ins{
 		{Op: ir.Store, Size: 4, Slot: key, A: ir.Imm(int64(l.unit.Index))},
-		{Op: ir.MapPtr, Dst: mp, Map: l.scratch},
+		{Op: ir.MapPtr, Dst: mp, Map: l.scratch.bank(bank, 0)},
 		{Op: ir.Addr, Dst: kp, Slot: key},
-		{Op: ir.Call, Dst: l.big, Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(mp), ir.R(kp)}},
+		{Op: ir.Call, Dst: l.big[bank], Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(mp), ir.R(kp)}},
 	}
 }
 
 // prologue puts pre in a block of its own before the first; scratch memory that is not there ends the program.
-func (l *lowerer) prologue(f *ir.Func, pre []ir.Ins, branch bool) {
-	first := f.Blocks[0]
-	start := &ir.Block{Ins: pre}
-	rest := f.Blocks
-	if branch {
-		none := &ir.Block{Ins: []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}}
-		start.Ins = append(start.Ins, ir.Ins{Op: ir.Branch, Cond: ir.Ne, A: ir.R(l.big), B: ir.Imm(0), Then: first, Else: none})
-		rest = append(rest, none)
-	} else {
-		start.Ins = append(start.Ins, ir.Ins{Op: ir.Jump, Then: first})
+func (l *lowerer) prologue(f *ir.Func, pre []ir.Ins, banks []int) {
+	none := &ir.Block{Ins: []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}}
+	at := &ir.Block{Ins: pre}
+	starts := []*ir.Block{at}
+	for _, bank := range banks {
+		next := &ir.Block{}
+		at.Ins = append(at.Ins, l.lookupScratch(f, bank)...)
+		at.Ins = append(at.Ins, ir.Ins{Op: ir.Branch, Cond: ir.Ne, A: ir.R(l.big[bank]), B: ir.Imm(0), Then: next, Else: none})
+		starts = append(starts, next)
+		at = next
 	}
-	f.Blocks = append([]*ir.Block{start}, rest...)
+	at.Ins = append(at.Ins, ir.Ins{Op: ir.Jump, Then: f.Blocks[0]})
+	f.Blocks = append(starts, f.Blocks...)
+	if len(banks) > 0 {
+		f.Blocks = append(f.Blocks, none)
+	}
 	for i, b := range f.Blocks {
 		b.ID = i
 	}
@@ -156,7 +162,7 @@ func (l *lowerer) addr(n ir.Ins) ir.Ins {
 	p := l.places[n.Slot]
 	switch {
 	case p.big:
-		n.Base, n.Slot, n.Off = l.big, nil, n.Off+p.off
+		n.Base, n.Slot, n.Off = l.big[p.bank], nil, n.Off+p.off
 	case n.Slot.Shared && !l.f.Entry:
 		n.Base, n.Slot, n.Off = l.frame, nil, n.Off+p.off
 	}

@@ -205,7 +205,7 @@ func (f *File) Symbols() (syms []Sym, err error) {
 	}
 	if len(syms) == 0 {
 		for _, fn := range f.Go().Functions() {
-			syms = append(syms, Sym{Name: fn.Name, Addr: fn.Entry, Size: fn.End - fn.Entry, Rank: 3})
+			syms = append(syms, Sym{Name: fn.Name, Addr: fn.Entry, Size: fn.End - fn.Entry, Rank: 14})
 		}
 	}
 	return syms, nil

@@ -9,11 +9,12 @@ import (
 
 // Sym is a function or variable of a file.
 type Sym struct {
-	Name string // as in the file, not demangled
-	Addr uint64 // virtual address in the file, before it is loaded anywhere
-	Size uint64 // bytes; 0 if the file does not say
-	Rank uint8  // how good a name it is among those of one address; more is better
-	Data bool   // a variable
+	Name  string // as in the file, not demangled
+	Addr  uint64 // virtual address in the file, before it is loaded anywhere
+	Size  uint64 // bytes; 0 if the file does not say
+	Rank  uint8  // how good a name it is among those of one address; more is better
+	Data  bool   // a variable
+	Label bool   // of assembly, with neither type nor, mostly, size
 }
 
 // newSym ranks as perf does (choose_best_symbol): sized before unsized, typed before label, global before weak before
@@ -31,6 +32,8 @@ func newSym(name string, s elf.Sym64, m elf.Machine) Sym {
 	}
 	if elf.ST_TYPE(s.Info) != elf.STT_NOTYPE {
 		sym.Rank += 4
+	} else {
+		sym.Label = true
 	}
 	if s.Size > 0 {
 		sym.Rank += 8

@@ -50,12 +50,16 @@ func Main(args []string) int {
 func report(w io.Writer, err error) int {
 	var code exitError
 	var usage usageError
+	var peer peerError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return code.code
 	case errors.Is(err, script.ErrDiagnosed):
+		return exitNegative
+	case errors.As(err, &peer):
+		fmt.Fprintf(w, "ERROR: %s\n", peer.msg)
 		return exitNegative
 	case errors.As(err, &usage):
 		fmt.Fprintf(w, "fathom: %v\ntry: %s --help\n", usage.err, usage.verb)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +29,7 @@ type traceFlags struct {
 	program    []string
 	list       bool
 	verbose    bool
-	pid        int
+	pid        string
 	command    string
 	output     string
 	format     string
@@ -71,7 +73,7 @@ Examples:
 	fl.StringArrayVarP(&f.program, "program", "e", nil, "the program `TEXT`")
 	fl.BoolVarP(&f.list, "list", "l", false, "list probes, or with a type's name its members")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "say how probes are attached; with -l their arguments")
-	fl.IntVarP(&f.pid, "pid", "p", 0, "only this `PID`; end when it ends")
+	fl.StringVarP(&f.pid, "pid", "p", "", "only this `PID`; end when it ends")
 	fl.StringVarP(&f.command, "cmd", "c", "", "run `COMMAND`, trace until it ends; its pid is cpid")
 	fl.StringVarP(&f.output, "output", "o", "", "write output to `FILE`")
 	fl.StringVarP(&f.format, "format", "f", "text", "output `FORMAT`: text or json")
@@ -92,8 +94,54 @@ Examples:
 	fl.BoolVar(&f.bench, "bench", false, "the same as --mode bench")
 	fl.BoolVarP(&f.showVer, "version", "V", false, "print the version")
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
+	fl.StringArrayVar(&f.include, "include", nil, "read `FILE` as if the program had #include of it")
+	fl.StringArrayVarP(&f.includeDir, "include-dir", "I", nil, "look for included files in `DIR`")
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if name == "bpftrace" {
+			fmt.Fprint(os.Stderr, peerUsage)
+		}
+		return usageError{c.CommandPath(), err}
+	})
+	if name == "bpftrace" {
+		c.SetHelpFunc(func(c *cobra.Command, _ []string) {
+			fmt.Fprintf(c.OutOrStdout(), "%s\nOPTIONS:\n%s", peerUsage, fl.FlagUsages())
+		})
+	}
 	return c
+}
+
+// peerUsage is how the command line of bpftrace is used.
+const peerUsage = `USAGE:
+    bpftrace [options] FILE [arguments] [-- --name=value ...]
+    bpftrace [options] -e PROGRAM [arguments] [-- --name=value ...]
+    bpftrace [options] -               (the program on standard input)
+    bpftrace -l [SEARCH|FILE]
+`
+
+// peerError is said as bpftrace says it, where scripts may look for the words.
+type peerError struct{ msg string }
+
+func (e peerError) Error() string { return e.msg }
+
+// pidMax is PID_MAX_LIMIT (include/linux/threads.h).
+const pidMax = 4 << 20
+
+func parsePID(s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	digits := strings.TrimLeft(s, "0123456789")
+	switch {
+	case len(digits) == len(s):
+		return 0, peerError{"Failed to parse pid: invalid integer: " + s}
+	case digits != "":
+		return 0, peerError{"Failed to parse pid: invalid trailing bytes: " + s}
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > pidMax {
+		return 0, peerError{"Pid out of range: " + s}
+	}
+	return n, nil
 }
 
 func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
@@ -109,7 +157,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	case f.list:
 		return f.listProbes(c, args)
 	case f.format != "text" && f.format != "json":
-		return usageError{name, fmt.Errorf("no output format %q: text or json", f.format)}
+		return peerError{fmt.Sprintf("Invalid output format \"%s\"\nValid formats: 'text', 'json'", f.format)}
+	}
+	if _, err := parsePID(f.pid); err != nil {
+		return err
 	}
 	src, params, err := f.source(name, args, c.Flags().ArgsLenAtDash())
 	if err != nil {
@@ -169,14 +220,21 @@ func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Sourc
 	}
 	b, err := os.ReadFile(args[0])
 	if err != nil {
-		return nil, nil, diag.NoInput("read program", err)
+		if name == "bpftrace" && errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, peerError{fmt.Sprintf("failed to open file '%s': No such file or directory", args[0])}
+		}
+		return nil, nil, diag.NoInput("read program "+args[0], err)
 	}
 	return &syntax.Source{Name: args[0], Text: string(b)}, args[1:], nil
 }
 
 func (f *traceFlags) options(src *syntax.Source, params []string) (script.Options, error) {
+	pid, err := parsePID(f.pid)
+	if err != nil {
+		return script.Options{}, err
+	}
 	o := script.Options{
-		Source: src, Unsafe: f.unsafe, PID: f.pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
 	}
@@ -242,12 +300,33 @@ func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
 	defer l.Close()
 	users := usersym.New(usersym.Options{})
 	defer users.Close()
-	w := probe.NewWorld(l, users, f.pid)
-	defer w.Close()
-	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
-	pattern := strings.Join(append(f.program, args...), " ")
-	if err := w.List(out, pattern, f.verbose); err != nil {
+	pid, err := parsePID(f.pid)
+	if err != nil {
 		return err
 	}
-	return out.Flush()
+	w := probe.NewWorld(l, users, pid)
+	defer w.Close()
+	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
+	defer out.Flush()
+	pattern := strings.Join(args, " ")
+	text := strings.Join(f.program, "\n")
+	if b, err := os.ReadFile(pattern); err == nil {
+		text = string(b)
+	} else if strings.HasSuffix(pattern, ".bt") {
+		fmt.Fprintf(os.Stderr, "WARNING: It appears that '%s' is a filename but the file does not exist. Treating '%[1]s' as a search pattern.\n", pattern)
+	}
+	if text == "" {
+		return w.List(out, pattern, f.verbose)
+	}
+	file, ds := syntax.Parse(&syntax.Source{Name: "stdin", Text: text})
+	if len(ds) > 0 {
+		diag.Render(os.Stderr, ds, diag.Style{})
+		return script.ErrDiagnosed
+	}
+	for _, p := range file.Probes {
+		if err := w.ListPoints(out, p.Points, f.verbose); err != nil {
+			return err
+		}
+	}
+	return nil
 }

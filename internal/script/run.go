@@ -193,7 +193,7 @@ func (r *runner) load() error {
 func (r *runner) run(ctx context.Context) (Result, error) {
 	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
 	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: newResolver(r.live, r.users),
-		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc})
+		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen})
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err
@@ -245,7 +245,7 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 	if r.o.For > 0 {
 		deadline = time.Now().Add(r.o.For)
 	}
-	onlyIter := r.onlyIter()
+	once := r.runsOnce()
 	for !r.done {
 		select {
 		case <-ctx.Done():
@@ -266,29 +266,30 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 		case r.o.PID != 0 && !alive(r.o.PID):
 			return nil
 		}
-		if err := r.drain(ring, time.Now().Add(poll)); err != nil {
+		wait := poll
+		if once {
+			wait = 0
+		}
+		if err := r.drain(ring, time.Now().Add(wait)); err != nil {
 			return err
 		}
-		if onlyIter {
+		if once {
 			return nil
 		}
 	}
 	return nil
 }
 
-// onlyIter says if nothing can happen any more once the iterators ran.
-func (r *runner) onlyIter() bool {
+// runsOnce says if nothing can happen any more: only begin, end and iterators are there.
+func (r *runner) runsOnce() bool {
 	for _, in := range r.comp.Info.Instances {
 		switch in.Provider.Name {
 		case "begin", "end", "iter", "test", "bench":
 		default:
 			return false
 		}
-		if in.Provider.Name == "iter" {
-			return true
-		}
 	}
-	return false
+	return len(r.o.Command) == 0
 }
 
 // drain prints records until the ring is empty, waiting for the first until then.
@@ -340,6 +341,7 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 			return Result{}, err
 		}
 	}
+	r.out.End()
 	if !r.comp.Info.Config.NoMapsOnExit {
 		if err := r.printMaps(); err != nil {
 			return Result{}, err

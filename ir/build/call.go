@@ -108,7 +108,7 @@ func (x *fn) strInto(dst mem, t *types.Type, c *syntax.Call) {
 	v := x.expr(c.Args[0])
 	n := ir.Imm(int64(t.Size))
 	if len(c.Args) > 1 {
-		n = x.clamp(x.bin(ir.Add, x.val(c.Args[1]), ir.Imm(1)), int64(t.Size))
+		n = x.clamp(x.val(c.Args[1]), int64(t.Size))
 	}
 	x.zero(dst, t.Size)
 	switch {
@@ -373,7 +373,7 @@ func strcontains(x *fn, c *syntax.Call, t *types.Type) value {
 	hay, needle := x.expr(c.Args[0]), x.expr(c.Args[1])
 	h, n := x.shared(hay), x.shared(needle)
 	found := x.u.NewSlot("found", 8)
-	found.Shared = true
+	found.Shared, found.Big = true, true
 	x.store(slotMem(found), 8, ir.Imm(0))
 	cb := x.callback(2)
 	i := ir.R(cb.f.Params[0])
@@ -425,7 +425,7 @@ func (x *fn) matchAt(hay, needle value, i ir.Val, yes, no *ir.Block) {
 func length(x *fn, c *syntax.Call, t *types.Type) value {
 	if r, ok := c.Args[0].(*syntax.MapRef); ok && r.Key == nil && x.b.maps[r.Name] != nil {
 		n := x.u.NewSlot("elements", 8)
-		n.Shared = true
+		n.Shared, n.Big = true, true
 		x.store(slotMem(n), 8, ir.Imm(0))
 		cb := x.callback(4)
 		cb.store(slotMem(n), 8, cb.bin(ir.Add, cb.load(slotMem(n), 8, false), ir.Imm(1)))

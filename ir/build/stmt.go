@@ -124,7 +124,7 @@ func (x *fn) returned() *ir.Slot {
 	}
 	if top.retFlag == nil {
 		top.retFlag = top.u.NewSlot("returned", 8)
-		top.retFlag.Shared = true
+		top.retFlag.Shared, top.retFlag.Big = true, true
 		first := top.f.Blocks[0]
 		first.Ins = append([]ir.Ins{{Op: ir.Store, Size: 8, Slot: top.retFlag}}, first.Ins...)
 	}
@@ -145,7 +145,8 @@ func (x *fn) place(v *check.Var) storage {
 		st.reg = x.f.NewReg()
 	} else {
 		st.slot = x.u.NewSlot(v.Name, max(8, t.Size))
-		st.slot.Shared = x.captured[v]
+		// In map memory the verifier does not follow values: a counter on the stack would have it walk every iteration.
+		st.slot.Shared, st.slot.Big = x.captured[v], x.captured[v]
 	}
 	x.vars[v] = st
 	return st

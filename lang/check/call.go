@@ -152,6 +152,12 @@ func (x *inst) call(e *syntax.Call) *types.Type {
 		return types.NoneT
 	}
 	x.Calls[e] = f
+	switch e.Name {
+	case "printf", "errorf", "warnf", "system", "cat", "time", "strftime", "debugf":
+		if len(e.Args) > 0 { // a format stays on this side: it may be longer than the program's strings
+			x.formats[e.Args[0]] = true
+		}
+	}
 	return x.invoke(f, e.Args, e, e.Span)
 }
 

@@ -42,6 +42,7 @@ type checker struct {
 type inst struct {
 	*Instance
 	c       *checker
+	formats map[syntax.Expr]bool // format strings
 	loops   int                  // loops around the expression being checked
 	dead    int                  // conditions around it that are known to be false
 	decided map[syntax.Expr]bool // what comptime conditions were when their types were first known

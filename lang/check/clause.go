@@ -150,7 +150,7 @@ func (c *checker) argsOf(a AttachPoint, t Target, u uses) (args, result *types.T
 
 // instance makes an Instance of clause i with a body of its own.
 func (c *checker) instance(i int, p *syntax.Probe, prov *Provider) *inst {
-	x := &inst{c: c, decided: map[syntax.Expr]bool{}, Instance: &Instance{
+	x := &inst{c: c, decided: map[syntax.Expr]bool{}, formats: map[syntax.Expr]bool{}, Instance: &Instance{
 		Clause: p, Index: i, Provider: prov, Body: c.expandBlock(p.Body),
 		Types: map[syntax.Expr]*types.Type{}, Vars: map[*syntax.Var]*Var{}, Calls: map[*syntax.Call]*Func{},
 		Consts: map[syntax.Expr]Const{},

@@ -30,7 +30,7 @@ func (x *inst) typed(e syntax.Expr) *types.Type {
 	case *syntax.IntLit:
 		return litType(e.Value)
 	case *syntax.StrLit:
-		if n := x.c.cfg.MaxStrlen; len(e.Value) > n-1 {
+		if n := x.c.cfg.MaxStrlen; len(e.Value) > n-1 && !x.formats[e] {
 			x.errorf(e.Span, "String is too long (over %d bytes): %s", n, e.Value)
 		}
 		return types.StringT(len(e.Value) + 1)

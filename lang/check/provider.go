@@ -2,6 +2,8 @@ package check
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/lang/types"
@@ -108,4 +110,17 @@ var hardwareEvents = map[string]string{
 	"branch-misses": "branch-misses", "bus-cycles": "bus-cycles", "cache-misses": "cache-misses",
 	"cache-references": "cache-references", "cpu-cycles": "cpu-cycles", "cycles": "cpu-cycles",
 	"frontend-stalls": "frontend-stalls", "instructions": "instructions", "ref-cycles": "ref-cycles",
+}
+
+// EventNames gives the events of a provider whose events are fixed, sorted, every name of each: for listings.
+func EventNames(provider string) []string {
+	switch provider {
+	case "software":
+		return slices.Sorted(maps.Keys(softwareEvents))
+	case "hardware":
+		return slices.Sorted(maps.Keys(hardwareEvents))
+	case "interval", "profile":
+		return []string{"hz", "ms", "s", "us"}
+	}
+	return nil
 }
