@@ -193,7 +193,11 @@ func (r *Resolver) separate(f *elf.File, path, id string) []elf.Sym {
 	}
 	if linked {
 		dir := filepath.Dir(path)
-		paths = append(paths, filepath.Join(dir, name), filepath.Join(dir, ".debug", name), filepath.Join(r.o.Debug, r.inside(dir), name))
+		in := r.inside(dir) // which is there when the process is not
+		for _, d := range []string{dir, in} {
+			paths = append(paths, filepath.Join(d, name), filepath.Join(d, ".debug", name))
+		}
+		paths = append(paths, filepath.Join(r.o.Debug, in, name))
 	}
 	for _, p := range paths {
 		if syms := debugFile(p, id, crc); len(syms) > 0 {

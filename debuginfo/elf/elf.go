@@ -190,7 +190,7 @@ func (f *File) symSize() int {
 	return elf.Sym64Size
 }
 
-// Symbols returns functions and objects of .symtab and .dynsym, in any order, and of the Go function table if both are empty.
+// Symbols returns functions and objects of .symtab and .dynsym, in any order, and those of the Go function table if there is no .symtab.
 // A file without symbols gives an empty list; a damaged table is an error with what could be read before it.
 func (f *File) Symbols() (syms []Sym, err error) {
 	defer guard(&err)
@@ -203,7 +203,7 @@ func (f *File) Symbols() (syms []Sym, err error) {
 			return syms, fmt.Errorf("read %s: %w", s.Name, err)
 		}
 	}
-	if len(syms) == 0 {
+	if !f.HasSymtab() { // a stripped Go program may have a .dynsym of a few
 		for _, fn := range f.Go().Functions() {
 			syms = append(syms, Sym{Name: fn.Name, Addr: fn.Entry, Size: fn.End - fn.Entry, Rank: 14})
 		}
