@@ -1,5 +1,13 @@
-// Package diag renders what goes wrong: diagnostics of a program in bpftrace's form, and failed operations in the
-// four lines of ours (what failed, because, try, more).
+// Package diag renders what goes wrong: diagnostics of a program in bpftrace's form (render.go), and failed operations
+// in four lines:
+//
+//	fathom: what failed
+//	because: evidence (file=value, errno)
+//	try: an exact command, up to three such lines
+//	more: fathom help E-CODE
+//
+// It holds the exit codes of failures and the texts behind E-CODE. The usual errors, which are made without thinking of
+// their looks ("attach kprobe f: operation not permitted"), are told in this form too.
 package diag
 
 import (
@@ -11,7 +19,6 @@ import (
 	"syscall"
 
 	"github.com/fathom-trace/fathom/internal/feature"
-	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
 // Exit codes of failed operations, as sysexits.h has them.
@@ -24,19 +31,25 @@ const (
 	ExitPermission  = 77
 )
 
+// maxTry is how many ways out are shown: who gets more reads none.
+const maxTry = 3
+
 // Error is a failed operation, told in four lines.
 type Error struct {
 	What    string   // "attach kprobe:vfs_read"
 	Because string   // evidence; "" takes Err's text
 	Try     []string // up to three exact commands
-	Topic   string   // fathom help TOPIC
-	Code    int      // exit code
+	Topic   string   // fathom help TOPIC; "" takes the code's
+	Code    int      // exit code; 0 is ExitFailure
 	Err     error
 }
 
 func (e *Error) Error() string {
-	if e.Err != nil {
+	switch {
+	case e.Err != nil:
 		return e.What + ": " + e.Err.Error()
+	case e.Because != "":
+		return e.What + ": " + e.Because
 	}
 	return e.What
 }
@@ -53,98 +66,86 @@ func NoInput(what string, err error) error {
 	return &Error{What: what, Err: err, Code: code}
 }
 
+// BadInput is a file whose bytes are not what they should be; err says where.
+func BadInput(what string, err error) error {
+	return &Error{What: what, Err: err, Code: ExitBadInput}
+}
+
+// Bug turns a recovered panic into an error. input is what was worked on, by a name or a hash, so that it can be found
+// again.
+func Bug(recovered any, input string) error {
+	because := fmt.Sprint(recovered)
+	if input != "" {
+		because += " (input " + input + ")"
+	}
+	return &Error{What: "internal error", Because: because, Code: ExitBug}
+}
+
 // Report writes an error in its form and gives the exit code.
 func Report(w io.Writer, err error) int {
 	var e *Error
 	if !errors.As(err, &e) {
 		e = classify(err)
 	}
-	fmt.Fprintf(w, "fathom: %s\n", e.What)
+	code := e.Code
+	if code == 0 {
+		code = ExitFailure
+	}
+	fmt.Fprintf(w, "fathom: %s\n", oneLine(e.What))
 	if b := e.because(); b != "" {
-		fmt.Fprintf(w, "because: %s\n", b)
+		fmt.Fprintf(w, "because: %s\n", oneLine(b))
 	}
-	for _, t := range e.Try[:min(3, len(e.Try))] {
-		fmt.Fprintf(w, "try: %s\n", t)
+	for _, t := range e.Try[:min(maxTry, len(e.Try))] {
+		fmt.Fprintf(w, "try: %s\n", oneLine(t))
 	}
-	if e.Topic != "" {
-		fmt.Fprintf(w, "more: fathom help %s\n", e.Topic)
+	topic := e.Topic
+	if topic == "" {
+		topic = topicOf[code]
 	}
-	if e.Code == 0 {
-		return ExitFailure
+	if topic != "" {
+		fmt.Fprintf(w, "more: fathom help %s\n", topic)
 	}
-	return e.Code
+	return code
 }
 
+// because gives the evidence, with the errno's number if there is one and the text does not have it.
 func (e *Error) because() string {
-	if e.Because != "" || e.Err == nil {
-		return e.Because
+	b := e.Because
+	if b == "" && e.Err != nil {
+		b = e.Err.Error()
 	}
-	return e.Err.Error()
+	var n syscall.Errno
+	if b != "" && errors.As(e.Err, &n) && n != 0 && !strings.Contains(b, "errno") {
+		b += fmt.Sprintf(" (errno %d)", int(n))
+	}
+	return b
 }
 
-// classify finds what and why in an error chain "what: why".
+// oneLine keeps the form when a message has several lines, as errors.Join makes them.
+func oneLine(s string) string {
+	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "; ")
+}
+
+// classify finds what and why in an error chain "what: why", and its exit code by its cause.
 func classify(err error) *Error {
-	e := &Error{Err: err, Code: ExitFailure}
-	text := err.Error()
-	what, why, ok := strings.Cut(text, ": ")
-	if !ok {
-		e.What = text
-		return e
-	}
+	e := &Error{Err: err, Code: codeOf(err)}
+	what, why, ok := strings.Cut(err.Error(), ": ")
 	e.What, e.Because = what, why
-	switch {
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):
-		e.Code = ExitPermission
-		e.Try = []string{"sudo fathom …", "fathom doctor"}
-	case errors.Is(err, feature.ErrUnsupported):
-		e.Code = ExitUnsupported
-		e.Try = []string{"fathom doctor"}
+	if !ok {
+		e.Err = nil // everything is said
+	}
+	if e.Code == ExitPermission || e.Code == ExitUnsupported {
+		e.Try = []string{"fathom doctor"} // says what this kernel and this user may, and what root would add
 	}
 	return e
 }
 
-// Style says how diagnostics look.
-type Style struct{ Color bool }
-
-// Render writes diagnostics: place, severity and message; the source line; a line under what is meant; a hint.
-func Render(w io.Writer, ds []syntax.Diag, st Style) {
-	for _, d := range ds {
-		word := d.Severity.String()
-		if st.Color {
-			word = map[syntax.Severity]string{syntax.Error: "\x1b[31m", syntax.Warning: "\x1b[33m"}[d.Severity] + word + "\x1b[0m"
-		}
-		if d.Span.Src == nil {
-			fmt.Fprintf(w, "%s: %s\n", word, d.Msg)
-		} else {
-			fmt.Fprintf(w, "%v: %s: %s\n", d.Span, word, d.Msg)
-			excerpt(w, d.Span)
-		}
-		if d.Hint != "" {
-			fmt.Fprintf(w, "HINT: %s\n", d.Hint)
-		}
+func codeOf(err error) int {
+	switch {
+	case errors.Is(err, fs.ErrPermission): // EPERM and EACCES
+		return ExitPermission
+	case errors.Is(err, feature.ErrUnsupported):
+		return ExitUnsupported
 	}
-}
-
-// excerpt writes the first line of a span and marks the span below it.
-func excerpt(w io.Writer, s syntax.Span) {
-	text := s.Src.Text
-	start := strings.LastIndexByte(text[:min(s.Start.Off, len(text))], '\n') + 1
-	end := len(text)
-	if i := strings.IndexByte(text[start:], '\n'); i >= 0 {
-		end = start + i
-	}
-	line := text[start:end]
-	fmt.Fprintln(w, line)
-	if s.Start.Line != s.End.Line {
-		return
-	}
-	mark := make([]byte, 0, len(line))
-	for i := range max(0, min(s.Start.Col-1, len(line))) {
-		if line[i] == '\t' {
-			mark = append(mark, '\t')
-		} else {
-			mark = append(mark, ' ')
-		}
-	}
-	fmt.Fprintf(w, "%s%s\n", mark, strings.Repeat("~", max(1, s.End.Col-s.Start.Col)))
+	return ExitFailure
 }
