@@ -31,6 +31,9 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	if failed(diags) {
 		return c, diags
 	}
+	if co.Declare == nil {
+		co.Declare = declare
+	}
 	c.Info, more = check.Check(c.File, co)
 	diags = append(diags, more...)
 	if failed(diags) {

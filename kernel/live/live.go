@@ -5,11 +5,15 @@ package live
 
 import (
 	"fmt"
+	"math"
 	"os"
-	"sort"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
@@ -22,17 +26,13 @@ type Options struct {
 	Sys  string // default /sys
 }
 
-// Live is the running kernel. One goroutine may use it.
+// Live is the running kernel. Many goroutines may use it, but only one what Types returns.
 type Live struct {
-	o        Options
-	syms     *kallsyms.Table
-	symsErr  error
-	spec     *btf.Spec
-	specErr  error
-	types    *btftypes.Lookup
-	tps      []string
-	symsDone bool
-	specDone bool
+	o       Options
+	kallsym func() (*kallsyms.Table, error)
+	btf     func() (*btf.Spec, error)
+	types   func() (*btftypes.Lookup, error)
+	tps     func() ([]string, error)
 }
 
 // Open returns the running kernel without reading anything yet.
@@ -43,71 +43,152 @@ func Open(o Options) (*Live, error) {
 	if o.Sys == "" {
 		o.Sys = "/sys"
 	}
-	return &Live{o: o}, nil
+	l := &Live{o: o}
+	l.kallsym = sync.OnceValues(l.readKallsyms)
+	l.btf = sync.OnceValues(l.readBTF)
+	l.types = sync.OnceValues(l.makeTypes)
+	l.tps = sync.OnceValues(l.findTracepoints)
+	return l, nil
 }
 
 // Close releases what was read.
 func (l *Live) Close() error { return nil }
 
-// Kallsyms gives the kernel's symbols, from /proc/kallsyms.
-func (l *Live) Kallsyms() (*kallsyms.Table, error) {
-	if !l.symsDone {
-		l.symsDone = true
-		f, err := os.Open(l.o.Proc + "/kallsyms")
-		if err != nil {
-			l.symsErr = feature.Unsupported("kallsyms", "open "+l.o.Proc+"/kallsyms", err)
-			return nil, l.symsErr
-		}
-		defer f.Close()
-		l.syms, l.symsErr = kallsyms.Read(f)
+// Kallsyms gives the kernel's symbols, from /proc/kallsyms: about 40 ms when first called. An unprivileged reader may be
+// given names only, see [kallsyms.Table.Hidden].
+func (l *Live) Kallsyms() (*kallsyms.Table, error) { return l.kallsym() }
+
+func (l *Live) readKallsyms() (*kallsyms.Table, error) {
+	name := l.o.Proc + "/kallsyms"
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, feature.Unsupported("kallsyms", "open "+name, err)
 	}
-	return l.syms, l.symsErr
+	defer f.Close()
+	return kallsyms.Read(f)
 }
 
-// BTF gives the kernel's own types.
-func (l *Live) BTF() (*btf.Spec, error) {
-	if !l.specDone {
-		l.specDone = true
-		if l.spec, l.specErr = btf.LoadKernelSpec(); l.specErr != nil {
-			l.specErr = feature.Unsupported("BTF", "read "+l.o.Sys+"/kernel/btf/vmlinux", l.specErr)
-		}
+// BTF gives the kernel's own types. Changing them is not allowed.
+func (l *Live) BTF() (*btf.Spec, error) { return l.btf() }
+
+func (l *Live) readBTF() (*btf.Spec, error) {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		err = feature.Unsupported("BTF", "read "+l.o.Sys+"/kernel/btf/vmlinux", err)
+		return nil, fmt.Errorf("%w; the kernel needs CONFIG_DEBUG_INFO_BTF", err)
 	}
-	return l.spec, l.specErr
+	return spec, nil
+}
+
+// ModuleBTF gives the types of a loaded module, those it shares with the kernel included.
+func (l *Live) ModuleBTF(module string) (*btf.Spec, error) {
+	spec, err := btf.LoadKernelModuleSpec(module)
+	if err != nil {
+		return nil, feature.Unsupported("BTF of module "+module, "read "+l.o.Sys+"/kernel/btf/"+module, err)
+	}
+	return spec, nil
 }
 
 // Types gives the kernel's types in the C model; modules' are loaded when a function of theirs is asked for.
-func (l *Live) Types() (*btftypes.Lookup, error) {
-	if l.types == nil {
-		s, err := l.BTF()
-		if err != nil {
-			return nil, err
-		}
-		l.types = btftypes.New(s, btf.LoadKernelModuleSpec)
+func (l *Live) Types() (*btftypes.Lookup, error) { return l.types() }
+
+func (l *Live) makeTypes() (*btftypes.Lookup, error) {
+	s, err := l.BTF()
+	if err != nil {
+		return nil, err
 	}
-	return l.types, nil
+	return btftypes.New(s, l.ModuleBTF), nil
 }
 
-// Modules names the modules that have BTF of their own.
+// Modules names the loaded modules, sorted, from /proc/modules and, for those built with BTF, /sys/kernel/btf; none if
+// neither can be read.
 func (l *Live) Modules() []string {
-	ents, err := os.ReadDir(l.o.Sys + "/kernel/btf")
-	if err != nil {
-		return nil
-	}
 	var out []string
+	b, _ := os.ReadFile(l.o.Proc + "/modules")
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 0 {
+			out = append(out, f[0])
+		}
+	}
+	ents, _ := os.ReadDir(l.o.Sys + "/kernel/btf")
 	for _, e := range ents {
 		if e.Name() != "vmlinux" {
 			out = append(out, e.Name())
 		}
 	}
-	return out
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Release is the kernel's release, as uname -r gives it.
+func (l *Live) Release() (string, error) {
+	b, err := os.ReadFile(l.o.Proc + "/sys/kernel/osrelease")
+	if err != nil {
+		return "", fmt.Errorf("read kernel release: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// NumCPU is the number of possible CPUs: per-CPU maps have a value for each, present or not.
+func (l *Live) NumCPU() (int, error) {
+	name := l.o.Sys + "/devices/system/cpu/possible"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, fmt.Errorf("count CPUs: %w", err)
+	}
+	n, ok := lastCPU(strings.TrimSpace(string(b)))
+	if !ok {
+		return 0, fmt.Errorf("count CPUs: %s holds %q", name, b)
+	}
+	return n + 1, nil
+}
+
+// lastCPU reads the last number of a list like "0-3" or "0-3,8-11". Values of per-CPU maps stand at CPU numbers up to it.
+func lastCPU(list string) (int, bool) {
+	i := strings.LastIndexAny(list, "-,")
+	n, err := strconv.Atoi(list[i+1:])
+	return n, err == nil && n >= 0 && n < 1<<16
+}
+
+// Clocks is what to add, in nanoseconds, to the time of one clock to get that of another.
+type Clocks struct {
+	BootToReal int64 // CLOCK_BOOTTIME → CLOCK_REALTIME
+	MonoToReal int64 // CLOCK_MONOTONIC → CLOCK_REALTIME
+	BootToTAI  int64 // CLOCK_BOOTTIME → CLOCK_TAI
+}
+
+// Clocks measures them now. They are as good as the few hundred nanoseconds that three calls take, and change when the
+// clock is set and, for MonoToReal, when the machine is suspended.
+func (l *Live) Clocks() Clocks {
+	best := int64(math.MaxInt64)
+	var c Clocks
+	for range 5 { // of some tries the one that was not interrupted
+		before := clock(unix.CLOCK_BOOTTIME)
+		realtime, mono, tai := clock(unix.CLOCK_REALTIME), clock(unix.CLOCK_MONOTONIC), clock(unix.CLOCK_TAI)
+		after := clock(unix.CLOCK_BOOTTIME)
+		if after-before < best {
+			best = after - before
+			boot := before + best/2
+			c = Clocks{BootToReal: realtime - boot, MonoToReal: realtime - mono, BootToTAI: tai - boot}
+		}
+	}
+	return c
+}
+
+func clock(id int32) int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
 }
 
 // Tracepoints names the kernel's tracepoints by the typedefs btf_trace_NAME that it keeps for them
 // (include/trace/bpf_probe.h), sorted.
-func (l *Live) Tracepoints() ([]string, error) {
-	if l.tps != nil {
-		return l.tps, nil
-	}
+func (l *Live) Tracepoints() ([]string, error) { return l.tps() }
+
+func (l *Live) findTracepoints() ([]string, error) {
+	var tps []string
 	s, err := l.BTF()
 	if err != nil {
 		return nil, err
@@ -121,14 +202,14 @@ func (l *Live) Tracepoints() ([]string, error) {
 			continue
 		}
 		if n, ok := strings.CutPrefix(td.Name, "btf_trace_"); ok {
-			l.tps = append(l.tps, n)
+			tps = append(tps, n)
 		}
 	}
-	sort.Strings(l.tps)
-	return l.tps, nil
+	slices.Sort(tps)
+	return tps, nil
 }
 
-// Symbolise names an address: symbol and offset, or false where no symbol is near.
+// Symbolise names an address: symbol and offset, or false where no symbol is near or addresses are hidden.
 func (l *Live) Symbolise(addr uint64) (name string, off uint64, ok bool) {
 	ks, err := l.Kallsyms()
 	if err != nil {
