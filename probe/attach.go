@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,15 +30,30 @@ func (e *AttachError) Unwrap() error { return e.Err }
 // Attach attaches everything that waits for events, and gives the number of probes attached, special ones included.
 func (s *Session) Attach() (int, error) {
 	n := 0
-	// The kernel runs the programs of one place from the last attached to the first.
-	for i := len(s.units) - 1; i >= 0; i-- {
-		k, err := s.attach(s.units[i])
+	for _, l := range s.attachOrder() {
+		k, err := s.attach(l)
 		n += k
 		if err != nil {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// attachOrder puts probes of functions last to first: the kernel runs the newest of one place first (list_add_rcu in
+// kernel/kprobes.c and kernel/events/uprobes.c), and the others in the order they came.
+func (s *Session) attachOrder() []*loaded {
+	var out, rev []*loaded
+	for _, l := range s.units {
+		switch l.prog.Unit.Provider {
+		case "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt":
+			rev = append(rev, l)
+		default:
+			out = append(out, l)
+		}
+	}
+	slices.Reverse(rev)
+	return append(out, rev...)
 }
 
 // Plans says how each unit was attached, one line each.

@@ -183,6 +183,9 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	if p.HasOff {
 		t.Name += fmt.Sprintf("+%d", p.Offset)
 	}
+	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
+		return nil, fmt.Errorf("specified module %s in probe %s is not loaded.", m, t.Name) //nolint:staticcheck // bpftrace's words
+	}
 	ks, err := w.live.Kallsyms()
 	if err != nil {
 		return []check.Target{t}, nil // the kernel will tell

@@ -46,6 +46,7 @@ type Options struct {
 	Trunc    *string // what follows strings that were cut, default ".."
 	// MaxStrlen is the room of strings that str() read without a length: one that fills it was cut. Default 1024.
 	MaxStrlen int
+	NoWarn    bool // warnf prints nothing
 }
 
 // Output prints. One goroutine may use it.
@@ -89,6 +90,9 @@ func (o *Output) Event(rec []byte) (Action, error) {
 		o.buf = o.format(o.buf, int(id), data)
 		return Action{}, o.text(ir.EvPrintf, o.buf)
 	case ir.EvErrorf, ir.EvWarnf:
+		if o.o.NoWarn && ev.Kind == ir.EvWarnf {
+			return Action{}, nil
+		}
 		o.buf = o.format(o.buf, int(id), data)
 		return Action{}, o.message(ev, o.buf)
 	case ir.EvSystem, ir.EvCat:

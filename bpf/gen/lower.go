@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/fathom-trace/fathom/ir"
 )
 
@@ -27,7 +29,7 @@ type lowerer struct {
 type place struct {
 	big  bool
 	bank int // of scratch memory
-	off int32
+	off  int32
 }
 
 func (l *lowerer) put(n ir.Ins) { l.out = append(l.out, n) }
@@ -186,6 +188,10 @@ func (l *lowerer) rewrite(n *ir.Ins) {
 	case ir.Field:
 		l.field(n)
 	case ir.CPUReg:
+		if !l.bind.regs && !l.bind.words && l.bind.prog == ebpf.RawTracepoint && n.Name == "cs" {
+			l.put(ir.Ins{Op: ir.Const, Dst: n.Dst, A: ir.Imm(3)}) // fathom's own call runs it: user mode
+			return
+		}
 		off, ok := l.arch.regs[n.Name]
 		if !ok {
 			l.fail("%v: no register %q on this CPU", n.Span, n.Name)

@@ -2,6 +2,7 @@ package script
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/fathom-trace/fathom/probe"
 )
@@ -11,6 +12,9 @@ const benchRounds = 1_000_000
 
 // bench runs the test or bench probes in place of everything else.
 func (r *runner) bench(ring *probe.Reader) (Result, error) {
+	if err := r.sess.RunSpecial("begin", nil); err != nil {
+		return Result{}, err
+	}
 	var rows [][2]string
 	res := Result{}
 	for _, in := range r.comp.Info.Instances {
@@ -39,29 +43,36 @@ func (r *runner) bench(ring *probe.Reader) (Result, error) {
 	if r.o.Mode == "bench" {
 		r.table(rows)
 	}
+	if err := r.sess.RunSpecial("end", nil); err != nil {
+		return res, err
+	}
+	if ring != nil {
+		if err := r.rest(ring, false); err != nil {
+			return res, err
+		}
+	}
+	r.out.End()
 	if err := r.printMaps(); err != nil {
 		return res, err
 	}
 	return res, r.buf.Flush()
 }
 
+// table prints average times, or with -f json one object.
 func (r *runner) table(rows [][2]string) {
-	w := len("BENCHMARK")
+	if r.o.JSON {
+		fmt.Fprint(r.buf, `{"type": "benchmark_result", "data": {`)
+		for i, x := range rows {
+			if i > 0 {
+				fmt.Fprint(r.buf, ", ")
+			}
+			fmt.Fprintf(r.buf, `%q: {"average": %s, "iters": %d}`, x[0], x[1], benchRounds)
+		}
+		fmt.Fprintln(r.buf, "}}")
+		return
+	}
+	fmt.Fprintf(r.buf, "%-41s%-15s%s\n%s\n", "Benchmark", "Time(ns)", "Iterations", strings.Repeat("-", 66))
 	for _, x := range rows {
-		w = max(w, len(x[0]))
+		fmt.Fprintf(r.buf, "%-41s%-15s%d\n", x[0], x[1], benchRounds)
 	}
-	line := "+" + dashes(w+2) + "+" + dashes(13) + "+\n"
-	fmt.Fprintf(r.buf, "\n%s| %-*s | %-11s |\n%s", line, w, "BENCHMARK", "NANOSECONDS", line)
-	for _, x := range rows {
-		fmt.Fprintf(r.buf, "| %-*s | %-11s |\n", w, x[0], x[1])
-	}
-	fmt.Fprint(r.buf, line, "\n")
-}
-
-func dashes(n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = '-'
-	}
-	return string(b)
 }

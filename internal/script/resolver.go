@@ -22,7 +22,9 @@ type resolver struct {
 	users *usersym.Resolver
 	names map[uint64]string // users
 	cgs   map[uint64]string // cgroup paths
-	boot  int64             // real time minus boot time, ns
+	// binaries are the files that are probed: what is left to ask when a process has ended.
+	binaries []string
+	boot     int64 // real time minus boot time, ns
 }
 
 func newResolver(l *live.Live, u *usersym.Resolver) *resolver {
@@ -73,6 +75,9 @@ func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []st
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
 		f, ok := r.users.Resolve(pid, a)
+		for i := 0; i < len(r.binaries) && (!ok || f.Name == ""); i++ {
+			f, ok = r.users.AtFile(r.binaries[i], a)
+		}
 		s := frame(a, f.Name, f.Offset, ok && f.Name != "", mode)
 		if mode == types.StackPerf && f.File != "" {
 			s += " (" + f.File + ")"
@@ -129,6 +134,17 @@ func (r *resolver) CgroupPath(_, id uint64) string {
 		}
 	}
 	return r.cgs[id]
+}
+
+// cgroupID gives the id of a cgroup: the inode number of its directory.
+func cgroupID(path string) (uint64, bool) {
+	for _, p := range []string{path, "/sys/fs/cgroup/" + strings.TrimPrefix(path, "/")} {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			return st.Ino, true
+		}
+	}
+	return 0, false
 }
 
 // Strftime implements view.Resolver: clock is 0 boot time, 1 monotonic, 2 TAI, 3 TAI by software; -1 is now.

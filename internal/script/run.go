@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -17,6 +18,7 @@ import (
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/lang/types"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/usersym"
 	"github.com/fathom-trace/fathom/view"
@@ -76,11 +78,13 @@ type runner struct {
 	done  bool
 	code  int
 	start time.Time
+	// cleared are maps that clear() emptied: those without key have no way to be absent.
+	cleared map[*ir.Map]bool
 }
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
 func Run(ctx context.Context, o Options) (Result, error) {
-	r := &runner{o: o, start: time.Now()}
+	r := &runner{o: o, start: time.Now(), cleared: map[*ir.Map]bool{}}
 	defer r.close()
 	if err := r.open(); err != nil {
 		return Result{}, err
@@ -142,6 +146,19 @@ func (r *runner) compile() error {
 	}
 	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset()}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	bo.CgroupID = cgroupID
+	bo.Uaddr = func(path, symbol string) (uint64, bool) {
+		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
+		if !ok {
+			return 0, false
+		}
+		pid := r.o.PID
+		if r.child != nil {
+			pid = r.child.pid()
+		}
+		base, ok := r.users.LoadBias(pid, path)
+		return addr + base, ok
+	}
 	if n := r.o.Config.PerfRBPages; n > 0 {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
@@ -192,8 +209,8 @@ func (r *runner) load() error {
 
 func (r *runner) run(ctx context.Context) (Result, error) {
 	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
-	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: newResolver(r.live, r.users),
-		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen})
+	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: r.resolver(),
+		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen, NoWarn: r.o.NoWarn})
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err
@@ -235,6 +252,22 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	return r.finish(ring)
+}
+
+// resolver names addresses; it is told the binaries the program probes.
+func (r *runner) resolver() view.Resolver {
+	res := newResolver(r.live, r.users)
+	for _, in := range r.comp.Info.Instances {
+		if in.Provider.Space != types.User {
+			continue
+		}
+		for _, t := range in.Targets {
+			if !slices.Contains(res.binaries, t.Module) {
+				res.binaries = append(res.binaries, t.Module)
+			}
+		}
+	}
+	return res
 }
 
 // poll is how long a read of the ring waits before other reasons to stop are looked at.
@@ -393,6 +426,7 @@ func (r *runner) event(rec []byte) error {
 	case ir.EvPrintMapElem:
 		return r.printElem(ev.Map, rec[8:])
 	case ir.EvClear:
+		r.cleared[ev.Map] = true
 		return r.sess.Clear(ev.Map)
 	case ir.EvZero:
 		return r.sess.Zero(ev.Map)
@@ -453,6 +487,19 @@ func (r *runner) printElem(m *ir.Map, key []byte) error {
 	return r.out.Map(m, entries(some), 0, 0)
 }
 
+func allZero(es []probe.Entry) bool {
+	for _, e := range es {
+		for _, v := range e.Values {
+			for _, c := range v {
+				if c != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 func (r *runner) printMaps() error {
 	for _, m := range r.comp.Prog.Maps {
 		if m.Name[0] != '@' {
@@ -462,8 +509,8 @@ func (r *runner) printMaps() error {
 		if err != nil {
 			return err
 		}
-		if len(es) == 0 {
-			continue
+		if len(es) == 0 || r.cleared[m] && m.Key == nil && allZero(es) {
+			continue // nothing was put in it, or not since it was cleared
 		}
 		if err := r.out.Map(m, entries(es), 0, 0); err != nil {
 			return err

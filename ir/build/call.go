@@ -20,7 +20,7 @@ func functions() map[string]lowering {
 		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror),
 		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
 		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": nil, "path": path,
-		"func": funcName, "probe": probeName, "args": nil,
+		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "func": funcName, "probe": probeName, "args": nil,
 	}
 	for name, l := range builtins() {
 		m[name] = l
@@ -245,6 +245,42 @@ func probeName(x *fn, c *syntax.Call, t *types.Type) value {
 	d := x.f.NewReg()
 	x.add(ir.Ins{Op: ir.Cookie, Dst: d})
 	return scalarOf(pt, x.bin(ir.Add, ir.R(d), ir.Imm(int64(first))))
+}
+
+// uaddr is a constant: the address of a symbol of the traced binary.
+func uaddr(x *fn, c *syntax.Call, t *types.Type) value {
+	name, _ := x.literalOf(c.Args[0])
+	if x.b.opts.Uaddr != nil && len(x.in.Targets) > 0 {
+		if a, ok := x.b.opts.Uaddr(x.in.Targets[0].Module, name); ok {
+			return scalarOf(t, ir.Imm(int64(a)))
+		}
+	}
+	x.b.errorf(c.Span, "uaddr() cannot find the address of %s in a running process", name)
+	return scalarOf(t, ir.Imm(0))
+}
+
+func cgroupID(x *fn, c *syntax.Call, t *types.Type) value {
+	path, _ := x.literalOf(c.Args[0])
+	if x.b.opts.CgroupID != nil {
+		if id, ok := x.b.opts.CgroupID(path); ok {
+			return scalarOf(types.Uint64, ir.Imm(int64(id)))
+		}
+	}
+	x.b.errorf(c.Span, "cgroupid() cannot find the cgroup %s", path)
+	return scalarOf(types.Uint64, ir.Imm(0))
+}
+
+// writeUser changes memory of the traced program: write_user(ptr, string, length).
+func writeUser(x *fn, c *syntax.Call, t *types.Type) value {
+	dst := x.val(c.Args[0])
+	src := x.expr(c.Args[1])
+	m := x.toMem(src)
+	n := ir.Imm(int64(max(1, src.t.Size)))
+	if len(c.Args) > 2 {
+		n = x.clamp(x.val(c.Args[2]), int64(max(1, src.t.Size)))
+	}
+	rc := x.call(ir.FnProbeWriteUser, dst, x.addr(m), n)
+	return scalarOf(types.Int64, rc)
 }
 
 // Address families as inet values carry them.

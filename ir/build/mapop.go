@@ -128,6 +128,11 @@ func (x *fn) assignMap(l *syntax.MapRef, op syntax.Op, rhs syntax.Expr) {
 			return
 		}
 	}
+	if b, ok := rhs.(*syntax.BlockExpr); ok && op == syntax.ASSIGN && m.Value.IsAgg() && b.Result != nil {
+		x.stmts(b.Stmts)
+		x.assignMap(l, op, b.Result)
+		return
+	}
 	if op != syntax.ASSIGN {
 		x.compound(m, l, op, rhs)
 		return

@@ -183,6 +183,12 @@ func clock(id int32) int64 {
 	return ts.Nano()
 }
 
+// HasModule says if a module is loaded or built in with a name of its own.
+func (l *Live) HasModule(name string) bool {
+	_, err := os.Stat(l.o.Sys + "/module/" + name)
+	return err == nil
+}
+
 // Tracepoints names the kernel's tracepoints by the typedefs btf_trace_NAME that it keeps for them
 // (include/trace/bpf_probe.h), sorted.
 func (l *Live) Tracepoints() ([]string, error) { return l.tps() }

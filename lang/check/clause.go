@@ -55,7 +55,7 @@ func (c *checker) expand(a AttachPoint, quiet bool) (ts []Target, said bool) {
 	if quiet || c.cfg.MissingProbes == "ignore" {
 		return nil, c.cfg.MissingProbes == "ignore"
 	}
-	msg := "No matches for " + a.Provider.Name + " " + strings.TrimPrefix(a.Module+":"+a.Func, ":")
+	msg := "No matches for " + a.Provider.Name + " " + strings.TrimPrefix(a.Module+":"+a.Func, ":") + "."
 	if err != nil {
 		msg = err.Error()
 	}
@@ -85,6 +85,9 @@ func special(a AttachPoint) Target {
 	case "self":
 		t.Name += ":" + a.Module + ":" + a.Func
 	case "begin", "end":
+	case "software", "hardware": // by the name it was given, which may be an alias
+		_, event, _ := strings.Cut(a.Raw, ":")
+		t.Name += ":" + event
 	default:
 		t.Name += ":" + a.Func
 		if a.Count > 0 {
