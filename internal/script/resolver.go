@@ -73,12 +73,12 @@ func frame(a uint64, name string, off uint64, ok bool, mode types.StackMode) str
 // UserStack implements view.Resolver.
 func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []string {
 	out := make([]string, 0, len(addrs))
-	for _, a := range addrs {
-		f, ok := r.users.Resolve(pid, a)
-		for i := 0; i < len(r.binaries) && (!ok || f.Name == ""); i++ {
-			f, ok = r.users.AtFile(r.binaries[i], a)
+	for n, f := range r.users.Frames(pid, addrs) {
+		a := addrs[n]
+		for i := 0; i < len(r.binaries) && f.Name == ""; i++ {
+			f, _ = r.users.AtFile(r.binaries[i], a)
 		}
-		s := frame(a, f.Name, f.Offset, ok && f.Name != "", mode)
+		s := frame(a, f.Name, f.Offset, f.Name != "", mode)
 		if mode == types.StackPerf && f.File != "" {
 			s += " (" + f.File + ")"
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -240,7 +241,9 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		fmt.Fprintln(r.buf, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 		r.buf.Flush()
 	}
+	r.remember()
 	if r.child != nil {
+		r.users.Note(r.child.pid())
 		if err := r.child.resume(); err != nil {
 			return Result{}, err
 		}
@@ -268,6 +271,39 @@ func (r *runner) resolver() view.Resolver {
 		}
 	}
 	return res
+}
+
+// remember reads what processes have mapped, if the program names user addresses: they may end before they are asked.
+func (r *runner) remember() {
+	asks := false
+	for _, e := range r.comp.Prog.Events {
+		asks = asks || hasUser(e.Payload)
+	}
+	for _, m := range r.comp.Prog.Maps {
+		asks = asks || hasUser(m.Key) || hasUser(m.Value)
+	}
+	if !asks {
+		return
+	}
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		if pid, err := strconv.Atoi(d.Name()); err == nil {
+			r.users.Note(pid)
+		}
+	}
+}
+
+// hasUser says if a type holds user addresses that print as names.
+func hasUser(t *types.Type) bool {
+	if t == nil {
+		return false
+	}
+	for _, f := range t.Fields {
+		if hasUser(f.Type) {
+			return true
+		}
+	}
+	return t.Kind == types.UStack || t.Kind == types.USym
 }
 
 // poll is how long a read of the ring waits before other reasons to stop are looked at.

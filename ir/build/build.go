@@ -22,9 +22,13 @@ type Options struct {
 	Failures  bool // -k: failed helpers are events
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
 	PIDNSDev, PIDNSIno uint64
-	ChildPID           int    // cpid
-	StartNs            uint64 // boot-time clock when tracing began
-	TAIOffset          int64  // TAI minus boot time, for nsecs(sw_tai)
+	ChildPID           int // cpid
+	// Uaddr gives the address in memory of a symbol of a binary, for uaddr(); nil where there is no process to ask.
+	Uaddr func(path, symbol string) (uint64, bool)
+	// CgroupID gives the id of a cgroup by its path, for cgroupid().
+	CgroupID  func(path string) (uint64, bool)
+	StartNs   uint64 // boot-time clock when tracing began
+	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai)
 }
 
 // builder holds what the units of one program share.
