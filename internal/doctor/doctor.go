@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -227,6 +226,5 @@ func privateLockdown() (string, error) {
 	defer unix.Close(fd)
 	b := make([]byte, 256)
 	n, err := unix.Read(fd, b)
-	runtime.KeepAlive(b)
 	return strings.TrimSpace(string(b[:max(n, 0)])), err
 }

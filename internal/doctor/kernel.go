@@ -168,11 +168,11 @@ func checkSettings(e *exam) []Check {
 		bad   string // the value that costs something even with privilege
 		fix   string
 	}{
-		{"kernel/kptr_restrict", map[string]string{"0": "kernel addresses are hidden from unprivileged users only if perf_event_paranoid says so", "1": "kernel addresses are for CAP_SYSLOG", "2": "kernel addresses are hidden from everyone: stacks have no names"}, "2", "sysctl -w kernel.kptr_restrict=1"},
-		{"kernel/perf_event_paranoid", map[string]string{"-1": "everyone may use all perf events", "0": "everyone may measure CPUs, not raw tracepoints", "1": "everyone may measure their own processes and the kernel", "2": "everyone may measure their own processes", "3": "perf events are for CAP_PERFMON", "4": "perf events are for CAP_PERFMON"}, "", ""},
+		{"kernel/kptr_restrict", map[string]string{"0": "kernel addresses are for CAP_SYSLOG, and for everyone if perf_event_paranoid is below 2", "1": "kernel addresses are for CAP_SYSLOG", "2": "kernel addresses are hidden from everyone: stacks have no names"}, "2", "sysctl -w kernel.kptr_restrict=1"},
+		{"kernel/perf_event_paranoid", map[string]string{"-1": "everyone may use all perf events", "0": "everyone may measure CPUs, not raw tracepoints", "1": "everyone may measure their own processes, inside the kernel too", "2": "everyone may measure their own processes, in user space", "3": "perf events are for CAP_PERFMON", "4": "perf events are for CAP_PERFMON"}, "", ""},
 		{"kernel/unprivileged_bpf_disabled", map[string]string{"0": "everyone may load some BPF programs", "1": "BPF is for CAP_BPF, until the next boot", "2": "BPF is for CAP_BPF"}, "", ""},
 		{"net/core/bpf_jit_enable", map[string]string{"0": "BPF programs are interpreted: slow, and no fentry", "1": "BPF programs become machine code", "2": "BPF programs become machine code, with a debug dump"}, "0", "sysctl -w net.core.bpf_jit_enable=1"},
-		{"kernel/kprobes-optimization", map[string]string{"0": "kprobes use breakpoints", "1": "kprobes become jumps"}, "", ""},
+		{"debug/kprobes-optimization", map[string]string{"0": "kprobes use breakpoints", "1": "kprobes become jumps"}, "", ""},
 	} {
 		name := "/proc/sys/" + s.file
 		v, evidence, ok := e.value(name)
