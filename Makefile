@@ -30,7 +30,7 @@ test: build deps
 	FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 30m ./...
 
 bench: build deps
-	$(GO) run ./internal/gen/bench
+	$(GO) run ./internal/gen/bench > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
 
 lint:
 	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change: $$fmt"; exit 1; fi

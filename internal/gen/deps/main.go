@@ -7,6 +7,8 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
+	"debug/gosym"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -26,8 +28,12 @@ const (
 	limit   = 12 * mb // of the stripped linux/amd64 binary
 )
 
-// forbidden packages switch off the linker's removal of dead code, or are a mistake in a binary.
-var forbidden = []string{"text/template", "html/template", "testing", "net/http", "runtime/cgo"}
+// forbidden packages are a mistake in a binary.
+var forbidden = []string{"html/template", "testing", "net/http", "runtime/cgo"}
+
+// forbiddenFuncs switch off the linker's removal of dead code where they are reachable. cobra imports text/template, but
+// nothing of it may be called: SetUsageTemplate and the like would.
+var forbiddenFuncs = []string{"reflect.Value.MethodByName", "text/template.(*Template).Execute"}
 
 func main() {
 	check := flag.Bool("check", false, "compare with the committed file, do not write")
@@ -43,17 +49,17 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	size, err := binarySize()
+	bin, err := link()
 	if err != nil {
 		return err
 	}
 	var out bytes.Buffer
-	write(&out, pkgs, size)
+	write(&out, pkgs, bin.size)
 	if !check {
 		if err := os.WriteFile(list, out.Bytes(), 0o644); err != nil {
 			return err
 		}
-		return judge(pkgs, size)
+		return judge(pkgs, bin)
 	}
 	committed, err := os.ReadFile(list)
 	if err != nil {
@@ -62,14 +68,19 @@ func run(check bool) error {
 	if d := diff(string(committed), out.String()); d != "" {
 		err = fmt.Errorf("%s is out of date; if this is meant, go run ./internal/gen/deps and commit it:\n%s", list, d)
 	}
-	return errors.Join(err, judge(pkgs, size))
+	return errors.Join(err, judge(pkgs, bin))
 }
 
 // judge refuses a binary that is too large or holds what must not be in it.
-func judge(pkgs []pkg, size int64) error {
+func judge(pkgs []pkg, bin binary) error {
 	var errs []error
-	if size > limit {
-		errs = append(errs, fmt.Errorf("the binary has %.2f MB, the limit is %d MB", float64(size)/mb, limit/mb))
+	if bin.size > limit {
+		errs = append(errs, fmt.Errorf("the binary has %.2f MB, the limit is %d MB", float64(bin.size)/mb, limit/mb))
+	}
+	for _, f := range forbiddenFuncs {
+		if bin.funcs[f] {
+			errs = append(errs, fmt.Errorf("%s is reachable: the linker keeps every exported method", f))
+		}
 	}
 	for _, p := range pkgs {
 		if slices.Contains(forbidden, p.ImportPath) {
@@ -106,21 +117,55 @@ func packages() ([]pkg, error) {
 	}
 }
 
-func binarySize() (int64, error) {
+// binary is what the linker made.
+type binary struct {
+	size  int64
+	funcs map[string]bool // by name
+}
+
+// link builds the stripped binary and reads its size, and its functions from the tables that tracebacks use.
+func link() (b binary, err error) {
 	dir, err := os.MkdirTemp("", "deps")
 	if err != nil {
-		return 0, err
+		return b, err
 	}
 	defer os.RemoveAll(dir)
-	bin := filepath.Join(dir, "fathom")
-	if _, err := goTool("build", "-trimpath", "-ldflags=-s -w", "-o", bin, command); err != nil {
-		return 0, err
+	name := filepath.Join(dir, "fathom")
+	if _, err := goTool("build", "-trimpath", "-ldflags=-s -w", "-o", name, command); err != nil {
+		return b, err
 	}
-	st, err := os.Stat(bin)
+	st, err := os.Stat(name)
 	if err != nil {
-		return 0, err
+		return b, err
 	}
-	return st.Size(), nil
+	b.size = st.Size()
+	b.funcs, err = functions(name)
+	return b, err
+}
+
+func functions(name string) (map[string]bool, error) {
+	f, err := elf.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	tab, text := f.Section(".gopclntab"), f.Section(".text")
+	if tab == nil || text == nil {
+		return nil, fmt.Errorf("%s: no .gopclntab or .text", name)
+	}
+	data, err := tab.Data()
+	if err != nil {
+		return nil, err
+	}
+	t, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
+	if err != nil {
+		return nil, err
+	}
+	funcs := map[string]bool{}
+	for _, fn := range t.Funcs {
+		funcs[fn.Name] = true
+	}
+	return funcs, nil
 }
 
 // goTool runs go for the platform the list is of.

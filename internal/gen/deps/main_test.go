@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -42,12 +43,29 @@ standard library: 1
 }
 
 func TestJudge(t *testing.T) {
-	if err := judge(listed(t), limit); err != nil {
+	if err := judge(listed(t), binary{limit, map[string]bool{"main.main": true}}); err != nil {
 		t.Error(err)
 	}
-	err := judge([]pkg{{ImportPath: "text/template"}}, limit+1)
-	if err == nil || !strings.Contains(err.Error(), "the limit is 12 MB") || !strings.Contains(err.Error(), "text/template is in the binary") {
-		t.Error(err)
+	err := judge([]pkg{{ImportPath: "net/http"}}, binary{limit + 1, map[string]bool{"reflect.Value.MethodByName": true}})
+	for _, want := range []string{"the limit is 12 MB", "net/http is in the binary", "MethodByName is reachable"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
+
+// TestFunctions reads this test's own binary.
+func TestFunctions(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	funcs, err := functions(exe)
+	if err != nil || !funcs["github.com/fathom-trace/fathom/internal/gen/deps.TestFunctions"] {
+		t.Errorf("%d functions, %v", len(funcs), err)
+	}
+	if _, err := functions("/dev/null"); err == nil {
+		t.Error("/dev/null has functions")
 	}
 }
 

@@ -1,0 +1,247 @@
+// Command bench measures fathom beside bpftrace in the same run and prints docs/benchmarks.md. It needs root. These
+// machines are shared: only ratios count, and minima more than medians.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// rounds is how often each short run is repeated.
+const rounds = 11
+
+// burst is the number of events of the printf test.
+const burst = 1_000_000
+
+// tool is a program that takes bpftrace's command line.
+type tool struct {
+	name string
+	argv []string
+}
+
+// usage is what one run took.
+type usage struct {
+	wall, cpu time.Duration
+	rss       int64 // bytes
+}
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "loop" {
+		loop(os.Args[2])
+		return
+	}
+	tools := []tool{{"fathom", []string{"./fathom", "trace"}}}
+	for _, p := range append([]string{"bpftrace"}, os.Args[1:]...) {
+		if path, err := exec.LookPath(p); err == nil {
+			tools = append(tools, tool{version(path), []string{path}})
+		}
+	}
+	fmt.Printf("# Benchmarks\n\nMade by `make bench` on %s, %d CPUs. Only ratios count: these machines are shared.\n\n", kernel(), cpus())
+	starts(tools)
+	bursts(tools)
+	counting(tools)
+	size(tools)
+}
+
+func version(path string) string {
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return path
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func kernel() string {
+	var u unix.Utsname
+	unix.Uname(&u)
+	return unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])
+}
+
+func cpus() int {
+	var set unix.CPUSet
+	unix.SchedGetaffinity(0, &set)
+	return set.Count()
+}
+
+// run runs a program of the language to its end.
+func run(t tool, program string) (usage, []byte, error) {
+	cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", program)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	start := time.Now()
+	err := cmd.Run()
+	u := usage{wall: time.Since(start)}
+	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		u.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+		u.rss = ru.Maxrss << 10
+	}
+	return u, out.Bytes(), err
+}
+
+// starts measures programs that end at once.
+func starts(tools []tool) {
+	fmt.Printf("## Start to exit\n\nMedian (least) of %d runs.\n\n| program | tool | wall ms | CPU ms | peak RSS MB |\n| --- | --- | --- | --- | --- |\n", rounds)
+	for _, p := range []string{
+		`BEGIN { exit(); }`,
+		`BEGIN { printf("%d\n", ((struct task_struct *)curtask)->pid); exit(); }`,
+		`tracepoint:syscalls:sys_enter_openat { @[comm] = count(); } interval:ms:1 { exit(); }`,
+	} {
+		for _, t := range tools {
+			var wall, cpu []float64
+			var rss int64
+			failed := false
+			for range rounds {
+				u, _, err := run(t, p)
+				failed = failed || err != nil
+				wall, cpu = append(wall, ms(u.wall)), append(cpu, ms(u.cpu))
+				rss = max(rss, u.rss)
+			}
+			if failed {
+				fmt.Printf("| `%s` | %s | fails | | |\n", p, t.name)
+				continue
+			}
+			fmt.Printf("| `%s` | %s | %s | %s | %.1f |\n", p, t.name, spread(wall), spread(cpu), float64(rss)/1e6)
+		}
+	}
+	fmt.Println()
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func spread(v []float64) string {
+	slices.Sort(v)
+	return fmt.Sprintf("%.1f (%.1f)", v[len(v)/2], v[0])
+}
+
+// loop makes n getppid calls, as fast as it can, and prints the nanoseconds of each.
+func loop(n string) {
+	k, _ := strconv.Atoi(n)
+	start := time.Now()
+	for range k {
+		unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+	}
+	fmt.Printf("%.1f\n", float64(time.Since(start).Nanoseconds())/float64(k))
+}
+
+// bursts prints a line for each of a million events at full speed.
+func bursts(tools []tool) {
+	fmt.Printf("## A burst of %d printf events at full speed, default settings\n\n| tool | printed | reported lost | neither | events/s |\n| --- | --- | --- | --- | --- |\n", burst)
+	for _, t := range tools {
+		printed, lost, took, err := oneBurst(t)
+		if err != nil {
+			fmt.Printf("| %s | %v | | | |\n", t.name, err)
+			continue
+		}
+		fmt.Printf("| %s | %d (%.1f %%) | %d | %d | %.0f |\n", t.name, printed, 100*float64(printed)/burst, lost, burst-printed-lost,
+			float64(printed)/took.Seconds())
+	}
+	fmt.Println()
+}
+
+func oneBurst(t tool) (printed, lost int, took time.Duration, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", `tracepoint:syscalls:sys_enter_getppid { printf("E %d %d\n", pid, nsecs); }`)...)
+	cmd.Env = append(os.Environ(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED=1")
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		return 0, 0, 0, err
+	}
+	w.Close()
+	attached, done := make(chan struct{}), make(chan struct{})
+	var last time.Time
+	go func() {
+		defer close(done)
+		sc := bufio.NewScanner(r)
+		ready := false
+		for sc.Scan() {
+			line := sc.Text()
+			switch {
+			case strings.HasPrefix(line, "E "):
+				printed++
+				last = time.Now()
+			case strings.HasPrefix(line, "Lost "):
+				n, _ := strconv.Atoi(strings.Fields(line)[1])
+				lost += n
+			case !ready && (strings.Contains(line, "PROBES_ATTACHED") || strings.HasPrefix(line, "Attaching")):
+				ready = true
+				close(attached)
+			}
+		}
+	}()
+	select {
+	case <-attached:
+	case <-time.After(20 * time.Second):
+	}
+	time.Sleep(500 * time.Millisecond)
+	start := time.Now()
+	exec.Command(self, "loop", strconv.Itoa(burst)).Run()
+	time.Sleep(time.Second)
+	cmd.Process.Signal(os.Interrupt)
+	select {
+	case <-done:
+	case <-time.After(60 * time.Second):
+		cmd.Process.Kill()
+	}
+	cmd.Wait()
+	return printed, lost, last.Sub(start), nil
+}
+
+// counting measures what @[comm] = count() adds to a system call.
+func counting(tools []tool) {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	cost := func() float64 {
+		best := 1e9
+		for range 5 {
+			out, _ := exec.Command(self, "loop", "300000").Output()
+			if f, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err == nil {
+				best = min(best, f)
+			}
+		}
+		return best
+	}
+	base := cost()
+	fmt.Printf("## `tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }`\n\nLeast nanoseconds of a getppid call: %.0f without tracing.\n\n| tool | with | added |\n| --- | --- | --- |\n", base)
+	for _, t := range tools {
+		cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", `tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }`)...)
+		if err := cmd.Start(); err != nil {
+			continue
+		}
+		time.Sleep(3 * time.Second)
+		with := cost()
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		fmt.Printf("| %s | %.0f | %.0f |\n", t.name, with, with-base)
+	}
+	fmt.Println()
+}
+
+func size(tools []tool) {
+	fmt.Printf("## Size\n\n| tool | binary MB |\n| --- | --- |\n")
+	for _, t := range tools {
+		if path, err := exec.LookPath(t.argv[0]); err == nil {
+			if st, err := os.Stat(path); err == nil {
+				fmt.Printf("| %s | %.1f |\n", t.name, float64(st.Size())/1e6)
+			}
+		}
+	}
+}
