@@ -367,7 +367,9 @@ func (p *parser) members(l *layout) {
 			break
 		}
 	}
-	p.expect(";")
+	if p.peek() != "}" { // compilers take a last member without semicolon, and people write it
+		p.expect(";")
+	}
 }
 
 // enum = [name] ["{" name ["=" constant] {"," …} "}"], after enum.

@@ -57,7 +57,7 @@ func TestLayout(t *testing.T) {
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		`struct T { nosuch x; }`: "unknown type name 'nosuch'",
-		`struct T { int x }`:     "expected ';'",
+		`struct T { int x y; }`:  "expected ';'",
 		`struct T { int x[`:      "expected a constant",
 		`enum { A = B }`:         "unknown constant 'B'",
 		`struct T {`:             "expected '}'",

@@ -1,16 +1,57 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/doctor"
 )
 
 func doctorCommand() *cobra.Command {
-	return &cobra.Command{Use: "doctor", RunE: func(c *cobra.Command, _ []string) error { return doctorInfo(c) }}
+	var json bool
+	c := &cobra.Command{
+		Use:   "doctor [kdump]",
+		Short: "Say what works on this kernel, what does not, why, and how to mend it",
+		Long: `Say what works on this kernel, what does not, why, and how to mend it. Everything is tried, nothing is left behind.
+Works without root and says what root would add. "doctor kdump" asks if a panic would leave a dump.
+
+Examples:
+  fathom doctor
+  fathom doctor -j
+  fathom doctor kdump`,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"kdump"},
+		RunE: func(c *cobra.Command, args []string) error {
+			r := doctor.Run(c.Context(), doctor.Options{Kdump: len(args) == 1})
+			if err := writeReport(os.Stdout, r, json); err != nil {
+				return err
+			}
+			if !r.OK() {
+				return exitError{exitNegative}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line")
+	return c
 }
 
-func doctorInfo(c *cobra.Command) error {
-	_, err := fmt.Fprintln(c.OutOrStdout(), "doctor")
-	return err
+func writeReport(w io.Writer, r doctor.Report, json bool) error {
+	if json {
+		return r.JSON(w)
+	}
+	return r.Text(w)
+}
+
+// doctorInfo is --info: bpftrace's name for it.
+func doctorInfo(ctx context.Context, w io.Writer) error {
+	r := doctor.Run(ctx, doctor.Options{})
+	if err := writeReport(w, r, false); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
 }

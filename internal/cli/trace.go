@@ -153,7 +153,7 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		_, err := fmt.Fprintf(c.OutOrStdout(), "bpftrace v0.27.1 (fathom %s)\n", version())
 		return err
 	case f.info:
-		return doctorInfo(c)
+		return doctorInfo(c.Context(), c.OutOrStdout())
 	case f.list:
 		return f.listProbes(c, args)
 	case f.format != "text" && f.format != "json":

@@ -186,6 +186,11 @@ func (x *fn) put(dst mem, t *types.Type, v value) {
 
 // putTuple stores element by element, as the two may be laid out differently.
 func (x *fn) putTuple(dst mem, t *types.Type, v value) {
+	if v.form == ref {
+		s := slotMem(x.temp(v.t.Size))
+		x.read(s, v.t.Size, v.v, v.space)
+		v = inMem(v.t, s)
+	}
 	if v.form != direct || len(v.t.Fields) != len(t.Fields) {
 		return
 	}
