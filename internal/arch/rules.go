@@ -78,6 +78,7 @@ var Edges = []Edge{
 	{"internal/diag", "./lang/syntax ./internal/feature syscall", "places in a program, missing features, and errnos"},
 	{"internal/term", "golang.org/x/term golang.org/x/sys/unix os", "asks the terminal"},
 	{"internal/netns internal/lease", "./internal/feature ./internal/bin " + sys, "what outlives a process is the system's"},
+	{"internal/netns", "./internal/lease", "named namespaces have a lease"},
 	{"internal/script", "./...", "the pipeline from text to output, for the command line and its tests"},
 	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},

@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -45,12 +46,23 @@ func (n NS) Do(f func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends afterwards: its namespaces are not given to other goroutines.
+// onThread runs f on a thread that ends afterwards: its namespaces are not given to other goroutines. It is never the
+// main thread, which does not end, and whose namespaces others take for the process's (/proc/PID/ns).
 func onThread(f func() error) error {
 	errs := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		errs <- f()
+		if unix.Gettid() != unix.Getpid() {
+			defer close(errs)
+			errs <- f()
+			return
+		}
+		errs <- onThread(f) // this goroutine holds the main thread meanwhile
+		runtime.UnlockOSThread()
 	}()
-	return <-errs
+	err, ok := <-errs
+	if !ok {
+		return errors.New("the function in a network namespace ended its goroutine")
+	}
+	return err
 }
