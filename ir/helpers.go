@@ -34,6 +34,7 @@ const (
 	FnRingbufOutput      = 130
 	FnRingbufReserve     = 131
 	FnRingbufSubmit      = 132
+	FnGetTaskStack       = 141
 	FnPerCPUPtr          = 153
 	FnThisCPUPtr         = 154
 	FnDPath              = 147

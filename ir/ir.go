@@ -278,7 +278,7 @@ type Event struct {
 	Map2    *Map
 	Span    syntax.Span
 	Text    string // EvFail: the helper's name
-	Tail    bool   // the payload's last field is a string of which only the part up to its NUL is sent
+	Unit    int    // index of the unit that sends it
 }
 
 // Program is a whole script, compiled.

@@ -3,12 +3,14 @@ package gen
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
 // emitter turns one lowered Func into instructions.
@@ -40,7 +42,7 @@ func (e *emitter) blockLabel(b *ir.Block) string { return fmt.Sprintf("%s.%d", e
 // emit gives the instructions of the function, its symbol and BTF on the first.
 func (e *emitter) emit() asm.Instructions {
 	e.entryMoves()
-	line := 0
+	var at syntax.Span
 	for i, b := range e.f.Blocks {
 		if e.label != "" { // an empty block before: give its label a place
 			e.add(asm.Mov.Imm(asm.R0, 0))
@@ -50,8 +52,8 @@ func (e *emitter) emit() asm.Instructions {
 		}
 		for j := range b.Ins {
 			n := &b.Ins[j]
-			if l := n.Span.Start.Line; n.Span.Src != nil && l != line {
-				line, e.src = l, sourceLine(n)
+			if n.Span.Src != nil && n.Span != at {
+				at, e.src = n.Span, n.Span.String()+": "+firstLine(n.Span.Text())
 			}
 			if n.Op == ir.Jump && i+1 < len(e.f.Blocks) && n.Then == e.f.Blocks[i+1] {
 				continue
@@ -73,16 +75,11 @@ func (e *emitter) emit() asm.Instructions {
 	return e.out
 }
 
-func sourceLine(n *ir.Ins) string {
-	text := n.Span.Src.Text
-	start, end := n.Span.Start.Off, n.Span.Start.Off
-	for start > 0 && text[start-1] != '\n' {
-		start--
-	}
-	for end < len(text) && text[end] != '\n' {
-		end++
-	}
-	return fmt.Sprintf("%s:%d: %s", n.Span.Src.Name, n.Span.Start.Line, text[start:end])
+// firstLine cuts a text that is a comment of an instruction: the verifier prints it before what it does.
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	const most = 80
+	return s[:min(len(s), most)]
 }
 
 // funcInfo describes a function to the kernel, which demands it of callbacks (kernel/bpf/verifier.c, check_ld_imm).

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/kernel/live"
@@ -81,11 +83,13 @@ type runner struct {
 	start time.Time
 	// cleared are maps that clear() emptied: those without key have no way to be absent.
 	cleared map[*ir.Map]bool
+	// delivered counts records by the unit that sent them.
+	delivered map[int]uint64
 }
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
 func Run(ctx context.Context, o Options) (Result, error) {
-	r := &runner{o: o, start: time.Now(), cleared: map[*ir.Map]bool{}}
+	r := &runner{o: o, start: time.Now(), cleared: map[*ir.Map]bool{}, delivered: map[int]uint64{}}
 	defer r.close()
 	if err := r.open(); err != nil {
 		return Result{}, err
@@ -205,6 +209,13 @@ func (r *runner) load() error {
 			}
 		},
 	})
+	if d, ok := rejection(r.o.Source, err); ok && r.o.Diags != nil {
+		r.o.Diags([]syntax.Diag{d})
+		if r.o.Verbose {
+			fmt.Fprintf(r.o.Stderr, "%+v\n", errors.Unwrap(err))
+		}
+		return ErrDiagnosed
+	}
 	return err
 }
 
@@ -224,6 +235,11 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 	}
 	if err := r.sess.RunSpecial("begin", nil); err != nil {
 		return Result{}, err
+	}
+	if r.o.Verbose || r.o.Strict { // counting runs costs each of them two readings of the clock
+		if c, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME); err == nil {
+			defer c.Close()
+		}
 	}
 	n, err := r.sess.Attach()
 	if err != nil {
@@ -451,6 +467,9 @@ func (r *runner) rest(ring *probe.Reader, drop bool) error {
 
 // event prints one record or does what it asks for.
 func (r *runner) event(rec []byte) error {
+	if id := arg(rec, -1); id < uint64(len(r.comp.Prog.Events)) {
+		r.delivered[r.comp.Prog.Events[id].Unit]++
+	}
 	act, err := r.out.Event(rec)
 	if err != nil || act.Event == nil {
 		return err

@@ -204,7 +204,7 @@ func (r *runner) account(res Result) {
 
 func (r *runner) accountTable(as []probe.Account) {
 	for _, a := range as {
-		fmt.Fprintf(r.o.Stderr, "%-32s runs %d  filtered %d  lost %d (ring) %d (map)  skipped %d\n",
-			a.Unit.Name, a.Runs, a.Filtered, a.LostRing, a.LostMap, a.Missed)
+		fmt.Fprintf(r.o.Stderr, "%s: %d runs, %d filtered, %d records printed, %d lost (ring full), %d map updates failed, %d runs skipped\n",
+			a.Unit.Name, a.Runs, a.Filtered, r.delivered[a.Unit.Index], a.LostRing, a.LostMap, a.Missed)
 	}
 }

@@ -234,6 +234,7 @@ func (b *builder) format(s string) int {
 
 // event adds a kind of record and gives its index.
 func (b *builder) event(e *ir.Event) int {
+	e.Unit = len(b.prog.Units) - 1
 	b.prog.Events = append(b.prog.Events, e)
 	return len(b.prog.Events) - 1
 }

@@ -185,8 +185,24 @@ func stack(x *fn, c *syntax.Call, t *types.Type) value {
 	n := x.f.NewReg()
 	at := m.at(16)
 	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(8 * t.Depth), A: ir.Imm(flags)})
+	if t.Kind == types.KStack && x.in.Provider.Name == "tracepoint" {
+		x.taskStack(n, at, t.Depth)
+	}
 	x.store(m, 8, ir.R(n))
 	return inMem(t, m)
+}
+
+// taskStack walks the current task's kernel stack where the event gives none: on kernels such as 6.1 the events of
+// system calls hand programs the user's registers, from which no kernel stack can be walked. This walk starts in the
+// tracing machinery, whose frames the printing side leaves out.
+func (x *fn) taskStack(n ir.Reg, at mem, depth int) {
+	none, end := x.block(), x.block()
+	x.branch(ir.SGt, ir.R(n), ir.Imm(0), end, none)
+	x.at(none)
+	task := x.call(ir.FnCurrentTaskBTF)
+	x.mov(n, x.call(ir.FnGetTaskStack, task, x.addr(at), ir.Imm(int64(8*depth)), ir.Imm(0)))
+	x.jump(end)
+	x.at(end)
 }
 
 func ksym(x *fn, c *syntax.Call, t *types.Type) value {
