@@ -49,25 +49,48 @@ func (w *World) Close() error {
 	return nil
 }
 
-// Types implements check.World. A kernel without BTF has no types.
-func (w *World) Types() ctype.Lookup {
-	if w.types == nil {
-		w.types = noTypes{}
-		if t, err := w.live.Types(); err == nil {
-			w.types = t
+// Types implements check.World. The kernel's types are read at the first question: most programs ask none.
+func (w *World) Types() ctype.Lookup { return lazyTypes{w} }
+
+// lazyTypes is the kernel's types, or on a kernel without BTF none.
+type lazyTypes struct{ w *World }
+
+func (l lazyTypes) get() (ctype.Lookup, error) {
+	if l.w.types == nil {
+		t, err := l.w.live.Types()
+		if err != nil {
+			return nil, err
 		}
+		l.w.types = t
 	}
-	return w.types
+	return l.w.types, nil
 }
 
-type noTypes struct{}
-
-func (noTypes) ByName(_ ctype.Kind, n string) (ctype.Type, error) {
-	return nil, fmt.Errorf("%s: %w (this kernel has no BTF)", n, ctype.ErrNotFound)
+// ByName implements ctype.Lookup.
+func (l lazyTypes) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
+	t, err := l.get()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+	}
+	return t.ByName(kind, name)
 }
-func (noTypes) EnumValue(string) (*ctype.Enum, int64, bool) { return nil, 0, false }
-func (noTypes) Func(_, n string) (*ctype.Func, error) {
-	return nil, fmt.Errorf("%s: %w (this kernel has no BTF)", n, ctype.ErrNotFound)
+
+// EnumValue implements ctype.Lookup.
+func (l lazyTypes) EnumValue(name string) (*ctype.Enum, int64, bool) {
+	t, err := l.get()
+	if err != nil {
+		return nil, 0, false
+	}
+	return t.EnumValue(name)
+}
+
+// Func implements ctype.Lookup.
+func (l lazyTypes) Func(module, name string) (*ctype.Func, error) {
+	t, err := l.get()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+	}
+	return t.Func(module, name)
 }
 
 func (w *World) tracefs() (*tracefs.FS, error) {

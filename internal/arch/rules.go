@@ -34,6 +34,7 @@ var Edges = []Edge{
 	{"ir/...", "./ir", "builders and passes work on the IR"},
 	{"ir/build", "./lang/check ./lang/syntax ./lang/types ./ctype", "checked programs become IR"},
 	{"bpf/...", "./bpf ./ir", "code generation starts at the IR, never at text"},
+	{"bpf/gen", "./lang/syntax", "instructions know their place in the script, for verifier errors"},
 	{"bpf/...", ebpfCore, "instructions and program specifications are cilium/ebpf's"},
 
 	// Decoders: bytes in, values out (rule 2).

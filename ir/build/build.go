@@ -52,9 +52,6 @@ func Program(info *check.Info, opts Options) (*ir.Program, []syntax.Diag) {
 	if opts.NumCPU == 0 {
 		opts.NumCPU = 1
 	}
-	if opts.RingBytes == 0 {
-		opts.RingBytes = 16 << 20
-	}
 	b := &builder{info: info, opts: opts, prog: &ir.Program{}, maps: map[string]*ir.Map{}, cmaps: map[string]*check.Map{},
 		names: map[string]int{}, formats: map[string]int{}, aggs: aggregations(), funcs: functions()}
 	b.declareMaps()
@@ -68,7 +65,33 @@ func Program(info *check.Info, opts Options) (*ir.Program, []syntax.Diag) {
 		}
 	}
 	b.counters.MaxEntries = max(1, len(b.prog.Units))
+	if opts.RingBytes == 0 {
+		b.ring.MaxEntries = b.ringBytes()
+	}
 	return b.prog, b.diags
+}
+
+// Sizes of the event ring when nobody chose one: its memory is mapped, and counts as ours, from the start.
+const (
+	hotRing  = 16 << 20
+	coldRing = 256 << 10
+)
+
+// ringBytes sizes the ring: large if events of the kernel can send records at their own pace.
+func (b *builder) ringBytes() int {
+	for _, e := range b.prog.Events {
+		u := b.prog.Units[e.Unit]
+		switch u.Provider {
+		case "begin", "end", "self", "interval":
+			if len(u.Calls) == 0 { // no loop: a handful of records each time
+				continue
+			}
+		}
+		if e.Kind != ir.EvExit {
+			return hotRing
+		}
+	}
+	return coldRing
 }
 
 func (b *builder) errorf(s syntax.Span, format string, args ...any) {
