@@ -10,7 +10,7 @@ import (
 // kdumpSteps are the checks of `fathom doctor kdump`, in the order in which a dump comes about: memory is reserved, a
 // kernel loaded into it, a panic happens, the host may be told, the dump is written, and someone wants to read it.
 func kdumpSteps() []step {
-	return []step{checkReserved, checkLoaded, checkKexecAllowed, checkPanicSettings, checkPvpanic, checkRoom, checkDumpConfig, checkConfigFile}
+	return []step{checkReserved, checkLoaded, checkKexecAllowed, checkPanicSettings, checkPvpanic, checkRoom, checkDumpConfig, configFile("kernel build")}
 }
 
 // checkReserved looks for memory set aside at boot.
@@ -32,6 +32,8 @@ func checkReserved(e *exam) []Check {
 	switch {
 	case ok && size > 0:
 		c.Status, c.Detail = Yes, bytesText(size)
+	case !ok && e.noCrashDump():
+		c.Fix = []string{crashKernel}
 	case param != "":
 		c.Fix = []string{"the kernel reserved nothing: see dmesg | grep -i crashkernel; ask for less, or with ,high: crashkernel=512M,high"}
 	default:
@@ -42,6 +44,12 @@ func checkReserved(e *exam) []Check {
 	}
 	return []Check{c}
 }
+
+// crashKernel is the way out where the kernel cannot start another.
+const crashKernel = "a kernel with CONFIG_CRASH_DUMP=y CONFIG_KEXEC_FILE=y, such as the distribution's own"
+
+// noCrashDump reports that this kernel was certainly built without crash dumps.
+func (e *exam) noCrashDump() bool { return e.config.Values != nil && !e.config.on("CRASH_DUMP") }
 
 // parameter gives the last value of a kernel parameter: a later one wins.
 func parameter(cmdline, name string) (v string) {
@@ -75,7 +83,7 @@ func checkLoaded(e *exam) []Check {
 	}
 	c.Status, c.Detail = No, ""
 	if !ok {
-		c.Fix = []string{"a kernel with CONFIG_CRASH_DUMP=y CONFIG_KEXEC_FILE=y"}
+		c.Fix = []string{crashKernel}
 		return []Check{c}
 	}
 	c.Fix = []string{
@@ -93,7 +101,7 @@ func checkKexecAllowed(e *exam) []Check {
 	switch {
 	case !ok:
 		c.Status = No
-		c.Fix = []string{"a kernel with CONFIG_KEXEC_FILE=y CONFIG_CRASH_DUMP=y"}
+		c.Fix = []string{crashKernel}
 	case v == "1":
 		c.Status = No
 		c.Fix = []string{"find who sets kernel.kexec_load_disabled=1 (grep -r kexec_load_disabled /etc/sysctl.d), then reboot: it cannot be cleared"}
@@ -172,10 +180,10 @@ func checkPanicSettings(e *exam) []Check {
 func (e *exam) notifiers() Check {
 	v, evidence, ok := e.value("/sys/module/kernel/parameters/crash_kexec_post_notifiers")
 	c := Check{Group: "panic", Name: "order", Status: Info, Evidence: []string{evidence}, Detail: "the crash kernel starts first: the host's pvpanic hears nothing"}
-	if !ok {
-		c.Detail = "no crash kernel: the host's pvpanic hears of it"
-	}
-	if v == "Y" || v == "1" {
+	switch {
+	case !ok || !e.exists("/sys/kernel/kexec_crash_loaded"):
+		c.Detail = "no crash kernel: the host's pvpanic, if there is one, hears of every panic"
+	case v == "Y" || v == "1":
 		c.Detail = "notifiers run first (pvpanic, consoles), then the crash kernel"
 	}
 	return c
@@ -281,7 +289,7 @@ func checkRoom(e *exam) []Check {
 // checkDumpConfig checks what the kernel was built with against needs, not option names.
 func checkDumpConfig(e *exam) []Check {
 	if e.config.Values == nil {
-		return nil // checkConfigFile says so
+		return nil // configFile says so
 	}
 	var out []Check
 	for _, n := range dumpNeeds(e.Machine) {

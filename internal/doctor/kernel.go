@@ -62,8 +62,8 @@ var networkRows = []row{
 func kernelSteps() []step {
 	return []step{
 		checkLockdown, checkCapabilities, checkSettings,
+		configFile("settings"),
 		rows("bpf", bpfRows), rows("probes", probeRows), checkAnyProbe, rows("ftrace", ftraceRows), rows("network", networkRows),
-		checkConfigFile,
 	}
 }
 
@@ -87,7 +87,7 @@ func (e *exam) try(group string, r row) Check {
 	if err == nil {
 		return c
 	}
-	c.Status, c.Instead, c.Evidence = No, r.instead, []string{tried(err)}
+	c.Status, c.Instead, c.Evidence = No, r.instead, []string{e.triedHere(r.feature, err)}
 	off := e.config.off(r.options)
 	for _, o := range off {
 		c.Evidence = append(c.Evidence, e.config.evidence(o))
@@ -95,12 +95,12 @@ func (e *exam) try(group string, r row) Check {
 	switch {
 	case len(off) > 0: // no privilege helps
 		c.Fix = []string{"a kernel with CONFIG_" + strings.Join(off, "=y, CONFIG_") + "=y"}
-	case denied(err) && !e.privileged():
+	case !e.privileged() && (denied(err) || r.feature == try.Kallsyms):
 		c.Status = Denied
-		c.Fix = e.raise(r)
+		c.Fix = raise(r)
 	case denied(err) && e.lockdown.on():
 		c.Evidence = append(c.Evidence, e.lockdown.evidence)
-		c.Fix = []string{e.lockdown.fix()}
+		c.Fix = e.lockdown.fix()
 	case denied(err):
 		c.Fix = []string{"a container or security module forbids it even to root: run outside of it"}
 	default:
@@ -109,13 +109,24 @@ func (e *exam) try(group string, r row) Check {
 	return c
 }
 
-// raise says what privilege is enough.
-func (e *exam) raise(r row) []string {
-	out := []string{"sudo fathom doctor"}
-	if r.caps != "" {
-		out = append(out, "sudo setcap "+r.caps+"+ep $(command -v fathom)")
+// kprobePMU is there if perf has kprobes.
+const kprobePMU = "/sys/bus/event_source/devices/kprobe"
+
+// triedHere gives what was tried and what came back, or the cause where the library's words are about something else:
+// without the kprobe PMU it falls back to tracefs and complains of mounts (REQUIREMENTS V12).
+func (e *exam) triedHere(f try.Feature, err error) string {
+	if f == try.Kprobe && !denied(err) && !e.exists(kprobePMU) {
+		return "perf has no kprobes: " + kprobePMU + " does not exist"
 	}
-	return out
+	return tried(err)
+}
+
+// raise says what privilege is enough. That root is, the summary says once.
+func raise(r row) []string {
+	if r.caps == "" {
+		return []string{"sudo fathom doctor"}
+	}
+	return []string{"sudo setcap " + r.caps + "+ep $(command -v fathom)"}
 }
 
 // fixOf is the way out where neither options nor privilege are the cause.
@@ -188,14 +199,16 @@ func checkSettings(e *exam) []Check {
 	return out
 }
 
-// checkConfigFile says where the build options come from, since other checks cite them.
-func checkConfigFile(e *exam) []Check {
-	c := Check{Group: "settings", Name: "kernel build options", Status: Yes, Detail: fmt.Sprintf("%d options in %s", len(e.config.Values), e.config.Source)}
-	if e.config.Values == nil {
-		c.Status, c.Detail = No, ""
-		c.Evidence = e.config.tried
-		c.Fix = []string{"modprobe configs", "install the kernel's own package: it brings /boot/config-" + e.Release}
-		c.Instead = "only what was tried is known"
+// configFile says where the build options come from, since other checks cite them.
+func configFile(group string) step {
+	return func(e *exam) []Check {
+		c := Check{Group: group, Name: "build options", Status: Yes, Detail: fmt.Sprintf("%d in %s", len(e.config.Values), e.config.Source)}
+		if e.config.Values == nil {
+			c.Status, c.Detail = No, ""
+			c.Evidence = e.config.tried
+			c.Fix = []string{"modprobe configs", "install the kernel's own package: it brings /boot/config-" + e.Release}
+			c.Instead = "only what was tried is known"
+		}
+		return []Check{c}
 	}
-	return []Check{c}
 }

@@ -130,7 +130,7 @@ func (r Report) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d work, %d do not", len(yes), len(no))
 	if d := r.names(func(c Check) bool { return c.Status == Denied }); len(d) > 0 {
-		fmt.Fprintf(&b, "; root could use or tell of %d more: %s", len(d), strings.Join(d, ", "))
+		fmt.Fprintf(&b, "; sudo fathom %s tells of %d more: %s", r.Topic, len(d), strings.Join(d, ", "))
 	}
 	b.WriteByte('\n')
 	if m := r.names(Check.missing); len(m) > 0 {

@@ -19,8 +19,14 @@ type lockdown struct {
 
 func (l lockdown) on() bool { return l.level != "" && l.level != "none" }
 
-func (l lockdown) fix() string {
-	return "boot with lockdown=none (if Secure Boot is what turns lockdown on: without Secure Boot)"
+// fix is the way out of something refused with EPERM under lockdown. The kernel's own integrity level forbids no reading;
+// where it does, a changed kernel or a security module adds to it.
+func (l lockdown) fix() []string {
+	out := []string{"boot with lockdown=none (if Secure Boot turns it on: without Secure Boot; dmesg | grep -i lock tells)"}
+	if l.level == "integrity" {
+		out = append(out, "if that does not help, a security module refuses it: cat /sys/kernel/security/lsm")
+	}
+	return out
 }
 
 // lockdownFile has the levels with the active one in brackets.
@@ -70,13 +76,15 @@ func checkLockdown(e *exam) []Check {
 	l := e.lockdown
 	c := Check{Group: "security", Name: "lockdown", Evidence: []string{l.evidence}}
 	switch {
+	case l.level == "" && !e.privileged():
+		c.Status, c.Detail, c.Fix = Denied, "unknown", []string{"sudo fathom doctor"}
 	case l.level == "":
 		c.Status, c.Detail = Info, "no sign of it"
 	case !l.on():
 		c.Status, c.Detail = Yes, "off"
 	default:
 		c.Status, c.Detail = No, lockdownMeans(l)
-		c.Fix = []string{l.fix()}
+		c.Fix = l.fix()[:1]
 	}
 	return []Check{c}
 }

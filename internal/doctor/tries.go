@@ -62,8 +62,11 @@ var hintOfLibrary = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlim
 func errnoText(err error) string {
 	text := hintOfLibrary.ReplaceAllString(err.Error(), "")
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxEvidence {
-		text = text[:maxEvidence] + "…"
+	if cut := len(text) - maxEvidence; cut > 0 { // the cause is at the end
+		if i := strings.Index(text[cut:], ": "); i >= 0 && i < maxEvidence/2 {
+			cut += i + 2
+		}
+		text = "…" + strings.ToValidUTF8(text[cut:], "")
 	}
 	var n syscall.Errno
 	if errors.As(err, &n) && n != 0 && !strings.Contains(text, "errno") {
