@@ -41,6 +41,11 @@ func NewWorld(l *live.Live, users *usersym.Resolver, pid int) *World {
 	return &World{live: l, users: users, pid: pid}
 }
 
+// peerError is an error in bpftrace's words, which scripts may look for.
+type peerError string
+
+func (e peerError) Error() string { return string(e) }
+
 // Close gives back what the World opened.
 func (w *World) Close() error {
 	if w.fs != nil {
@@ -207,7 +212,7 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 		t.Name += fmt.Sprintf("+%d", p.Offset)
 	}
 	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
-		return nil, fmt.Errorf("specified module %s in probe %s is not loaded.", m, t.Name) //nolint:staticcheck // bpftrace's words
+		return nil, peerError(fmt.Sprintf("specified module %s in probe %s is not loaded.", m, t.Name))
 	}
 	ks, err := w.live.Kallsyms()
 	if err != nil {
@@ -379,7 +384,7 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 				continue
 			}
 			if p.Offset != 0 && p.Offset >= size {
-				return nil, fmt.Errorf("Offset outside the function bounds ('%s' size is %d)", p.Func, size) //nolint:staticcheck // bpftrace's words
+				return nil, peerError(fmt.Sprintf("Offset outside the function bounds ('%s' size is %d)", p.Func, size))
 			}
 			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + path + ":" + p.Func}
 			if p.HasOff {

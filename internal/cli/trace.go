@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,12 +49,7 @@ type traceFlags struct {
 	test       bool
 	bench      bool
 	showVer    bool
-	include    []string
-	includeDir []string
 	format_    bool
-	filter     string
-	debuginfo  string
-	usdtFile   bool
 }
 
 func traceCommand(name string) *cobra.Command {
@@ -94,8 +90,6 @@ Examples:
 	fl.BoolVar(&f.bench, "bench", false, "the same as --mode bench")
 	fl.BoolVarP(&f.showVer, "version", "V", false, "print the version")
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
-	fl.StringArrayVar(&f.include, "include", nil, "read `FILE` as if the program had #include of it")
-	fl.StringArrayVarP(&f.includeDir, "include-dir", "I", nil, "look for included files in `DIR`")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if name == "bpftrace" {
 			fmt.Fprint(os.Stderr, peerUsage)
@@ -161,6 +155,9 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	}
 	if _, err := parsePID(f.pid); err != nil {
 		return err
+	}
+	if !slices.Contains([]string{"line", "full", "none"}, f.buffering) {
+		return usageError{name, fmt.Errorf("no buffering mode %q: line, full or none", f.buffering)}
 	}
 	src, params, err := f.source(name, args, c.Flags().ArgsLenAtDash())
 	if err != nil {

@@ -60,6 +60,11 @@ type Options struct {
 // ErrDiagnosed says that what is wrong was told through Options.Diags.
 var ErrDiagnosed = errors.New("the program has errors")
 
+// peerError is an error in bpftrace's words, which scripts may look for.
+type peerError string
+
+func (e peerError) Error() string { return string(e) }
+
 // Result is how a run ended.
 type Result struct {
 	Code     int // the program's own exit code, or the child's failure
@@ -185,7 +190,7 @@ func (r *runner) compile() error {
 		return ErrDiagnosed
 	}
 	if len(r.comp.Info.Instances) == 0 && r.o.Mode == "" {
-		return errors.New("No probes to attach") //nolint:staticcheck // bpftrace's words
+		return peerError("No probes to attach")
 	}
 	return nil
 }
@@ -389,22 +394,30 @@ func (r *runner) drain(ring *probe.Reader, until time.Time) error {
 			return err
 		}
 		if rec == nil {
-			return r.buf.Flush()
+			return r.flush()
 		}
 		if err := r.event(rec); err != nil {
 			return err
 		}
 		if r.o.Buffering == "none" || ring.Empty() {
-			if err := r.buf.Flush(); err != nil {
+			if err := r.flush(); err != nil {
 				return err
 			}
-			if r.o.Interrupt != nil && len(r.o.Interrupt) > 0 {
+			if len(r.o.Interrupt) > 0 {
 				return nil
 			}
 			if time.Now().After(until) {
 				return nil
 			}
 		}
+	}
+	return r.buf.Flush()
+}
+
+// flush writes what was printed so far, unless output is to be written in full blocks only.
+func (r *runner) flush() error {
+	if r.o.Buffering == "full" {
+		return nil
 	}
 	return r.buf.Flush()
 }

@@ -77,9 +77,6 @@ func (f *Func) letter(i int) byte {
 	return f.spec[len(f.spec)-1]
 }
 
-// wholeMap reports arguments that are maps, not their values.
-func (f *Func) wholeMap(i int) bool { return f.letter(i)|0x20 == 'm' && i < len(f.spec) }
-
 // word reports arguments that may be bare words.
 func (f *Func) word(i int) bool { return f.letter(i) == 'w' }
 
