@@ -21,7 +21,10 @@ import (
 	"github.com/fathom-trace/fathom/probe/try"
 )
 
-var guests = ktest.Config{Modules: []string{"veth"}}
+// guests have memory reserved for a crash kernel, and QEMU's pvpanic device.
+var guests = ktest.Config{
+	Modules: []string{"veth", "pvpanic-pci"}, Append: []string{"crashkernel=128M"}, QEMUArgs: []string{"-device", "pvpanic-pci"},
+}
 
 func TestMain(m *testing.M) { ktest.Main(m, guests) }
 
@@ -304,6 +307,7 @@ func TestErrnoText(t *testing.T) {
 	}{
 		{&fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOENT}, "open /x: no such file or directory (errno 2)"},
 		{errors.New("map create: operation not permitted (MEMLOCK may be too low, consider rlimit.RemoveMemlock)"), "map create: operation not permitted"},
+		{errors.New("bpf_link_kprobe_multi not supported (requires >= v5.18)"), "bpf_link_kprobe_multi not supported"},
 		{errors.New("a\n\tb"), "a b"},
 	} {
 		if got := errnoText(tt.err); got != tt.want {
@@ -429,4 +433,15 @@ func TestKernels(t *testing.T) {
 		t.Error(err)
 	}
 	t.Log(b.String())
+}
+
+// TestGuestKdump: what a guest has of what a dump takes is found, and what it lacks.
+func TestGuestKdump(t *testing.T) {
+	ktest.NeedGuest(t)
+	r := Run(t.Context(), Options{Kdump: true})
+	for name, want := range map[string]Status{"memory reserved": Yes, "kernel loaded": No, "kexec allowed": Yes, "pvpanic": Yes} {
+		if c := find(t, r, name); c.Status != want {
+			t.Errorf("want %s: %+v", want, c)
+		}
+	}
 }

@@ -143,7 +143,9 @@ func fixOf(f try.Feature, e *exam) []string {
 		return []string{"sysctl -w kernel.kptr_restrict=1, as root"}
 	case try.Tracefs:
 		return []string{"mount -t tracefs tracefs /sys/kernel/tracing"}
-	case try.KprobeMulti, try.UprobeMulti, try.KprobeSession, try.DropReasons, bpfLoop:
+	case try.KprobeMulti:
+		return []string{"a kernel of 5.18 or later with CONFIG_FPROBE=y; this is " + e.Release}
+	case try.UprobeMulti, try.DropReasons, bpfLoop:
 		return []string{"a newer kernel; this is " + e.Release}
 	}
 	return []string{"another kernel; this is " + e.Release + " (fathom lab boots one)"}

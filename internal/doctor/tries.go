@@ -55,8 +55,9 @@ func haveIter() error {
 // maxEvidence is how much of an error's text is evidence; a verifier's log is longer.
 const maxEvidence = 160
 
-// hintOfLibrary is what cilium/ebpf adds to an EPERM on kernels before 5.11. It is wrong since (REQUIREMENTS V12).
-var hintOfLibrary = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlimit\.RemoveMemlock\)`)
+// hintOfLibrary is what cilium/ebpf adds: to an EPERM what helps before 5.11 (REQUIREMENTS V12), and version numbers, which
+// say nothing about a kernel built without the feature.
+var hintOfLibrary = regexp.MustCompile(` \((MEMLOCK may be too low, consider rlimit\.RemoveMemlock|requires >= v[0-9.]+)\)`)
 
 // errnoText gives an error on one line with its errno's name and number.
 func errnoText(err error) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
@@ -146,7 +147,7 @@ func running(host Host) error {
 
 // handle speaks to the kernel inside a host.
 func handle(host Host) (*netlink.Handle, error) {
-	h, err := netlink.NewHandleAt(vns.NsHandle(host.FD()))
+	h, err := netlink.NewHandleAt(vns.NsHandle(host.FD()), unix.NETLINK_ROUTE) // others need modules
 	if err != nil {
 		return nil, fmt.Errorf("netlink in %s: %w", host.Dev, err)
 	}
