@@ -157,10 +157,14 @@ func exit(x *fn, c *syntax.Call, _ *types.Type) value {
 	if len(c.Args) > 0 {
 		code = x.val(c.Args[0])
 	}
-	id := x.b.event(&ir.Event{Kind: ir.EvExit, Span: c.Span, Payload: types.TupleOf(types.Int64)})
-	x.send(id, []value{scalarOf(types.Int64, code)})
-	x.returnStmt(&syntax.Jump{Span: c.Span, Tok: "return"})
+	x.exit(code, c.Span)
 	return value{t: types.VoidT}
+}
+
+func (x *fn) exit(code ir.Val, at syntax.Span) {
+	id := x.b.event(&ir.Event{Kind: ir.EvExit, Span: at, Payload: types.TupleOf(types.Int64)})
+	x.send(id, []value{scalarOf(types.Int64, code)})
+	x.returnStmt(&syntax.Jump{Span: at, Tok: "return"})
 }
 
 // Limits of join: strings taken, and bytes of each.

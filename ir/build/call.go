@@ -20,9 +20,13 @@ func functions() map[string]lowering {
 		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror),
 		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
 		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": nil, "path": path,
-		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "func": funcName, "probe": probeName, "args": nil,
+		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "assert": assert,
+		"static_assert": nothing, "fail": nothing, "is_err": isErr, "container_of": containerOf, "func": funcName, "probe": probeName, "args": nil,
 	}
 	for name, l := range builtins() {
+		m[name] = l
+	}
+	for name, l := range tasks() {
 		m[name] = l
 	}
 	for name, l := range actions() {
