@@ -35,6 +35,7 @@ bench: build deps
 lint:
 	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change: $$fmt"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) run ./internal/gen/deps -check
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
 
 dist:

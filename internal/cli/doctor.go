@@ -9,10 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/doctor"
+	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/internal/netns"
 )
 
 func doctorCommand() *cobra.Command {
-	var json bool
+	var json, clean bool
 	c := &cobra.Command{
 		Use:   "doctor [kdump]",
 		Short: "Say what works on this kernel, what does not, why, and how to mend it",
@@ -26,6 +28,9 @@ Examples:
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"kdump"},
 		RunE: func(c *cobra.Command, args []string) error {
+			if clean {
+				return removeOrphans()
+			}
 			r := doctor.Run(c.Context(), doctor.Options{Kdump: len(args) == 1})
 			if err := writeReport(os.Stdout, r, json); err != nil {
 				return err
@@ -36,6 +41,7 @@ Examples:
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&clean, "clean", false, "remove what processes that died left behind, and nothing else")
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line")
 	return c
 }
@@ -45,6 +51,15 @@ func writeReport(w io.Writer, r doctor.Report, json bool) error {
 		return r.JSON(w)
 	}
 	return r.Text(w)
+}
+
+// removeOrphans removes what belongs to processes that are gone.
+func removeOrphans() error {
+	gone, err := lease.Default(os.Geteuid(), os.Getenv).Clean(map[string]lease.Cleaner{netns.Kind: netns.Clean})
+	for _, r := range gone {
+		fmt.Printf("removed %s %s\n", r.Kind, r.Name)
+	}
+	return err
 }
 
 // doctorInfo is --info: bpftrace's name for it.

@@ -88,8 +88,32 @@ Examples:
   fathom doctor`,
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
+	c.SetHelpCommand(helpCommand())
 	c.AddCommand(traceCommand("trace"), doctorCommand(), demoCommand(), versionCommand())
 	return c
+}
+
+// helpCommand is help VERB, and help E-CODE for what the last line of an error names.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [VERB|E-CODE]",
+		Short: "Explain a verb, or the code of an error",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Root().Help()
+			}
+			if text, ok := diag.Help(args[0]); ok {
+				_, err := fmt.Fprintln(c.OutOrStdout(), text)
+				return err
+			}
+			verb, _, err := c.Root().Find(args)
+			if err != nil {
+				return usageError{"fathom", err}
+			}
+			return verb.Help()
+		},
+	}
 }
 
 // interrupts gives Ctrl-C: the first ends a trace, the second stops draining, the third exits.

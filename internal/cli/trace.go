@@ -18,6 +18,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -103,6 +104,9 @@ Examples:
 	}
 	return c
 }
+
+// style says how diagnostics look on standard error.
+func style() diag.Style { return diag.Style{Color: term.Color(term.Auto, os.Stderr, os.Getenv)} }
 
 // peerUsage is how the command line of bpftrace is used.
 const peerUsage = `USAGE:
@@ -265,14 +269,14 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 	if f.command != "" {
 		o.Command = strings.Fields(f.command)
 	}
-	o.Diags = func(ds []syntax.Diag) { diag.Render(os.Stderr, ds, diag.Style{}) }
+	o.Diags = func(ds []syntax.Diag) { diag.Render(os.Stderr, ds, style()) }
 	return o, nil
 }
 
 func (f *traceFlags) printFormatted(c *cobra.Command, src *syntax.Source) error {
 	file, ds := syntax.Parse(src)
 	if len(ds) > 0 {
-		diag.Render(os.Stderr, ds, diag.Style{})
+		diag.Render(os.Stderr, ds, style())
 		return script.ErrDiagnosed
 	}
 	_, err := fmt.Fprint(c.OutOrStdout(), syntax.Format(file))
@@ -317,7 +321,7 @@ func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
 	}
 	file, ds := syntax.Parse(&syntax.Source{Name: "stdin", Text: text})
 	if len(ds) > 0 {
-		diag.Render(os.Stderr, ds, diag.Style{})
+		diag.Render(os.Stderr, ds, style())
 		return script.ErrDiagnosed
 	}
 	for _, p := range file.Probes {

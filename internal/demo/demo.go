@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"sort"
 	"strings"
 	"time"
@@ -17,6 +17,7 @@ import (
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lab/topology"
+	"github.com/fathom-trace/fathom/lab/topology/traffic"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
@@ -118,75 +119,14 @@ func load(world *probe.World) (sess *probe.Session, hits, bytes *ir.Map, err err
 func talk(ctx context.Context, p *topology.Pair) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := udp(ctx, p); err != nil {
+	to, _ := netip.AddrFromSlice(p.B.Addr.To4())
+	flow := traffic.Flow{From: p.A.NS, To: p.B.NS, Addr: netip.AddrPortFrom(to, port), Messages: datagrams, Size: datagramSize}
+	if _, err := traffic.UDP(ctx, flow); err != nil {
 		return err
 	}
-	return tcp(ctx, p)
-}
-
-func udp(ctx context.Context, p *topology.Pair) error {
-	var srv net.PacketConn
-	var cl net.Conn
-	addr := fmt.Sprintf("%v:%d", p.B.Addr, port)
-	if err := p.B.Do(func() (err error) { srv, err = (&net.ListenConfig{}).ListenPacket(ctx, "udp4", addr); return err }); err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	defer srv.Close()
-	if err := p.A.Do(func() (err error) { cl, err = (&net.Dialer{}).DialContext(ctx, "udp4", addr); return err }); err != nil {
-		return fmt.Errorf("dial %s: %w", addr, err)
-	}
-	defer cl.Close()
-	deadline, _ := ctx.Deadline()
-	srv.SetDeadline(deadline)
-	buf := make([]byte, 2048)
-	for i := range datagrams {
-		if _, err := cl.Write(make([]byte, datagramSize)); err != nil {
-			return fmt.Errorf("send datagram %d: %w", i, err)
-		}
-		if _, _, err := srv.ReadFrom(buf); err != nil {
-			return fmt.Errorf("receive datagram %d: %w", i, err)
-		}
-	}
-	return nil
-}
-
-func tcp(ctx context.Context, p *topology.Pair) error {
-	var srv net.Listener
-	var cl net.Conn
-	addr := fmt.Sprintf("%v:%d", p.B.Addr, port)
-	if err := p.B.Do(func() (err error) { srv, err = (&net.ListenConfig{}).Listen(ctx, "tcp4", addr); return err }); err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	defer srv.Close()
-	got := make(chan error, 1)
-	go func() {
-		c, err := srv.Accept()
-		if err != nil {
-			got <- err
-			return
-		}
-		defer c.Close()
-		n, err := io.Copy(io.Discard, c)
-		if err == nil && n != tcpWrites*tcpSize {
-			err = fmt.Errorf("%d bytes of %d arrived", n, tcpWrites*tcpSize)
-		}
-		got <- err
-	}()
-	if err := p.A.Do(func() (err error) { cl, err = (&net.Dialer{}).DialContext(ctx, "tcp4", addr); return err }); err != nil {
-		return fmt.Errorf("dial %s: %w", addr, err)
-	}
-	for range tcpWrites {
-		if _, err := cl.Write(make([]byte, tcpSize)); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-	}
-	cl.Close()
-	select {
-	case err := <-got:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	flow.Messages, flow.Size = tcpWrites, tcpSize
+	_, err := traffic.TCP(ctx, flow)
+	return err
 }
 
 // read joins both maps by their stacks and names the frames.
