@@ -182,7 +182,7 @@ func (x *fn) signalNumber(e syntax.Expr) ir.Val {
 	}
 	n, ok := signals[s]
 	if !ok {
-		x.b.errorf(e.Span_(), "%s is not a valid signal", s)
+		x.b.errorf(e.Where(), "%s is not a valid signal", s)
 	}
 	return ir.Imm(n)
 }

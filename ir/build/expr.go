@@ -35,7 +35,7 @@ func (x *fn) expr(e syntax.Expr) value {
 		}
 		return scalarOf(x.typeOf(e), ir.Imm(c.Int))
 	}
-	if s := e.Span_(); s.Src != nil {
+	if s := e.Where(); s.Src != nil {
 		x.span = s
 	}
 	t := x.typeOf(e)
@@ -81,7 +81,7 @@ func (x *fn) expr(e syntax.Expr) value {
 	case *syntax.Comptime:
 		return x.expr(e.X)
 	}
-	x.b.errorf(e.Span_(), "internal error: %T reached code generation", e)
+	x.b.errorf(e.Where(), "internal error: %T reached code generation", e)
 	return scalarOf(types.Int64, ir.Imm(0))
 }
 

@@ -279,7 +279,7 @@ func (x *fn) orCount(rc ir.Val, counter int) {
 
 // predicate ends the program unless e is true.
 func (x *fn) predicate(e syntax.Expr) {
-	x.span = e.Span_()
+	x.span = e.Where()
 	yes, no := x.block(), x.block()
 	mark := len(x.tmp)
 	x.cond(e, yes, no)

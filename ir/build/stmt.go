@@ -9,7 +9,7 @@ import (
 
 func (x *fn) stmts(ss []syntax.Stmt) {
 	for _, s := range ss {
-		if sp := s.Span_(); sp.Src != nil {
+		if sp := s.Where(); sp.Src != nil {
 			x.span = sp
 		}
 		mark := len(x.tmp)

@@ -70,7 +70,7 @@ func isErr(x *fn, c *syntax.Call, _ *types.Type) value {
 // containerOf gives the object that a pointer's target is a member of.
 func containerOf(x *fn, c *syntax.Call, t *types.Type) value {
 	p := x.val(c.Args[0])
-	name := c.Args[2].Span_().Text()
+	name := c.Args[2].Where().Text()
 	if id, ok := c.Args[2].(*syntax.Ident); ok {
 		name = id.Name
 	}

@@ -207,7 +207,7 @@ func (c *Call) types() bool {
 				c.x.setType(a, info.Value)
 			}
 		case l == 'm':
-			c.x.errorf(a.Span_(), "%s() expects a map argument", c.Func.Name)
+			c.x.errorf(a.Where(), "%s() expects a map argument", c.Func.Name)
 			return false
 		case l == 'w' && isWord, l == 't', l == 'v':
 		default:

@@ -145,11 +145,11 @@ func (x *inst) run() {
 	clear(x.Types)
 	clear(x.Consts)
 	if x.Pred != nil {
-		x.condition(x.Pred, around(x.Pred.Span_(), "/", "/"))
+		x.condition(x.Pred, around(x.Pred.Where(), "/", "/"))
 	}
 	x.stmts(x.Body.Stmts)
 	if x.Body.Result != nil {
-		x.effect(x.Body.Result, x.Body.Result.Span_())
+		x.effect(x.Body.Result, x.Body.Result.Where())
 	}
 }
 
@@ -260,7 +260,7 @@ func (c *checker) writtenMaps() func(func(string) bool) {
 func lowerBlocks(n syntax.Node) {
 	syntax.Walk(n, func(n syntax.Node) bool {
 		if bl, ok := n.(*syntax.Block); ok && bl.Result != nil {
-			bl.Stmts = append(bl.Stmts, &syntax.ExprStmt{Span: bl.Result.Span_(), X: bl.Result})
+			bl.Stmts = append(bl.Stmts, &syntax.ExprStmt{Span: bl.Result.Where(), X: bl.Result})
 			bl.Result = nil
 		}
 		return true

@@ -387,10 +387,10 @@ func (x *inst) element(e syntax.Expr, what string) *types.Type {
 	t := x.expr(e)
 	switch {
 	case t.Kind == types.Void:
-		x.errorf(e.Span_(), "Expression of type void cannot exist inside a %s.", what)
+		x.errorf(e.Where(), "Expression of type void cannot exist inside a %s.", what)
 		return types.NoneT
 	case t.IsAgg() && !readable(t):
-		x.errorf(e.Span_(), "Map type %v cannot exist inside a %s.", t, what)
+		x.errorf(e.Where(), "Map type %v cannot exist inside a %s.", t, what)
 		return types.NoneT
 	case t.CastableAgg():
 		return aggInt(t)

@@ -198,7 +198,7 @@ func checkGetopt(c *Call) *types.Type {
 	if len(c.Args) > 1 {
 		v, ok := c.constant(1)
 		if !ok {
-			c.x.errorf(c.Args[1].Span_(), "Second argument to 'getopt' must be a string literal, integer literal, or a boolean literal.")
+			c.x.errorf(c.Args[1].Where(), "Second argument to 'getopt' must be a string literal, integer literal, or a boolean literal.")
 			return types.NoneT
 		}
 		def, kind = v, c.T[1]

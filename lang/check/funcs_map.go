@@ -43,7 +43,7 @@ func (c *Call) mapDefined(m *mapInfo) bool {
 		return true
 	}
 	if !m.written {
-		c.x.errorf(c.Args[0].Span_(), "Undefined map: %s", m.Name).Hint = didYouMean(m.Name, c.x.c.writtenMaps())
+		c.x.errorf(c.Args[0].Where(), "Undefined map: %s", m.Name).Hint = didYouMean(m.Name, c.x.c.writtenMaps())
 	}
 	return false
 }

@@ -29,7 +29,7 @@ func stringLike(t *types.Type) bool {
 func (c *Call) wantStrings() bool {
 	for i, t := range c.T {
 		if !stringLike(t) {
-			c.x.errorf(c.Args[i].Span_(), "string-like values must be either strings, arrays or pointers")
+			c.x.errorf(c.Args[i].Where(), "string-like values must be either strings, arrays or pointers")
 			return false
 		}
 	}

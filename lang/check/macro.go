@@ -49,7 +49,7 @@ func (c *checker) validMacro(m *syntax.Macro) bool {
 	for _, p := range m.Params {
 		name, what := paramName(p)
 		if seen[name] {
-			c.errorf(p.Span_(), "%s for macro argument has already been used: %s", what, name)
+			c.errorf(p.Where(), "%s for macro argument has already been used: %s", what, name)
 			return false
 		}
 		seen[name] = true
@@ -121,9 +121,9 @@ func (x *expander) cloner(s *subst) *syntax.Cloner {
 
 func (x *expander) tooBig(e syntax.Expr) syntax.Expr {
 	if x.nodes == maxExpansion+1 {
-		x.c.errorf(e.Span_(), "macro expansion is too large")
+		x.c.errorf(e.Where(), "macro expansion is too large")
 	}
-	return &syntax.Bad{Span: e.Span_()}
+	return &syntax.Bad{Span: e.Where()}
 }
 
 // copyArg copies an argument, whose macros are already expanded, and counts its nodes.
@@ -284,7 +284,7 @@ func (x *expander) mismatch(ms []*syntax.Macro, e *syntax.Call, args []syntax.Ex
 		for i, p := range m.Params {
 			if want := wrongKind(p, args[i]); want != "" {
 				name, _ := paramName(p)
-				x.c.errorf(args[i].Span_(), "Mismatched arg. %s() expects %s for arg %s but got %s.", m.Name, want, name, kindOfArg(args[i]))
+				x.c.errorf(args[i].Where(), "Mismatched arg. %s() expects %s for arg %s but got %s.", m.Name, want, name, kindOfArg(args[i]))
 				return
 			}
 		}

@@ -64,7 +64,7 @@ func (r *resolver) stmts(ss []syntax.Stmt) {
 		r.stmt(s)
 		if j, ok := s.(*syntax.Jump); ok && i+1 < len(ss) {
 			_ = j
-			r.x.c.warnf(ss[i+1].Span_(), "Unreachable statement.")
+			r.x.c.warnf(ss[i+1].Where(), "Unreachable statement.")
 			return
 		}
 	}

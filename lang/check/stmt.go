@@ -22,7 +22,7 @@ func (x *inst) stmt(s syntax.Stmt) {
 	case *syntax.If:
 		x.ifStmt(s)
 	case *syntax.While:
-		x.condition(s.Cond, s.Cond.Span_())
+		x.condition(s.Cond, s.Cond.Where())
 		x.loop(s.Body)
 	case *syntax.Unroll:
 		x.unroll(s)
@@ -102,14 +102,14 @@ func (x *inst) elseBranch(s syntax.Stmt) {
 func (x *inst) block(b *syntax.Block) {
 	x.stmts(b.Stmts)
 	if b.Result != nil {
-		x.effect(b.Result, b.Result.Span_())
+		x.effect(b.Result, b.Result.Where())
 	}
 }
 
 // comptime gives the truth of a condition that must be known now.
 func (x *inst) comptime(e syntax.Expr) (yes, ok bool) {
 	x.expr(e)
-	at := around(e.Span_(), "comptime", ")")
+	at := around(e.Where(), "comptime", ")")
 	c, ok := x.constant(e)
 	if !ok {
 		x.errorf(at, "Unable to resolve comptime expression")
@@ -325,7 +325,7 @@ func (x *inst) warnSign(from, to *types.Type, rhs syntax.Expr) {
 	if c, ok := x.constant(rhs); ok && !x.isCast(rhs) && fits(c.Int, c.big, to) {
 		return
 	}
-	x.warnf(rhs.Span_(), "Expression of type: %v being cast to type: %v. This may cause unexpected results. "+
+	x.warnf(rhs.Where(), "Expression of type: %v being cast to type: %v. This may cause unexpected results. "+
 		"Use an explicit cast to suppress this warning.", from, to)
 }
 
@@ -390,7 +390,7 @@ func (x *inst) growKey(m *mapInfo, key syntax.Expr, at syntax.Span) {
 		x.errorf(at, "Value '%v' cannot be used as a map key.", t)
 		return
 	case badKey(t) != "":
-		x.errorf(key.Span_(), "%s", badKey(t))
+		x.errorf(key.Where(), "%s", badKey(t))
 		return
 	}
 	if t.CastableAgg() {

@@ -4,7 +4,7 @@
 package syntax
 
 // Node is anything with a place in the source.
-type Node interface{ Span_() Span }
+type Node interface{ Where() Span }
 
 // Expr is an expression. Every expression is a pointer, so that it can be a map key in check.Instance.
 type Expr interface {

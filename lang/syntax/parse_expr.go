@@ -52,7 +52,7 @@ func (p *parser) binary(prec int) Expr {
 		at := p.here()
 		p.next()
 		y := p.binary(b.prec + 1)
-		x = &Binary{Span: p.from(x.Span_().Start.Off), Op: b.op, OpSpan: at, X: x, Y: y}
+		x = &Binary{Span: p.from(x.Where().Start.Off), Op: b.op, OpSpan: at, X: x, Y: y}
 	}
 	return x
 }
@@ -71,10 +71,10 @@ func (p *parser) unary() Expr {
 	x := p.unary()
 	switch op {
 	case INC, DEC:
-		p.needVar(x, x.Span_())
+		p.needVar(x, x.Where())
 	case AND:
 		if !isVar(x) {
-			p.report(x.Span_(), "address-of operator (&) can only be used on a map or variable")
+			p.report(x.Where(), "address-of operator (&) can only be used on a map or variable")
 		}
 	}
 	return &Unary{p.from(start), op, x, false}
@@ -98,7 +98,7 @@ func (p *parser) needVar(x Expr, at Span) {
 
 // postfix parses what follows an operand: fields, indices, ++ and --.
 func (p *parser) postfix(x Expr) Expr {
-	start := x.Span_().Start.Off
+	start := x.Where().Start.Off
 	for n := 0; p.tok.kind == tOp; n++ {
 		if n == maxChain {
 			p.errorf(p.here(), "expression too long")

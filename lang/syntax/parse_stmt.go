@@ -68,7 +68,7 @@ func asStmt(x Expr) Stmt {
 	case *BlockExpr:
 		return &Block{x.Span, flatten(x.Stmts, x.Result), nil}
 	}
-	return &ExprStmt{x.Span_(), x}
+	return &ExprStmt{x.Where(), x}
 }
 
 // dropValues turns the values of an if's branches into statements.

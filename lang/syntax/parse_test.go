@@ -187,7 +187,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		file, ds := syntax.Parse(&syntax.Source{Name: "stdin", Text: text})
-		syntax.WalkFile(file, func(n syntax.Node) bool { _ = n.Span_().Text(); return true })
+		syntax.WalkFile(file, func(n syntax.Node) bool { _ = n.Where().Text(); return true })
 		if len(ds) > 0 {
 			return
 		}

@@ -19,8 +19,8 @@ type Span struct {
 	Start, End Pos
 }
 
-// Span returns s itself, so that every node embedding a Span implements Node.
-func (s Span) Span_() Span { return s }
+// Where returns s itself, so that every node embedding a Span implements Node.
+func (s Span) Where() Span { return s }
 
 // To returns the span from the start of s to the end of e.
 func (s Span) To(e Span) Span { return Span{s.Src, s.Start, e.End} }
