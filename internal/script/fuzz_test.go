@@ -2,6 +2,7 @@ package script
 
 import (
 	"testing"
+	"time"
 
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/lang/check"
@@ -21,6 +22,8 @@ func FuzzCompile(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		slow := time.AfterFunc(20*time.Second, func() { panic("slow: " + text) })
+		defer slow.Stop()
 		Compile(&syntax.Source{Name: "fuzz", Text: text}, check.Options{Unsafe: true, Params: []string{"1", "two"}}, build.Options{NumCPU: 2})
 	})
 }

@@ -492,7 +492,7 @@ func (x *inst) setType(e syntax.Expr, t *types.Type) {
 
 // useMap notes an access of a map: the first one decides whether it has keys.
 func (x *inst) useMap(e *syntax.MapRef, write bool) *mapInfo {
-	m := x.c.maps[e.Name]
+	m := x.c.mapOf(e.Name, e.Span) // new only in statements that are never reached
 	m.written, m.read = m.written || write, m.read || !write
 	if m.use.Src == nil {
 		m.use = e.Span
