@@ -56,6 +56,15 @@ func (s *Session) attachOrder() []*loaded {
 	return append(out, rev...)
 }
 
+// Targets gives the number of probes that Attach will attach.
+func (s *Session) Targets() int {
+	n := 0
+	for _, l := range s.units {
+		n += len(l.targets)
+	}
+	return n
+}
+
 // Plans says how each unit was attached, one line each.
 func (s *Session) Plans() []string { return s.plans }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/ir"
@@ -99,6 +100,9 @@ func (s *Session) loadMaps() error {
 		spec := m.Spec.Copy()
 		spec.Name = mapName(spec.Name)
 		km, err := ebpf.NewMap(spec)
+		if errors.Is(err, unix.EPERM) { // the library guesses at a memory limit; what is missing is CAP_BPF
+			err = unix.EPERM
+		}
 		if err != nil {
 			return fmt.Errorf("create map %s: %w", m.IR.Name, err)
 		}

@@ -166,17 +166,27 @@ func (o *Output) join(ev *ir.Event, data []byte) error {
 	return o.text(ir.EvJoin, o.buf)
 }
 
+// Attaching says how many probes are about to be attached: the line older versions of bpftrace print.
+func (o *Output) Attaching(n int) {
+	if !o.o.JSON {
+		fmt.Fprintf(o.o.Err, "Attaching %d probe%s...\n", n, plural(n))
+	}
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
 // Attached says how many probes are attached.
 func (o *Output) Attached(n int) {
 	if o.o.JSON {
 		fmt.Fprintf(o.o.W, "{\"type\": \"attached_probes\", \"count\": %d, \"data\": {\"probes\": %d}}\n", n, n)
 		return
 	}
-	s := "s"
-	if n == 1 {
-		s = ""
-	}
-	fmt.Fprintf(o.o.Err, "Attached %d probe%s\n", n, s)
+	fmt.Fprintf(o.o.Err, "Attached %d probe%s\n", n, plural(n))
 }
 
 // End separates the program's own output from what is printed when it is over.

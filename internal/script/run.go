@@ -238,6 +238,9 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 	if r.o.Mode != "" {
 		return r.bench(ring)
 	}
+	if !r.o.Quiet {
+		r.out.Attaching(r.sess.Targets())
+	}
 	if err := r.sess.RunSpecial("begin", nil); err != nil {
 		return Result{}, err
 	}
