@@ -32,13 +32,3 @@ type Map struct {
 	Spec *ebpf.MapSpec
 	IR   *ir.Map
 }
-
-// Map finds a map by the name instructions refer to it by.
-func (o *Object) Map(name string) *Map {
-	for _, m := range o.Maps {
-		if m.Spec.Name == name {
-			return m
-		}
-	}
-	return nil
-}

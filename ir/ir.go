@@ -265,8 +265,6 @@ const (
 	EvSystem                        // shell command made by Fmt
 	EvExit                          // exit code
 	EvFail                          // a failed read or map update: -k
-	EvSkb                           // packet to a file
-	EvUnwatch
 )
 
 // Event describes one kind of record in the ring: a uint64 index into Program.Events, then a value of Payload.

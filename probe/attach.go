@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/lang/check"
 )
@@ -236,21 +234,6 @@ func (s *Session) RunIter() error {
 		it.Close()
 	}
 	return nil
-}
-
-// Has says if there is a unit of the provider.
-func (s *Session) Has(provider string) bool {
-	for _, l := range s.units {
-		if l.prog.Unit.Provider == provider {
-			return true
-		}
-	}
-	return false
-}
-
-// IsMissing says if an error means that the kernel lacks the thing rather than that it may not be used.
-func IsMissing(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, ebpf.ErrNotSupported) || strings.Contains(err.Error(), "not found")
 }
 
 // Measure runs a special program n times and gives nanoseconds per run, as the kernel counted them, and its last result.

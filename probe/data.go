@@ -47,27 +47,6 @@ func (s *Session) Entries(m *ir.Map) ([]Entry, error) {
 	return out, nil
 }
 
-// Lookup reads one element; ok is false if there is none.
-func (s *Session) Lookup(m *ir.Map, key []byte) (e Entry, ok bool) {
-	km := s.maps[m]
-	if km == nil {
-		return e, false
-	}
-	e.Key = key
-	if m.Kind.PerCPU() {
-		if err := km.Lookup(key, &e.Values); err != nil {
-			return e, false
-		}
-		return e, true
-	}
-	v, err := km.LookupBytes(key)
-	if err != nil || v == nil {
-		return e, false
-	}
-	e.Values = [][]byte{v}
-	return e, true
-}
-
 // Clear removes all elements; an array's become zero.
 func (s *Session) Clear(m *ir.Map) error {
 	if m.Kind == ir.Array || m.Kind == ir.PerCPUArray {

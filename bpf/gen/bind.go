@@ -85,12 +85,3 @@ func arm64Regs() map[string]int32 {
 	}
 	return m
 }
-
-// RegNames gives the names reg() knows on an instruction set, by GOARCH.
-func RegNames(goarch string) []string {
-	var s []string
-	for n := range arches[goarch].regs {
-		s = append(s, n)
-	}
-	return s
-}

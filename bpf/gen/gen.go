@@ -13,7 +13,6 @@ import (
 type Options struct {
 	Arch     string // GOARCH, default amd64
 	Provider string // overrides Unit.Provider: binds the same IR to another kind of attachment
-	StackMax int    // bytes of BPF stack a chain of functions may use, default 512
 	// OnStack is the size in bytes above which a slot never is on the stack, default 64.
 	OnStack int
 }

@@ -3,12 +3,15 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,8 +45,18 @@ func Main(args []string) int {
 	}
 	cmd.SetArgs(args[1:])
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err := cmd.ExecuteContext(ctx)
-	return report(os.Stderr, err)
+	return report(os.Stderr, execute(ctx, cmd, args[1:]))
+}
+
+// execute runs a command; a panic, which is a bug of ours, becomes an error that tells the command line it came from.
+func execute(ctx context.Context, cmd *cobra.Command, args []string) (err error) {
+	defer func() {
+		if e := recover(); e != nil {
+			fmt.Fprintf(os.Stderr, "%s\n", debug.Stack())
+			err = diag.Bug(e, fmt.Sprintf("%x of the command line", sha256.Sum256([]byte(strings.Join(args, "\x00")))))
+		}
+	}()
+	return cmd.ExecuteContext(ctx)
 }
 
 // report prints an error in its form and gives the exit code that belongs to it.
@@ -88,6 +101,13 @@ Examples:
   fathom doctor`,
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{"fathom", fmt.Errorf("no verb %q", args[0])}
+		}
+		return c.Help()
+	}
+	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
 	c.AddCommand(traceCommand("trace"), doctorCommand(), demoCommand(), versionCommand())
 	return c
