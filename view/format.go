@@ -2,142 +2,210 @@ package view
 
 import (
 	"strconv"
-	"strings"
-	"syscall"
 
+	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
+// format is a format string made ready: lits[0] convs[0] lits[1] … convs[n-1] lits[n].
+type format struct {
+	lits  []string
+	convs []conv
+}
+
+// conv is one conversion. op is the last letter of the verb, but for the buffers: R is rx, H is rh, and g is gr.
+type conv struct {
+	check.Conv
+	op    byte
+	size  int  // bytes of the integer by the length modifier; 0 for none
+	plain bool // neither flags nor width nor precision
+}
+
+// ops are the verbs that are not known by their own letter.
+var ops = map[string]byte{"i": 'd', "rx": 'R', "rh": 'H', "gr": 'g'}
+
+// lengths are the bytes of C's integers on 64-bit systems.
+var lengths = map[string]int{"hh": 1, "h": 2, "l": 8, "ll": 8, "j": 8, "z": 8, "t": 8}
+
+func prepare(s string) *format {
+	p := check.ParseFormat(s)
+	f := &format{lits: p.Lits, convs: make([]conv, len(p.Convs))}
+	for i, c := range p.Convs {
+		op := ops[c.Verb]
+		if op == 0 {
+			op = c.Verb[0]
+		}
+		plain := !c.Left && !c.Plus && !c.Blank && !c.Alt && !c.Zero && c.Width < 0 && c.Prec < 0
+		f.convs[i] = conv{Conv: c, op: op, size: lengths[c.Len], plain: plain}
+	}
+	return f
+}
+
 // format appends what printf makes of an event's payload.
-func (o *Output) format(dst []byte, id int, data []byte) []byte {
+func (o *Output) format(dst []byte, id int, ev *ir.Event, data []byte) []byte {
 	f := o.fmts[id]
 	if f == nil {
-		p := check.ParseFormat(o.o.Program.Events[id].Fmt)
-		f = &p
+		f = prepare(ev.Fmt)
 		o.fmts[id] = f
 	}
-	return o.apply(dst, f, o.o.Program.Events[id].Payload, data)
+	return o.apply(dst, f, ev.Payload, data)
 }
 
-// Format gives what printf makes of a payload of type t.
+// Format gives what printf makes of a payload of type t. A payload that is too short is read as followed by zeros.
 func (o *Output) Format(f string, t *types.Type, payload []byte) string {
-	p := check.ParseFormat(f)
-	return string(o.apply(nil, &p, t, payload))
+	if t != nil && len(payload) < t.Size {
+		payload = append(payload[:len(payload):len(payload)], make([]byte, t.Size-len(payload))...)
+	}
+	return string(o.apply(nil, prepare(f), t, payload))
 }
 
-func (o *Output) apply(dst []byte, f *check.Format, t *types.Type, data []byte) []byte {
-	for i := range f.Convs {
-		dst = append(dst, f.Lits[i]...)
+func (o *Output) apply(dst []byte, f *format, t *types.Type, data []byte) []byte {
+	for i := range f.convs {
+		dst = append(dst, f.lits[i]...)
 		if t != nil && i < len(t.Fields) {
-			a := t.Fields[i]
-			dst = o.conv(dst, &f.Convs[i], a.Type, data[a.Off:])
+			a := &t.Fields[i]
+			dst = o.conv(dst, &f.convs[i], a.Type, data[a.Off:a.Off+a.Type.Size])
 		}
 	}
-	return append(dst, f.Lits[len(f.Convs)]...)
+	return append(dst, f.lits[len(f.convs)]...)
 }
 
 // conv appends one conversion.
-func (o *Output) conv(dst []byte, c *check.Conv, t *types.Type, b []byte) []byte {
+func (o *Output) conv(dst []byte, c *conv, t *types.Type, b []byte) []byte {
 	from := len(dst)
-	switch c.Verb {
-	case "s":
-		if t.Kind == types.Int && c.Prec < 0 {
-			dst = appendNumber(dst, t, b)
-		} else {
-			dst = o.value(dst, t, b)
-		}
+	switch c.op {
+	case 'd', 'u', 'o', 'x', 'X':
+		return o.intConv(dst, c, t, b)
+	case 's':
+		dst = o.value(dst, t, b)
 		if c.Prec >= 0 && len(dst)-from > c.Prec {
 			dst = dst[:from+c.Prec]
 		}
-	case "r":
+	case 'r':
 		dst = escapeBuffer(dst, buffer(t, b), true, true)
-	case "rx":
+	case 'R':
 		dst = escapeBuffer(dst, buffer(t, b), false, true)
-	case "rh":
+	case 'H':
 		dst = escapeBuffer(dst, buffer(t, b), false, false)
-	case "gr":
-		dst = append(dst, gfpFlags(uint64(o.integer(t, b)))...)
-	case "c":
-		dst = append(dst, byte(o.integer(t, b)))
-	case "p":
-		dst = append(append(dst, "0x"...), strconv.FormatUint(uint64(o.integer(t, b)), 16)...)
+	case 'g':
+		dst = gfpFlags(dst, uint64(integer(t, b)))
+	case 'c':
+		dst = append(dst, byte(integer(t, b)))
+	case 'p':
+		if n := uint64(integer(t, b)); n == 0 {
+			dst = append(dst, '0') // as C++ streams print a null pointer
+		} else {
+			dst = appendHex(dst, n)
+		}
 	default:
-		return o.intConv(dst, c, t, b)
+		dst = append(append(append(dst, "!{"...), c.Text...), '}')
 	}
-	return pad(dst, from, c.Width, c.Left, ' ')
+	if c.plain {
+		return dst
+	}
+	fill := byte(' ')
+	if c.Zero && !c.Left {
+		fill = '0'
+	}
+	return pad(dst, from, c.Width, c.Left, fill)
 }
+
+func appendHex(dst []byte, n uint64) []byte { return strconv.AppendUint(append(dst, "0x"...), n, 16) }
 
 // integer gives a value as the 64 bits C would pass.
-func (o *Output) integer(t *types.Type, b []byte) int64 {
+func integer(t *types.Type, b []byte) int64 {
 	switch {
-	case t.Kind == types.Bool:
-		return int64(b[0])
 	case t.IsInt():
 		return number(t, b)
-	case len(b) >= 8:
-		return int64(le.Uint64(b))
+	case t.IsAgg():
+		return aggregate(t, b)
 	}
-	return 0
+	return int64(word(b, 0))
 }
 
-// intConv appends d i u o x X with C's flags, width, precision and length modifiers.
-func (o *Output) intConv(dst []byte, c *check.Conv, t *types.Type, b []byte) []byte {
-	n := o.integer(t, b)
-	size := map[string]int{"hh": 1, "h": 2}[c.Len]
-	if size == 0 {
-		size = 8
-		if c.Len == "" && c.Verb != "d" && c.Verb != "i" && c.Verb != "u" {
-			size = 4 // as C's unsigned int
-		}
-	}
-	u := uint64(n)
-	if size < 8 {
-		u &= 1<<(8*size) - 1
-	}
-	sign, digits := "", ""
-	switch c.Verb {
-	case "d", "i":
-		if size < 8 {
-			sh := uint(64 - 8*size)
+// intConv appends d u o x X with C's flags, width, precision and length modifiers.
+func (o *Output) intConv(dst []byte, c *conv, t *types.Type, b []byte) []byte {
+	n := integer(t, b)
+	if size := o.intSize(c, t); size < 8 {
+		sh := uint(64 - 8*size)
+		if c.op == 'd' {
 			n = n << sh >> sh
-		}
-		if n < 0 && (t.Signed || size < 8 || t.Size < 8 || c.Len != "" || t.Kind != types.Int) || n < 0 && t.Kind == types.Int && !t.Signed {
-			sign, digits = "-", strconv.FormatUint(-uint64(n), 10)
 		} else {
-			digits = strconv.FormatUint(uint64(n), 10)
-			if c.Plus {
-				sign = "+"
-			} else if c.Blank {
-				sign = " "
+			n = int64(uint64(n) << sh >> sh)
+		}
+	}
+	if !c.plain {
+		return c.flagged(dst, n)
+	}
+	switch c.op {
+	case 'd':
+		return strconv.AppendInt(dst, n, 10)
+	case 'u':
+		return strconv.AppendUint(dst, uint64(n), 10)
+	}
+	return c.digits(dst, uint64(n))
+}
+
+// intSize gives the bytes that are printed of a value. Without a length modifier C, and bpftrace 0.27, take an int; we
+// take 64-bit values whole for d, i and u unless Options.Int32 is set, as nobody who prints nsecs wants less.
+func (o *Output) intSize(c *conv, t *types.Type) int {
+	switch {
+	case c.size > 0:
+		return c.size
+	case t.Size > 4 && (c.op == 'd' || c.op == 'u') && !o.o.Int32:
+		return 8
+	}
+	return 4
+}
+
+// digits appends n in the base of the verb, without sign or prefix.
+func (c *conv) digits(dst []byte, n uint64) []byte {
+	from := len(dst)
+	switch c.op {
+	case 'o':
+		return strconv.AppendUint(dst, n, 8)
+	case 'x', 'X':
+		dst = strconv.AppendUint(dst, n, 16)
+	default:
+		return strconv.AppendUint(dst, n, 10)
+	}
+	if c.op == 'X' {
+		for i := from; i < len(dst); i++ {
+			if dst[i] >= 'a' {
+				dst[i] -= 'a' - 'A'
 			}
 		}
-	case "u":
-		digits = strconv.FormatUint(u, 10)
-	case "o":
-		digits = strconv.FormatUint(u, 8)
-		if c.Alt {
-			sign = "0"
-		}
-	case "x", "X":
-		digits = strconv.FormatUint(u, 16)
-		if c.Alt && u != 0 {
-			sign = "0x"
-		}
-		if c.Verb == "X" {
-			digits, sign = strings.ToUpper(digits), strings.ToUpper(sign)
-		}
 	}
-	for len(digits) < c.Prec {
-		digits = "0" + digits
-	}
-	if c.Zero && !c.Left && c.Prec < 0 {
-		for len(sign)+len(digits) < c.Width {
-			digits = "0" + digits
-		}
-	}
+	return dst
+}
+
+// flagged appends n as C does with flags, width and precision.
+func (c *conv) flagged(dst []byte, n int64) []byte {
 	from := len(dst)
-	dst = append(append(dst, sign...), digits...)
+	u := uint64(n)
+	switch {
+	case c.op == 'd' && n < 0:
+		dst = append(dst, '-')
+		u = -u
+	case c.op == 'd' && c.Plus:
+		dst = append(dst, '+')
+	case c.op == 'd' && c.Blank:
+		dst = append(dst, ' ')
+	case c.Alt && n != 0 && c.op == 'o':
+		dst = append(dst, '0')
+	case c.Alt && n != 0 && (c.op == 'x' || c.op == 'X'):
+		dst = append(dst, '0', c.op)
+	}
+	at := len(dst)
+	if n != 0 || c.Prec != 0 {
+		dst = c.digits(dst, u)
+	}
+	width := c.Prec
+	if c.Zero && !c.Left && c.Prec < 0 {
+		width = c.Width - (at - from)
+	}
+	dst = pad(dst, at, width, false, '0')
 	return pad(dst, from, c.Width, c.Left, ' ')
 }
 
@@ -157,47 +225,4 @@ func pad(dst []byte, from, width int, left bool, fill byte) []byte {
 		}
 	}
 	return dst
-}
-
-// gfp are the allocation flags by bit, and the combinations that have names (include/linux/gfp_types.h, since 6.10).
-var gfp = []struct {
-	mask uint64
-	name string
-}{
-	{0x1000d00 | 0xc0, "GFP_KERNEL_ACCOUNT"}, {0xcc0, "GFP_KERNEL"}, {0x820, "GFP_ATOMIC"}, {0x800, "GFP_NOWAIT"},
-	{0x01, "GFP_DMA"}, {0x02, "__GFP_HIGHMEM"}, {0x04, "GFP_DMA32"}, {0x08, "__GFP_MOVABLE"}, {0x10, "__GFP_RECLAIMABLE"},
-	{0x20, "__GFP_HIGH"}, {0x40, "__GFP_IO"}, {0x80, "__GFP_FS"}, {0x100, "__GFP_ZERO"}, {0x400, "__GFP_DIRECT_RECLAIM"},
-	{0x800, "__GFP_KSWAPD_RECLAIM"}, {0x1000, "__GFP_WRITE"}, {0x2000, "__GFP_NOWARN"}, {0x4000, "__GFP_RETRY_MAYFAIL"},
-	{0x8000, "__GFP_NOFAIL"}, {0x10000, "__GFP_NORETRY"}, {0x20000, "__GFP_MEMALLOC"}, {0x40000, "__GFP_COMP"},
-	{0x80000, "__GFP_NOMEMALLOC"}, {0x100000, "__GFP_HARDWALL"}, {0x200000, "__GFP_THISNODE"}, {0x400000, "__GFP_ACCOUNT"},
-	{0x800000, "__GFP_ZEROTAGS"},
-}
-
-func gfpFlags(n uint64) string {
-	if n == 0 {
-		return "none"
-	}
-	var out []string
-	for _, g := range gfp {
-		if n&g.mask == g.mask {
-			out = append(out, g.name)
-			n &^= g.mask
-		}
-	}
-	if n != 0 {
-		out = append(out, "0x"+strconv.FormatUint(n, 16))
-	}
-	return strings.Join(out, "|")
-}
-
-// strerror gives an errno's text with a capital letter, as the C library prints it.
-func strerror(n int) string {
-	s := syscall.Errno(n).Error()
-	if n == 0 {
-		return "Success"
-	}
-	if s != "" && s[0] >= 'a' && s[0] <= 'z' {
-		return string(s[0]-32) + s[1:]
-	}
-	return s
 }

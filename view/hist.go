@@ -2,95 +2,105 @@ package view
 
 import (
 	"bytes"
-	"sort"
+	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
-// bucket is one row of a histogram: [lo, hi), open where noLo or noHi.
+// bucket is one row of a histogram: [lo, hi), open where noLo or noHi. For hist both are unsigned: hi may be 1<<63.
 type bucket struct {
+	k          uint64 // its number in the map's keys
 	lo, hi     int64
 	noLo, noHi bool
 	n          uint64
 }
 
-// buckets gives the rows from the lowest to the highest that has a count, empty ones between them included.
-func buckets(t *types.Type, counts map[uint64]uint64) []bucket {
+// maxRows bounds what a histogram prints.
+const maxRows = 1 << 16
+
+// buckets gives the rows from the lowest to the highest that has a count, empty ones between them included. Counts are
+// divided by div, but for lhist, where bpftrace takes no notice of it.
+func buckets(t *types.Type, counts map[uint64]uint64, div uint64) []bucket {
 	var used []uint64
+	last := lastBucket(t)
 	for k, n := range counts {
-		if n > 0 {
+		if n > 0 && k <= last {
 			used = append(used, k)
 		}
 	}
 	if len(used) == 0 {
 		return nil
 	}
-	sort.Slice(used, func(i, j int) bool { return used[i] < used[j] })
-	const most = 1 << 16
+	if t.Kind == types.LHist || div == 0 {
+		div = 1
+	}
+	slices.Sort(used)
 	var out []bucket
-	for k := used[0]; k <= used[len(used)-1] && len(out) < most; k++ {
+	for k := used[0]; k <= used[len(used)-1] && len(out) < maxRows; k++ {
 		b := bounds(t, k)
-		b.n = counts[k]
+		b.n = counts[k] / div
 		out = append(out, b)
 	}
 	return out
 }
 
+// lastBucket gives the number of the highest bucket of t.
+func lastBucket(t *types.Type) uint64 {
+	if t.Kind == types.LHist {
+		return uint64(t.Bounds.Max-t.Bounds.Min)/uint64(max(1, t.Bounds.Step)) + 1
+	}
+	return (64 - histBits(t)) << histBits(t)
+}
+
+// histBits gives k: there are 1<<k buckets between two powers of two.
+func histBits(t *types.Type) uint64 { return uint64(min(max(t.Bounds.Bits, 0), 8)) }
+
 // bounds is the inverse of the numbering in ir/build: histogram and linear.
 func bounds(t *types.Type, k uint64) bucket {
+	b := bucket{k: k, noLo: k == 0}
 	if t.Kind == types.LHist {
-		b := t.Bounds
-		step := max(1, b.Step)
-		last := uint64((b.Max-b.Min)/step) + 1
-		switch {
-		case k == 0:
-			return bucket{hi: b.Min, noLo: true}
-		case k >= last:
-			return bucket{lo: b.Max, noHi: true}
-		}
-		lo := b.Min + int64(k-1)*step
-		return bucket{lo: lo, hi: lo + step}
+		step := max(1, t.Bounds.Step)
+		b.hi = t.Bounds.Min + int64(k)*step
+		b.lo = b.hi - step
+		b.noHi = b.hi > t.Bounds.Max
+		return b
 	}
-	bits := uint(min(max(t.Bounds.Bits, 0), 8))
-	switch {
-	case k == 0:
-		return bucket{hi: 0, noLo: true}
-	case k <= 1<<bits:
-		return bucket{lo: int64(k - 1), hi: int64(k)}
+	if k > 0 {
+		b.lo, b.hi = int64(floor(k-1, histBits(t))), int64(floor(k, histBits(t)))
 	}
-	// k-1 = (exponent-bits+1)<<bits | low
-	e, low := (k-1)>>bits, (k-1)&(1<<bits-1)
-	sh := uint(e - 1)
-	if sh+bits > 62 {
-		return bucket{lo: 1 << 62, noHi: true}
+	return b
+}
+
+// floor gives the lowest value of the jth bucket from zero up: 1<<k values stand alone, then every power of two has
+// 1<<k buckets.
+func floor(j, k uint64) uint64 {
+	if j <= 2<<k {
+		return j
 	}
-	lo := int64((1<<bits | low) << sh)
-	return bucket{lo: lo, hi: lo + 1<<sh}
+	return (1<<k | j&(1<<k-1)) << (j>>k - 1)
 }
 
 // barWidth is the length of the longest bar.
 const barWidth = 52
 
-func (o *Output) histogram(dst []byte, t *types.Type, counts map[uint64]uint64, div uint64) []byte {
-	rows := buckets(t, counts)
+func histogram(dst []byte, t *types.Type, counts map[uint64]uint64, div uint64) []byte {
+	rows := buckets(t, counts, div)
 	var most uint64
-	for i := range rows {
-		rows[i].n /= div
-		most = max(most, rows[i].n)
+	for _, r := range rows {
+		most = max(most, r.n)
 	}
 	for _, r := range rows {
 		from := len(dst)
-		dst = r.label(dst, t.Kind == types.Hist)
-		dst = pad(dst, from, 16, true, ' ')
+		dst = pad(r.label(dst, t), from, 16, true, ' ')
 		from = len(dst)
-		dst = strconv.AppendUint(dst, r.n, 10)
-		dst = pad(dst, from, 8, false, ' ')
-		dst = append(dst, " |"...)
+		dst = pad(strconv.AppendUint(dst, r.n, 10), from, 8, false, ' ')
 		n := 0
 		if most > 0 {
-			n = int(float32(r.n) / float32(most) * barWidth)
+			n = min(int(float32(r.n)/float32(most)*barWidth), barWidth)
 		}
+		dst = append(dst, " |"...)
 		dst = append(dst, bytes.Repeat([]byte{'@'}, n)...)
 		dst = append(dst, bytes.Repeat([]byte{' '}, barWidth-n)...)
 		dst = append(dst, "|\n"...)
@@ -98,46 +108,48 @@ func (o *Output) histogram(dst []byte, t *types.Type, counts map[uint64]uint64, 
 	return dst
 }
 
-func (b bucket) label(dst []byte, short bool) []byte {
-	num := func(n int64) {
-		if short {
-			dst = scaled(dst, n)
-		} else {
-			dst = strconv.AppendInt(dst, n, 10)
-		}
+func (b bucket) label(dst []byte, t *types.Type) []byte {
+	if b.noLo {
+		return append(b.bound(append(dst, "(..., "...), t, b.k, b.hi), ')')
 	}
+	dst = b.bound(append(dst, '['), t, b.k-1, b.lo)
 	switch {
-	case b.noLo:
-		dst = append(dst, "(..., "...)
-		num(b.hi)
-		return append(dst, ')')
 	case b.noHi:
-		dst = append(dst, '[')
-		num(b.lo)
 		return append(dst, ", ...)"...)
 	case b.hi == b.lo+1:
-		dst = append(dst, '[')
-		num(b.lo)
 		return append(dst, ']')
 	}
-	dst = append(dst, '[')
-	num(b.lo)
-	dst = append(dst, ", "...)
-	num(b.hi)
-	return append(dst, ')')
+	return append(b.bound(append(dst, ", "...), t, b.k, b.hi), ')')
 }
 
-// scaled writes 1024 as 1K and so on, where nothing is lost.
-func scaled(dst []byte, n int64) []byte {
-	const units = "KMGTPE"
-	i := -1
-	for n >= 1024 && n%1024 == 0 && i+1 < len(units) {
-		n /= 1024
-		i++
+// bound appends n, the lowest value of bucket j+1, in the units bpftrace chooses.
+func (b bucket) bound(dst []byte, t *types.Type, j uint64, n int64) []byte {
+	if t.Kind == types.LHist {
+		return linearBound(dst, t, n)
 	}
-	dst = strconv.AppendInt(dst, n, 10)
-	if i >= 0 {
-		dst = append(dst, units[i])
+	k := histBits(t)
+	if j <= 2<<k {
+		return strconv.AppendInt(dst, n, 10)
+	}
+	// The unit follows the exponent of the smallest step, so that 1024 is 1024 where four buckets share a power of two.
+	const units = "KMGTPE"
+	unit := (j>>k - 1) / 10
+	dst = strconv.AppendUint(dst, uint64(n)>>(10*unit), 10)
+	if unit > 0 && unit <= uint64(len(units)) {
+		dst = append(dst, units[unit-1])
 	}
 	return dst
+}
+
+// linearBound uses K and M only where all bounds can be written so: where the step can.
+func linearBound(dst []byte, t *types.Type, n int64) []byte {
+	if zeros := bits.TrailingZeros64(uint64(n)); n != 0 && t.Bounds.Step%1024 == 0 {
+		switch {
+		case zeros >= 20:
+			return append(strconv.AppendInt(dst, n/(1<<20), 10), 'M')
+		case zeros >= 10:
+			return append(strconv.AppendInt(dst, n/(1<<10), 10), 'K')
+		}
+	}
+	return strconv.AppendInt(dst, n, 10)
 }

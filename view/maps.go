@@ -2,8 +2,7 @@ package view
 
 import (
 	"bytes"
-	"fmt"
-	"sort"
+	"slices"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/ir"
@@ -12,52 +11,74 @@ import (
 
 // row is one element of a map, its per-CPU values combined.
 type row struct {
-	key   []byte
-	val   []byte // of plain maps
-	num   int64  // what sorting goes by
-	count int64  // avg, stats
-	total int64
-	hist  map[uint64]uint64 // bucket → count
+	key    []byte
+	val    []byte // of plain maps
+	num    int64  // what sorting goes by
+	count  int64  // avg, stats
+	total  int64
+	hist   map[uint64]uint64 // bucket → count
+	points []point           // tseries
 }
 
 // Map prints a map: top and div as print's arguments, 0 for none. Equal contents give equal bytes.
 func (o *Output) Map(m *ir.Map, entries []Entry, top, div uint64) error {
 	rows := collect(m, entries)
 	sortRows(m, rows)
-	if top > 0 && uint64(len(rows)) > top {
+	if m.Value.Kind == types.TSeries {
+		align(m.Value, rows)
+	} else if top > 0 && uint64(len(rows)) > top {
 		rows = rows[uint64(len(rows))-top:]
 	}
-	if div == 0 {
-		div = 1
+	n := int64(uint32(div)) // bpftrace keeps 32 bits
+	if n == 0 {
+		n = 1
 	}
 	if o.o.JSON {
-		return o.mapJSON(m, rows, int64(div))
+		return o.mapJSON(m, rows, n)
 	}
-	var b []byte
+	b := o.buf[:0]
 	for _, r := range rows {
 		b = append(b, m.Name...)
 		if m.Key != nil {
-			b = append(b, '[')
-			b = o.key(b, m.Key, r.key)
-			b = append(b, ']')
+			b = append(o.key(append(b, '['), m.Key, r.key), ']')
 		}
 		switch m.Value.Kind {
 		case types.Hist, types.LHist:
-			b = append(b, ":\n"...)
-			b = o.histogram(b, m.Value, r.hist, div)
-			b = append(b, '\n')
-			continue
+			b = histogram(append(b, ":\n"...), m.Value, r.hist, uint64(n))
+		case types.TSeries:
+			b = o.graph(append(b, ":\n"...), m.Value, r.points)
+		default:
+			b = o.cell(append(b, ": "...), m.Value, r, n)
 		}
-		b = append(b, ": "...)
-		b = append(o.cell(b, m.Value, r, int64(div)), '\n')
+		b = append(b, '\n')
 	}
+	o.buf = b
 	_, err := o.o.W.Write(b)
+	return err
+}
+
+// MapElem prints one element of a map, as print(@x[key]) does: its value alone where it is a number. What needs lines
+// of its own prints as the map would with no other element.
+func (o *Output) MapElem(m *ir.Map, key []byte, e Entry) error {
+	e.Key = key
+	if m.Bucketed || m.Value.Kind == types.TSeries {
+		return o.Map(m, []Entry{e}, 0, 0)
+	}
+	r := combine(m.Value, e)
+	o.buf = o.buf[:0]
+	if o.o.JSON {
+		b := o.cellJSON(append(o.buf, `{"type": "value", "data": `...), m.Value, r, 1)
+		o.buf = append(b, "}\n"...)
+	} else {
+		o.buf = append(o.cell(o.buf, m.Value, r, 1), '\n')
+	}
+	_, err := o.o.W.Write(o.buf)
 	return err
 }
 
 // key writes a key without the parentheses of a tuple.
 func (o *Output) key(b []byte, t *types.Type, k []byte) []byte {
-	if t.Kind != types.Tuple {
+	if t.Kind != types.Tuple || len(k) < t.Size {
 		return o.value(b, t, k)
 	}
 	for i, f := range t.Fields {
@@ -72,16 +93,19 @@ func (o *Output) key(b []byte, t *types.Type, k []byte) []byte {
 func (o *Output) cell(b []byte, t *types.Type, r row, div int64) []byte {
 	switch t.Kind {
 	case types.Stats:
-		return fmt.Appendf(b, "{ .count = %d, .average = %s, .total = %s }", r.count, signed(t, average(t, r)/div), signed(t, r.total/div))
-	case types.Avg:
-		return append(b, signed(t, average(t, r)/div)...)
-	case types.Count, types.Sum, types.Min, types.Max:
-		return append(b, signed(t, divide(t, r.num, div))...)
-	}
-	if t.Kind == types.Int && div > 1 {
-		return append(b, signed(t, divide(t, r.num, div))...)
+		return r.stats(b, t, div)
+	case types.Avg, types.Count, types.Sum, types.Min, types.Max, types.Int:
+		return appendInt(b, divide(t, r.num, div), t.Signed)
 	}
 	return o.value(b, t, r.val)
+}
+
+// stats writes count, average and total; only the average is divided.
+func (r row) stats(b []byte, t *types.Type, div int64) []byte {
+	b = strconv.AppendInt(append(b, "{ .count = "...), r.count, 10)
+	b = appendInt(append(b, ", .average = "...), divide(t, average(t, r), div), t.Signed)
+	b = appendInt(append(b, ", .total = "...), r.total, t.Signed)
+	return append(b, " }"...)
 }
 
 func divide(t *types.Type, n, div int64) int64 {
@@ -89,13 +113,6 @@ func divide(t *types.Type, n, div int64) int64 {
 		return n / div
 	}
 	return int64(uint64(n) / uint64(div))
-}
-
-func signed(t *types.Type, n int64) string {
-	if t.Signed {
-		return strconv.FormatInt(n, 10)
-	}
-	return strconv.FormatUint(uint64(n), 10)
 }
 
 func average(t *types.Type, r row) int64 {
@@ -148,7 +165,8 @@ func word(b []byte, off int) uint64 {
 
 func combine(t *types.Type, e Entry) row {
 	r := row{key: e.Key}
-	if len(e.Values) == 0 {
+	if t.Kind == types.TSeries {
+		r.points = series(t, e.Values)
 		return r
 	}
 	set := false
@@ -161,12 +179,14 @@ func combine(t *types.Type, e Entry) row {
 			r.total += n
 			r.count += int64(word(v, 8))
 		case types.Min, types.Max:
-			if word(v, 8) != 0 && (!set || better(t, n, r.num)) {
+			if word(v, 8) != 0 && (!set || less(t, n, r.num) == (t.Kind == types.Min)) {
 				r.num, set = n, true
 			}
+		case types.Int:
+			r.num += number(t, v)
 		default:
 			r.val = v
-			if t.IsInt() {
+			if t.Kind == types.Enum {
 				r.num = number(t, v)
 			}
 			return r
@@ -174,38 +194,22 @@ func combine(t *types.Type, e Entry) row {
 	}
 	if t.Kind == types.Avg || t.Kind == types.Stats {
 		r.num = average(t, r)
-		if t.Kind == types.Stats {
-			r.num = r.total
-		}
 	}
 	return r
 }
 
-// better says if n replaces the extreme found so far.
-func better(t *types.Type, n, have int64) bool {
-	less := n < have
-	if !t.Signed {
-		less = uint64(n) < uint64(have)
-	}
-	return less == (t.Kind == types.Min)
-}
-
-// sortRows sorts by value, then key: integers by number, strings by text.
+// sortRows sorts by value, then key: integers by number, strings by text. Values that are no numbers do not count.
 func sortRows(m *ir.Map, rows []row) {
-	sort.SliceStable(rows, func(i, j int) bool {
-		a, b := rows[i], rows[j]
-		if a.num != b.num {
-			if !m.Value.Signed && (m.Value.Kind == types.Int || m.Value.IsAgg()) {
-				return uint64(a.num) < uint64(b.num)
-			}
-			return a.num < b.num
+	slices.SortStableFunc(rows, func(a, b row) int {
+		switch {
+		case less(m.Value, a.num, b.num):
+			return -1
+		case less(m.Value, b.num, a.num):
+			return 1
+		case m.Key == nil:
+			return 0
 		}
-		if m.Value.Kind == types.String {
-			if c := bytes.Compare(cstring(a.val), cstring(b.val)); c != 0 {
-				return c < 0
-			}
-		}
-		return m.Key != nil && compare(m.Key, a.key, b.key) < 0
+		return compare(m.Key, a.key, b.key)
 	})
 }
 
@@ -214,15 +218,16 @@ func compare(t *types.Type, a, b []byte) int {
 		return bytes.Compare(a, b)
 	}
 	switch {
-	case t.IsInt() || t.Kind == types.Ptr:
-		x, y := number(t, a), number(t, b)
-		if !t.Signed && uint64(x) != uint64(y) {
-			if uint64(x) < uint64(y) {
+	case t.IsInt():
+		if x, y := number(t, a), number(t, b); x != y {
+			if less(t, x, y) {
 				return -1
 			}
 			return 1
 		}
-		return cmpInt(x, y)
+		return 0
+	case t.Kind == types.Ptr:
+		return compareWords(word(a, 0), word(b, 0))
 	case t.Kind == types.String:
 		return bytes.Compare(cstring(a[:t.Size]), cstring(b[:t.Size]))
 	case t.Kind == types.Tuple || t.Kind == types.Record:
@@ -234,14 +239,4 @@ func compare(t *types.Type, a, b []byte) int {
 		return 0
 	}
 	return bytes.Compare(a[:t.Size], b[:t.Size])
-}
-
-func cmpInt(x, y int64) int {
-	switch {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
 }

@@ -3,12 +3,13 @@
 package view
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/fathom-trace/fathom/ir"
-	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
@@ -47,13 +48,16 @@ type Options struct {
 	// MaxStrlen is the room of strings that str() read without a length: one that fills it was cut. Default 1024.
 	MaxStrlen int
 	NoWarn    bool // warnf prints nothing
+	// Int32 makes %d, %i and %u without a length modifier print 32 bits also of 64-bit values, as bpftrace 0.27 does.
+	Int32 bool
 }
 
 // Output prints. One goroutine may use it.
 type Output struct {
 	o     Options
-	buf   []byte
-	fmts  []*check.Format
+	buf   []byte // what is being printed
+	line  []byte // the JSON around it
+	fmts  []*format
 	trunc string
 }
 
@@ -62,7 +66,7 @@ func New(o Options) *Output {
 	if o.MaxStrlen == 0 {
 		o.MaxStrlen = 1024
 	}
-	out := &Output{o: o, trunc: "..", fmts: make([]*check.Format, len(o.Program.Events))}
+	out := &Output{o: o, trunc: "..", fmts: make([]*format, len(o.Program.Events))}
 	if o.Trunc != nil {
 		out.trunc = *o.Trunc
 	}
@@ -87,17 +91,20 @@ func (o *Output) Event(rec []byte) (Action, error) {
 	o.buf = o.buf[:0]
 	switch ev.Kind {
 	case ir.EvPrintf:
-		o.buf = o.format(o.buf, int(id), data)
+		o.buf = o.format(o.buf, int(id), ev, data)
 		return Action{}, o.text(ir.EvPrintf, o.buf)
 	case ir.EvErrorf, ir.EvWarnf:
 		if o.o.NoWarn && ev.Kind == ir.EvWarnf {
 			return Action{}, nil
 		}
-		o.buf = o.format(o.buf, int(id), data)
+		o.buf = o.format(o.buf, int(id), ev, data)
 		return Action{}, o.message(ev, o.buf)
 	case ir.EvSystem, ir.EvCat:
-		return Action{Event: ev, Text: string(o.format(nil, int(id), data))}, nil
+		return Action{Event: ev, Text: string(o.format(nil, int(id), ev, data))}, nil
 	case ir.EvPrint:
+		if ev.Payload == nil || len(ev.Payload.Fields) == 0 {
+			return Action{}, fmt.Errorf("record of event %d has no value", id)
+		}
 		f := ev.Payload.Fields[0]
 		return Action{}, o.print(f.Type, data[f.Off:f.Off+f.Type.Size])
 	case ir.EvTime:
@@ -114,38 +121,71 @@ var jsonTypes = map[ir.EventKind]string{
 }
 
 // Text prints what an action produced: the output of a command, the contents of a file.
-func (o *Output) Text(kind ir.EventKind, s string) error { return o.text(kind, []byte(s)) }
+func (o *Output) Text(kind ir.EventKind, s string) error {
+	o.buf = append(o.buf[:0], s...)
+	if kind == ir.EvSystem && !o.o.JSON {
+		o.buf = append(o.buf, '\n') // bpftrace ends the line, whether the command did or not
+	}
+	return o.text(kind, o.buf)
+}
 
 func (o *Output) text(kind ir.EventKind, b []byte) error {
 	if !o.o.JSON {
 		_, err := o.o.W.Write(b)
 		return err
 	}
-	line := append([]byte(`{"type": "`), jsonTypes[kind]...)
-	line = append(line, `", "data": `...)
-	line = quote(line, string(b))
-	_, err := o.o.W.Write(append(line, '}', '\n'))
+	o.line = append(append(o.line[:0], `{"type": "`...), jsonTypes[kind]...)
+	o.line = quote(append(o.line, `", "data": `...), string(b))
+	o.line = append(o.line, "}\n"...)
+	_, err := o.o.W.Write(o.line)
 	return err
 }
 
-// message prints errorf and warnf.
+// message prints errorf and warnf: as a diagnostic at the call, or as JSON among the other output.
 func (o *Output) message(ev *ir.Event, b []byte) error {
-	word := map[ir.EventKind]string{ir.EvErrorf: "ERROR", ir.EvWarnf: "WARNING"}[ev.Kind]
-	if n := len(b); n == 0 || b[n-1] != '\n' {
-		b = append(b, '\n')
+	name, word := "errorf", "ERROR"
+	if ev.Kind == ir.EvWarnf {
+		name, word = "warnf", "WARNING"
 	}
-	_, err := fmt.Fprintf(o.o.Err, "%v: %s: %s", ev.Span, word, b)
+	if o.o.JSON {
+		o.line = append(append(o.line[:0], `{"type": "`...), name...)
+		o.line = quote(append(o.line, `", "msg": `...), string(b))
+		return o.place(ev)
+	}
+	_, err := fmt.Fprintf(o.o.Err, "%v: %s: %s\n", ev.Span, word, bytes.TrimSuffix(b, []byte{'\n'}))
 	return err
+}
+
+// place ends a JSON line with where in the program it comes from.
+func (o *Output) place(ev *ir.Event) error {
+	file := ""
+	if ev.Span.Src != nil {
+		file = ev.Span.Src.Name
+	}
+	o.line = quote(append(o.line, `, "filename": `...), file)
+	o.line = fmt.Appendf(o.line, ", \"line\": %d, \"col\": %d}\n", ev.Span.Start.Line, ev.Span.Start.Col)
+	_, err := o.o.W.Write(o.line)
+	return err
+}
+
+// Failure tells as JSON of a helper that failed (EvFail): rc is what it returned, a negative errno. It gives false where
+// output is text, where diagnostics are the caller's.
+func (o *Output) Failure(ev *ir.Event, rc int64) (bool, error) {
+	if !o.o.JSON {
+		return false, nil
+	}
+	o.line = quote(append(o.line[:0], `{"type": "helper_error", "msg": `...), strerror(rc))
+	o.line = quote(append(o.line, `, "helper": `...), ev.Text)
+	o.line = strconv.AppendInt(append(o.line, `, "retcode": `...), rc, 10)
+	return true, o.place(ev)
 }
 
 func (o *Output) print(t *types.Type, b []byte) error {
 	if o.o.JSON {
-		line := append([]byte(nil), `{"type": "value", "data": `...)
-		line = o.json(line, t, b)
-		_, err := o.o.W.Write(append(line, '}', '\n'))
-		return err
+		o.buf = append(o.json(append(o.buf, `{"type": "value", "data": `...), t, b), "}\n"...)
+	} else {
+		o.buf = append(o.value(o.buf, t, b), '\n')
 	}
-	o.buf = append(o.value(o.buf, t, b), '\n')
 	_, err := o.o.W.Write(o.buf)
 	return err
 }
@@ -192,44 +232,17 @@ func (o *Output) Attached(n int) {
 // End separates the program's own output from what is printed when it is over.
 func (o *Output) End() {
 	if !o.o.JSON {
-		io.WriteString(o.o.W, "\n")
+		io.WriteString(o.o.W, "\n\n")
 	}
 }
 
 // Lost says how many events did not fit the ring.
 func (o *Output) Lost(n uint64) {
 	if o.o.JSON {
-		fmt.Fprintf(o.o.W, "{\"type\": \"lost_events\", \"data\": {\"events\": %d}}\n", n)
+		fmt.Fprintf(o.o.W, "{\"type\": \"lost_events\", \"count\": %d, \"data\": {\"events\": %d}}\n", n, n)
 		return
 	}
 	fmt.Fprintf(o.o.Err, "Lost %d events\n", n)
-}
-
-// quote appends s as a JSON string. Bytes that are no UTF-8 are escaped by their value, so that nothing is lost.
-func quote(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	for i, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r == '\n':
-			b = append(b, `\n`...)
-		case r == '\r':
-			b = append(b, `\r`...)
-		case r == '\t':
-			b = append(b, `\t`...)
-		case r < 0x20 || r == 0x7f:
-			b = append(b, `\u00`...)
-			b = append(b, hex[r>>4], hex[r&15])
-		case r == '\uFFFD' && s[i] != 0xEF:
-			b = append(b, `\u00`...)
-			b = append(b, hex[s[i]>>4], hex[s[i]&15])
-		default:
-			b = append(b, string(r)...)
-		}
-	}
-	return append(b, '"')
 }
 
 func cstring(b []byte) []byte {

@@ -1,8 +1,6 @@
 package view
 
 import (
-	"encoding/hex"
-	"net/netip"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/ctype"
@@ -41,105 +39,128 @@ func (o *Output) value(dst []byte, t *types.Type, b []byte) []byte {
 	switch t.Kind {
 	case types.Int, types.Timestamp:
 		return appendNumber(dst, t, b)
-	case types.Bool:
-		return strconv.AppendBool(dst, b[0] != 0)
-	case types.Enum:
-		return append(dst, enumName(t, number(t, b))...)
-	case types.Ptr, types.Context:
-		return append(append(dst, "0x"...), strconv.FormatUint(le.Uint64(b), 16)...)
 	case types.String:
 		return o.str(dst, b[:t.Size])
+	case types.Bool:
+		return strconv.AppendBool(dst, number(t, b) != 0)
+	case types.Enum:
+		return appendEnum(dst, t, number(t, b))
+	case types.Ptr, types.Context:
+		return appendHex(dst, word(b, 0))
 	case types.Buffer:
 		return escapeBuffer(dst, buffer(t, b), true, true)
 	case types.Array:
 		return o.list(dst, t, b)
 	case types.Tuple:
 		return o.tuple(dst, t, b)
-	case types.Record:
+	case types.Record, types.Struct:
 		return o.record(dst, t, b)
-	case types.Struct:
-		return o.structure(dst, t, b)
 	case types.KStack, types.UStack:
 		return o.stack(dst, t, b)
+	case types.None, types.Void:
+		return append(dst, "null"...)
+	case types.Stats:
+		if t.Size >= 16 {
+			return row{total: int64(word(b, 0)), count: int64(word(b, 8))}.stats(dst, t, 1)
+		}
+	}
+	if t.IsAgg() {
+		return appendNumber(dst, &types.Type{Size: 8, Signed: t.Signed}, le.AppendUint64(nil, uint64(aggregate(t, b))))
 	}
 	return append(dst, o.symbolic(t, b)...)
 }
 
+// aggregate gives the number that an aggregation is where one is wanted. It may have been made one already.
+func aggregate(t *types.Type, b []byte) int64 {
+	if (t.Kind == types.Avg || t.Kind == types.Stats) && t.Size >= 16 {
+		return average(t, row{total: int64(word(b, 0)), count: int64(word(b, 8))})
+	}
+	return int64(word(b, 0))
+}
+
 // symbolic gives the values that print as one name.
 func (o *Output) symbolic(t *types.Type, b []byte) string {
-	switch t.Kind {
+	switch r := o.o.Resolver; t.Kind {
 	case types.KSym:
-		return o.o.Resolver.KernelSym(le.Uint64(b))
+		return r.KernelSym(word(b, 0))
 	case types.USym:
-		return o.o.Resolver.UserSym(int(le.Uint64(b[8:])), le.Uint64(b))
+		return r.UserSym(int(uint32(word(b, 8))), word(b, 0))
 	case types.Inet:
 		return inet(b)
 	case types.MAC:
 		return mac(b)
 	case types.Username:
-		return o.o.Resolver.Username(le.Uint64(b))
+		return r.Username(word(b, 0))
 	case types.ProbeName:
-		if i := le.Uint64(b); i < uint64(len(o.o.Program.Names)) {
+		if i := word(b, 0); i < uint64(len(o.o.Program.Names)) {
 			return o.o.Program.Names[i]
 		}
 	case types.CgroupPath:
-		return o.o.Resolver.CgroupPath(le.Uint64(b), le.Uint64(b[8:]))
+		return r.CgroupPath(word(b, 0), word(b, 8))
 	case types.Strftime:
-		if i := le.Uint64(b); i < uint64(len(o.o.Program.Formats)) {
-			return o.o.Resolver.Strftime(o.o.Program.Formats[i], le.Uint64(b[8:]), int(le.Uint64(b[16:])))
+		if i := word(b, 0); i < uint64(len(o.o.Program.Formats)) {
+			return r.Strftime(o.o.Program.Formats[i], word(b, 8), int(word(b, 16)))
 		}
 	case types.Strerror:
-		return strerror(int(int64(le.Uint64(b))))
-	case types.Count, types.Sum, types.Min, types.Max:
-		return string(appendNumber(nil, &types.Type{Size: 8, Signed: t.Signed}, b))
-	case types.Avg, types.Stats:
-		return string(appendNumber(nil, types.Int64, b))
+		return strerror(int64(int32(word(b, 0))))
 	}
 	return ""
 }
 
-// str appends a string up to its NUL; one that fills its room was cut, and says so.
+// str appends a string up to its NUL. One that fills its room was cut, and says so; str() without a length leaves
+// room for the NUL, so there a string cut short ends with one.
 func (o *Output) str(dst, b []byte) []byte {
 	s := cstring(b)
 	dst = append(dst, s...)
-	if len(b) == o.o.MaxStrlen && len(s) >= len(b)-1 {
+	if n := len(b); n > 0 && (len(s) == n || n == o.o.MaxStrlen && len(s) == n-1) {
 		dst = append(dst, o.trunc...)
 	}
 	return dst
 }
 
-func enumName(t *types.Type, n int64) string {
+// appendEnum appends the name of an enumerator; what has none is a number, which bpftrace takes as unsigned.
+func appendEnum(dst []byte, t *types.Type, n int64) []byte {
 	if e, ok := t.C.(*ctype.Enum); ok {
 		for _, v := range e.Values {
 			if v.Value == n {
-				return v.Name
+				return append(dst, v.Name...)
 			}
 		}
 	}
-	return strconv.FormatInt(n, 10)
+	return strconv.AppendUint(dst, enumNumber(t, n), 10)
+}
+
+func enumNumber(t *types.Type, n int64) uint64 {
+	if t.Size > 0 && t.Size < 8 {
+		return uint64(n) & (1<<(8*t.Size) - 1)
+	}
+	return uint64(n)
 }
 
 // buffer gives the bytes a buffer holds.
 func buffer(t *types.Type, b []byte) []byte {
-	n := min(int(le.Uint32(b)), t.Size-4)
-	return b[4 : 4+n]
+	room := min(t.Size, len(b)) - 4
+	if room <= 0 {
+		return nil
+	}
+	return b[4 : 4+min(int(le.Uint32(b)), room)]
 }
 
-// escapeBuffer writes bytes: printable ones as they are (if keep), others as \xNN, or with bare without the \x and spaced.
+// escapeBuffer writes bytes: printable ones as they are if keep, others as \xNN; with neither, two digits and a blank
+// between bytes.
 func escapeBuffer(dst, b []byte, keep, prefix bool) []byte {
+	const digits = "0123456789abcdef"
 	for i, c := range b {
 		switch {
 		case keep && c >= 0x20 && c < 0x7f:
 			dst = append(dst, c)
+			continue
 		case prefix:
 			dst = append(dst, '\\', 'x')
-			dst = hex.AppendEncode(dst, []byte{c})
-		default:
-			if i > 0 {
-				dst = append(dst, ' ')
-			}
-			dst = hex.AppendEncode(dst, []byte{c})
+		case i > 0:
+			dst = append(dst, ' ')
 		}
+		dst = append(dst, digits[c>>4], digits[c&15])
 	}
 	return dst
 }
@@ -166,54 +187,83 @@ func (o *Output) tuple(dst []byte, t *types.Type, b []byte) []byte {
 	return append(dst, ')')
 }
 
-func (o *Output) record(dst []byte, t *types.Type, b []byte) []byte {
-	dst = append(dst, "{ "...)
-	for i, f := range t.Fields {
-		if i > 0 {
-			dst = append(dst, ", "...)
-		}
-		dst = append(append(append(dst, '.'), f.Name...), " = "...)
-		dst = o.value(dst, f.Type, b[f.Off:])
-	}
-	return append(dst, " }"...)
+// field is a member of a record or struct, its bytes found: the common ground of text and JSON.
+type field struct {
+	name string
+	t    *types.Type
+	b    []byte
 }
 
-func (o *Output) structure(dst []byte, t *types.Type, b []byte) []byte {
-	s, ok := ctype.Strip(t.C).(*ctype.Struct)
-	if !ok {
-		return dst
-	}
-	dst = append(dst, "{ "...)
-	for i, m := range s.Members() {
-		if i > 0 {
-			dst = append(dst, ", "...)
+// fields gives the members of a record or a C struct. The members of anonymous members count as the struct's own.
+func fields(t *types.Type, b []byte) []field {
+	if t.Kind == types.Record {
+		out := make([]field, len(t.Fields))
+		for i, f := range t.Fields {
+			out[i] = field{f.Name, f.Type, b[f.Off:]}
 		}
-		dst = append(append(append(dst, '.'), m.Name...), " = "...)
-		dst = o.member(dst, m, b)
+		return out
 	}
-	return append(dst, " }"...)
+	if s, ok := ctype.Strip(t.C).(*ctype.Struct); ok {
+		return members(nil, s, 0, b, 0)
+	}
+	return nil
 }
 
-func (o *Output) member(dst []byte, m ctype.Member, b []byte) []byte {
+// maxNesting bounds anonymous structs in anonymous structs.
+const maxNesting = 32
+
+func members(out []field, s *ctype.Struct, base int, b []byte, depth int) []field {
+	for _, m := range s.Members() {
+		m.BitOff += base
+		if in, ok := ctype.Strip(m.Type).(*ctype.Struct); ok && m.Name == "" && depth < maxNesting {
+			out = members(out, in, m.BitOff, b, depth+1)
+			continue
+		}
+		if m.Name != "" {
+			out = append(out, member(m, b))
+		}
+	}
+	return out
+}
+
+// member finds one member. Bitfields are widened to their type; floating-point numbers have no value in the language.
+func member(m ctype.Member, b []byte) field {
 	t := types.FromC(m.Type, types.Kernel)
+	if _, ok := ctype.Strip(m.Type).(*ctype.Float); ok {
+		return field{m.Name, types.NoneT, nil}
+	}
 	if m.BitSize > 0 {
-		n := bitfield(b, m.BitOff, m.BitSize, t.Signed)
-		if t.Kind == types.Enum {
-			return append(dst, enumName(t, n)...)
+		return field{m.Name, t, le.AppendUint64(nil, uint64(bitfield(b, m.BitOff, m.BitSize, t.Signed)))}
+	}
+	if off := m.BitOff / 8; off >= 0 && off <= len(b) {
+		return field{m.Name, t, b[off:]}
+	}
+	return field{m.Name, t, nil}
+}
+
+func (o *Output) record(dst []byte, t *types.Type, b []byte) []byte {
+	fs := fields(t, b)
+	if len(fs) == 0 {
+		return append(dst, "{}"...)
+	}
+	for i, f := range fs {
+		if i == 0 {
+			dst = append(dst, "{ "...)
+		} else {
+			dst = append(dst, ", "...)
 		}
-		return strconv.AppendInt(dst, n, 10)
+		dst = append(append(append(dst, '.'), f.name...), " = "...)
+		dst = o.value(dst, f.t, f.b)
 	}
-	if off := m.BitOff / 8; off+t.Size <= len(b) {
-		return o.value(dst, t, b[off:])
-	}
-	return dst
+	return append(dst, " }"...)
 }
 
 // bitfield reads bits at a position counted from the start of b, little-endian.
 func bitfield(b []byte, off, size int, signed bool) int64 {
 	var n uint64
+	size = min(size, 64)
 	for i := range size {
-		if p := off + i; p/8 < len(b) && b[p/8]>>(p%8)&1 != 0 {
+		if p := off + i; p >= 0 && p/8 < len(b) && b[p/8]>>(p%8)&1 != 0 {
 			n |= 1 << i
 		}
 	}
@@ -226,46 +276,37 @@ func bitfield(b []byte, off, size int, signed bool) int64 {
 // stack writes a stack as bpftrace lays it out: a newline, then a frame a line, indented.
 func (o *Output) stack(dst []byte, t *types.Type, b []byte) []byte {
 	dst = append(dst, '\n')
-	for _, l := range o.frames(t, b) {
+	lines, failed := o.frames(t, b)
+	for _, l := range lines {
 		switch t.Stack {
 		case types.StackPerf:
 			dst = append(dst, '\t')
 		case types.StackBpftrace:
-			dst = append(dst, "        "...)
+			dst = append(dst, indent...)
 		}
 		dst = append(append(dst, l...), '\n')
+	}
+	if failed {
+		dst = append(append(dst, indent...), "<unwind failure>\n"...)
 	}
 	return dst
 }
 
-func (o *Output) frames(t *types.Type, b []byte) []string {
-	n := int(min(int64(t.Depth), max(0, int64(le.Uint64(b))/8)))
+const indent = "        "
+
+// frames gives the lines of a stack, and if the walk failed at their end: an address of all ones.
+func (o *Output) frames(t *types.Type, b []byte) (lines []string, failed bool) {
+	n := int(max(0, min(int64(t.Depth), int64(word(b, 0))/8, int64(len(b)-16)/8)))
 	addrs := make([]uint64, 0, n)
-	for i := range n {
-		addrs = append(addrs, le.Uint64(b[16+8*i:]))
+	for i := 0; i < n && !failed; i++ {
+		if a := word(b, 16+8*i); a != ^uint64(0) {
+			addrs = append(addrs, a)
+		} else {
+			failed = true
+		}
 	}
 	if t.Kind == types.UStack {
-		return o.o.Resolver.UserStack(int(le.Uint64(b[8:])>>32), addrs, t.Stack)
+		return o.o.Resolver.UserStack(int(word(b, 8)>>32), addrs, t.Stack), failed
 	}
-	return o.o.Resolver.KernelStack(addrs, t.Stack)
-}
-
-func inet(b []byte) string {
-	const afInet = 2
-	if le.Uint32(b) == afInet {
-		return netip.AddrFrom4([4]byte(b[4:8])).String()
-	}
-	return netip.AddrFrom16([16]byte(b[4:20])).String()
-}
-
-func mac(b []byte) string {
-	var dst []byte
-	for i, c := range b[:6] {
-		if i > 0 {
-			dst = append(dst, ':')
-		}
-		const up = "0123456789ABCDEF"
-		dst = append(dst, up[c>>4], up[c&15])
-	}
-	return string(dst)
+	return o.o.Resolver.KernelStack(addrs, t.Stack), failed
 }
