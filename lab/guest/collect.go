@@ -73,6 +73,8 @@ func (c *collector) take(f pid1.Frame) error {
 		if len(c.log) < maxLog {
 			c.log = append(c.log, string(f.Data))
 		}
+	case pid1.Start:
+		c.streams(f.Cmd)
 	case pid1.Stdout:
 		c.stream(f, 0, c.opts.Stdout)
 	case pid1.Stderr:
@@ -100,14 +102,20 @@ func (c *collector) take(f pid1.Frame) error {
 	return nil
 }
 
-func (c *collector) stream(f pid1.Frame, n int, tee io.Writer) {
-	if c.out[f.Cmd] == nil {
-		if int(f.Cmd) >= len(c.opts.Commands) {
-			return
-		}
-		c.out[f.Cmd] = new([2]bytes.Buffer)
+// streams are a command's stdout and stderr; nil if there is no such command.
+func (c *collector) streams(cmd uint16) *[2]bytes.Buffer {
+	if c.out[cmd] == nil && int(cmd) < len(c.opts.Commands) {
+		c.out[cmd] = new([2]bytes.Buffer)
 	}
-	b := &c.out[f.Cmd][n]
+	return c.out[cmd]
+}
+
+func (c *collector) stream(f pid1.Frame, n int, tee io.Writer) {
+	out := c.streams(f.Cmd)
+	if out == nil {
+		return
+	}
+	b := &out[n]
 	b.Write(f.Data[:min(len(f.Data), maxStream-b.Len())])
 	if tee != nil {
 		tee.Write(f.Data)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/initramfs"
@@ -51,12 +53,24 @@ func act(args []string) int {
 		time.Sleep(time.Minute)
 	case "panic":
 		fmt.Println("before")
+		flushed()
 		os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
 	case "sleep":
 		fmt.Println("asleep")
 		time.Sleep(time.Hour)
 	}
 	return 0
+}
+
+// flushed waits until PID 1 has taken what we wrote from the pipe, and gives it a second to hand it to the host.
+func flushed() {
+	for {
+		if n, err := unix.IoctlGetInt(1, unix.TIOCINQ); err != nil || n == 0 {
+			time.Sleep(time.Second)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // opts boots the smallest kernel with this test binary, if guests are wanted.

@@ -17,6 +17,7 @@ type Kind uint8
 const (
 	Hello  Kind = 'H' // a [Greeting] as JSON: PID 1 is ready
 	Log    Kind = 'L' // text: something PID 1 could not do
+	Start  Kind = 'S' // empty: the command is about to be started
 	Stdout Kind = 'O' // bytes a command wrote
 	Stderr Kind = 'E'
 	Exit   Kind = 'X' // an [Exited] as JSON: the command is over and all it wrote was sent
@@ -37,7 +38,7 @@ const MaxData = 64 << 10
 // Frame is one message from PID 1 to the host: magic, kind, u16 command, u32 length, data; little endian.
 type Frame struct {
 	Kind Kind
-	Cmd  uint16 // index of the command in the job, for Stdout, Stderr, Exit
+	Cmd  uint16 // index of the command in the job, for Start, Stdout, Stderr, Exit
 	Data []byte
 }
 

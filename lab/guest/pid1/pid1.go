@@ -218,6 +218,7 @@ func (p *process) load(mods []Module) (errs []error) {
 
 // command runs one command, streams what it writes, and sends its end.
 func (p *process) command(i uint16, c Command) {
+	p.out.Send(Start, i, nil)
 	start := time.Now()
 	ws, err := p.run(i, c)
 	e := Exited{Code: ws.ExitStatus(), Secs: time.Since(start).Seconds()}
