@@ -241,7 +241,7 @@ type Map struct {
 	KeySize    int
 	ValueSize  int
 	MaxEntries int
-	// Bucketed maps (hist, lhist) have a uint64 bucket after the key.
+	// Bucketed maps (hist, lhist, tseries) have a uint64 bucket after the key.
 	Bucketed bool
 	Order    int
 }

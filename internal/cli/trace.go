@@ -238,6 +238,7 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
+		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
 	}
 	switch {
 	case f.test:

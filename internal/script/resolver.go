@@ -162,8 +162,8 @@ func (r *resolver) Strftime(format string, ns uint64, id int) string {
 		t += r.boot
 	case 1:
 		t += int64(clock(unix.CLOCK_REALTIME)) - int64(clock(unix.CLOCK_MONOTONIC))
-	default:
-		t += int64(clock(unix.CLOCK_REALTIME)) - int64(clock(unix.CLOCK_TAI))
+	default: // TAI is whole seconds away; the two clocks are read one after the other
+		t -= time.Duration(int64(clock(unix.CLOCK_TAI)) - int64(clock(unix.CLOCK_REALTIME))).Round(time.Second).Nanoseconds()
 	}
 	return strftime(format, time.Unix(0, t))
 }

@@ -29,20 +29,22 @@ import (
 
 // Options say how to run a program.
 type Options struct {
-	Source    *syntax.Source
-	Params    []string
-	Named     map[string]string
-	Config    check.Config
-	Unsafe    bool
-	PID       int      // -p
-	Command   []string // -c
-	JSON      bool
-	Quiet     bool
-	Verbose   bool
-	Failures  bool // -k
-	Strict    bool
-	DryRun    bool
-	Notify    bool // say when all probes are attached, for test runners
+	Source   *syntax.Source
+	Params   []string
+	Named    map[string]string
+	Config   check.Config
+	Unsafe   bool
+	PID      int      // -p
+	Command  []string // -c
+	JSON     bool
+	Quiet    bool
+	Verbose  bool
+	Failures bool // -k
+	Strict   bool
+	DryRun   bool
+	Notify   bool // say when all probes are attached, for test runners
+	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
+	ClockMap  string
 	NoWarn    bool
 	For       time.Duration
 	Stdout    io.Writer
@@ -154,7 +156,7 @@ func (r *runner) compile() error {
 	if err != nil {
 		ncpu = runtime.NumCPU()
 	}
-	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset()}
+	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
 	bo.CgroupID = cgroupID
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {

@@ -28,7 +28,8 @@ type Options struct {
 	// CgroupID gives the id of a cgroup by its path, for cgroupid().
 	CgroupID  func(path string) (uint64, bool)
 	StartNs   uint64 // boot-time clock when tracing began
-	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai)
+	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai) and tseries
+	ClockMap  string // "@name" of a map without key that tseries reads instead of the clock, for tests; "" is the clock
 }
 
 // builder holds what the units of one program share.
@@ -130,12 +131,11 @@ func mapOf(m *check.Map, maxKeys int) *ir.Map {
 		n.KeySize = keySize(m.Key)
 	}
 	switch v.Kind {
-	case types.Hist, types.LHist:
+	case types.Hist, types.LHist, types.TSeries:
 		n.Bucketed = true
 		n.KeySize = (n.KeySize+7)&^7 + 8
-		n.ValueSize = 8
 	}
-	perCPU := v.IsAgg() && v.Kind != types.TSeries
+	perCPU := v.IsAgg()
 	switch {
 	case m.Key == nil && !n.Bucketed:
 		n.Kind, n.KeySize, n.MaxEntries = ir.Array, 4, 1
@@ -163,13 +163,10 @@ func valueSize(t *types.Type) int {
 	case types.Avg, types.Stats, types.Min, types.Max:
 		return 16
 	case types.TSeries:
-		return max(1, int(t.Bounds.Max)) * tseriesBucket
+		return tseriesBucket
 	}
 	return max(1, t.Size)
 }
-
-// tseriesBucket is the size of one interval of a tseries: interval number, value, count.
-const tseriesBucket = 24
 
 // unit translates one instance.
 func (b *builder) unit(clause int, in *check.Instance, target int) {
