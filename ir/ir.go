@@ -203,6 +203,7 @@ type Unit struct {
 	Calls    []*Func
 	Slots    []*Slot
 	Cookie   bool // needs an attach cookie: it asks which of several targets fired
+	Typed    bool // needs arguments the verifier knows the types of: a raw tracepoint is attached by its BTF
 }
 
 // NewSlot adds a slot.

@@ -108,6 +108,10 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	case "tracepoint":
 		return s.attachTracepoint(p, t, cookie)
 	case "rawtracepoint":
+		if l.prog.Type == ebpf.Tracing {
+			lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
+			break
+		}
 		lk, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.Func, Program: p})
 	case "fentry", "fexit":
 		lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})

@@ -156,6 +156,10 @@ func (s *Session) loadUnit(l *loaded) error {
 	switch l.prog.Unit.Provider {
 	case "fentry", "fexit":
 		return s.loadTracing(l, spec)
+	case "rawtracepoint":
+		if spec.Type == ebpf.Tracing {
+			return s.loadTracing(l, spec)
+		}
 	case "iter":
 		spec.AttachTo = l.targets[0].Func
 	case "kprobe", "kretprobe":

@@ -44,12 +44,11 @@ type Options struct {
 	Program  *ir.Program
 	Resolver Resolver
 	JSON     bool
+	Arch     string  // GOARCH of the kernel: system calls have other numbers on others; default amd64
 	Trunc    *string // what follows strings that were cut, default ".."
 	// MaxStrlen is the room of strings that str() read without a length: one that fills it was cut. Default 1024.
 	MaxStrlen int
 	NoWarn    bool // warnf prints nothing
-	// Int32 makes %d, %i and %u without a length modifier print 32 bits also of 64-bit values, as bpftrace 0.27 does.
-	Int32 bool
 }
 
 // Output prints. One goroutine may use it.

@@ -103,6 +103,10 @@ func (o *Output) symbolic(t *types.Type, b []byte) string {
 		}
 	case types.Strerror:
 		return strerror(int64(int32(word(b, 0))))
+	case types.SignalName:
+		return signalName(int64(int32(word(b, 0))))
+	case types.SyscallName:
+		return syscallName(o.o.Arch, word(b, 0))
 	}
 	return ""
 }

@@ -16,6 +16,7 @@ type binding struct {
 	words  bool // the context is an array of 64-bit arguments
 	exit   bool // fires when the function returns
 	ip     func(*lowerer, *ir.Ins)
+	typed  ebpf.AttachType // how units that are Typed attach, where that differs
 }
 
 // bindings has a row for each provider of lang/check that a running kernel executes.
@@ -28,7 +29,7 @@ var bindings = map[string]binding{
 	"fentry":        {prog: ebpf.Tracing, attach: ebpf.AttachTraceFEntry, words: true, ip: helperIP},
 	"fexit":         {prog: ebpf.Tracing, attach: ebpf.AttachTraceFExit, words: true, exit: true, ip: helperIP},
 	"iter":          {prog: ebpf.Tracing, attach: ebpf.AttachTraceIter, words: true},
-	"rawtracepoint": {prog: ebpf.RawTracepoint, words: true},
+	"rawtracepoint": {prog: ebpf.RawTracepoint, words: true, typed: ebpf.AttachTraceRawTp},
 	"tracepoint":    {prog: ebpf.TracePoint},
 	"profile":       {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
 	"interval":      {prog: ebpf.PerfEvent, regs: true, ip: contextIP},

@@ -159,6 +159,7 @@ func (r *runner) compile() error {
 	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
 	bo.CgroupID = cgroupID
+	bo.Kaddr = r.world.Kallsyms
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
 		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
 		if !ok {
@@ -174,7 +175,7 @@ func (r *runner) compile() error {
 	if n := r.o.Config.PerfRBPages; n > 0 {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
-	co := check.Options{World: r.world, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	co := check.Options{World: r.world, Arch: runtime.GOARCH, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
 	if r.child != nil {
 		bo.ChildPID, co.HasChild = r.child.pid(), true
 	} else if r.o.PID != 0 {
@@ -229,7 +230,7 @@ func (r *runner) load() error {
 func (r *runner) run(ctx context.Context) (Result, error) {
 	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
 	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: r.resolver(),
-		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen, NoWarn: r.o.NoWarn})
+		JSON: r.o.JSON, Arch: runtime.GOARCH, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen, NoWarn: r.o.NoWarn})
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err

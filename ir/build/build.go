@@ -25,6 +25,7 @@ type Options struct {
 	ChildPID           int // cpid
 	// Uaddr gives the address in memory of a symbol of a binary, for uaddr(); nil where there is no process to ask.
 	Uaddr func(path, symbol string) (uint64, bool)
+	Kaddr func(symbol string) (uint64, bool) // the address of a kernel symbol, for percpu_kaddr()
 	// CgroupID gives the id of a cgroup by its path, for cgroupid().
 	CgroupID  func(path string) (uint64, bool)
 	StartNs   uint64 // boot-time clock when tracing began

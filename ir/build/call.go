@@ -17,9 +17,10 @@ func functions() map[string]lowering {
 	m := map[string]lowering{
 		"str": str, "buf": buf, "kstack": stack, "ustack": stack, "ksym": ksym, "usym": usym, "ntop": ntop, "pton": pton,
 		"macaddr": macaddr, "reg": reg, "strncmp": strncmp, "strlen": strlen, "strcontains": strcontains, "len": length,
-		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror),
+		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror), "signal_name": same(types.SignalName), "syscall_name": same(types.SyscallName),
+		"find": find, "strstr": strstr, "str_concat": strConcat, "memcmp": memcmp, "percpu_kaddr": perCPUKaddr,
 		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
-		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": nil, "path": path,
+		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": socketCookie, "path": path,
 		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "assert": assert,
 		"static_assert": nothing, "fail": nothing, "is_err": isErr, "container_of": containerOf, "func": funcName, "probe": probeName, "args": nil,
 	}
@@ -421,6 +422,35 @@ func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
 	rc := x.call(ir.FnMapDelete, x.mapPtr(m), x.addr(x.key(m, key)))
 	yes, no := x.block(), x.block()
 	return x.boolValue(func() { x.branch(ir.Eq, rc, ir.Imm(0), yes, no) }, yes, no)
+}
+
+// find is has_key that also gives the value: a variable keeps its value where the key is missing.
+func find(x *fn, c *syntax.Call, t *types.Type) value {
+	r, _ := c.Args[0].(*syntax.MapRef)
+	v, _ := c.Args[2].(*syntax.Var)
+	m := x.b.maps[r.Name]
+	p := x.lookup(m, x.key(m, c.Args[1]))
+	yes, no := x.block(), x.block()
+	return x.boolValue(func() {
+		some := x.block()
+		x.branch(ir.Ne, p, ir.Imm(0), some, no)
+		x.at(some)
+		if dst := x.in.Vars[v]; dst != nil {
+			at := mem{base: p.R}
+			if dst.Type.IsScalar() {
+				x.setVar(dst, x.convert(x.load(at, size8(m.ValueSize), m.Value.Signed), m.Value, dst.Type))
+			} else {
+				x.put(slotMem(x.place(dst).slot), dst.Type, inMem(m.Value, at))
+			}
+		}
+		x.jump(yes)
+	}, yes, no)
+}
+
+// socketCookie wants the pointer as the context has it: the verifier must know its type.
+func socketCookie(x *fn, c *syntax.Call, t *types.Type) value {
+	x.u.Typed = true
+	return scalarOf(t, x.call(ir.FnGetSocketCookie, x.address(c.Args[0])))
 }
 
 func bswap(x *fn, c *syntax.Call, t *types.Type) value {

@@ -119,7 +119,7 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 		}
 		return t
 	}
-	if v, ok := wellKnown(e.Name); ok {
+	if v, ok := wellKnown(x.c.opts.Arch, e.Name); ok {
 		return x.known(e, Const{Int: v})
 	}
 	d := x.errorf(e.Span, "Unknown identifier: '%s'", e.Name)

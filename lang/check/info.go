@@ -85,6 +85,7 @@ const (
 // Options steer a check.
 type Options struct {
 	World    World
+	Arch     string   // GOARCH of the kernel, default amd64
 	Params   []string // $1 …
 	Config   Config   // from environment and command line; a config block fills what is unset
 	Unsafe   bool
