@@ -133,6 +133,9 @@ func attachKprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (lin
 	if t.Module != "" && t.Module != "vmlinux" {
 		name = t.Module + ":" + t.Func
 	}
+	if err := noKprobes(); err != nil {
+		return nil, err
+	}
 	if ret {
 		return link.Kretprobe(name, p, o)
 	}

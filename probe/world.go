@@ -3,11 +3,14 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
@@ -22,6 +25,7 @@ type World struct {
 	users *usersym.Resolver
 	pid   int // -p: processes whose binaries wildcards mean
 
+	given   map[string]bool // functions that may be probed, by name, where somebody said which
 	fs      *tracefs.FS
 	fsErr   error
 	fsTried bool
@@ -159,6 +163,28 @@ func (w *World) Functions() ([]Function, error) {
 	return w.funcs, nil
 }
 
+// ReadTraceable takes the functions that may be probed from a file in the form of available_filter_functions.
+func (w *World) ReadTraceable(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read traceable functions: %w", err)
+	}
+	w.given, w.funcsOK = map[string]bool{}, true
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		fn := Function{Name: f[0]}
+		if len(f) > 1 {
+			fn.Module = strings.Trim(f[1], "[]")
+		}
+		w.given[fn.Name] = true
+		w.funcs = append(w.funcs, fn)
+	}
+	return nil
+}
+
 func kernelModule(m string) string {
 	if m == "" {
 		return "vmlinux"
@@ -169,10 +195,13 @@ func kernelModule(m string) string {
 func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	name := p.Provider.Name
 	if p.HasAddr {
-		return []check.Target{{Provider: name, Offset: p.Address, Name: fmt.Sprintf("%s:0x%x", name, p.Address)}}, nil
+		return []check.Target{{Provider: name, Offset: p.Address, Name: fmt.Sprintf("%s:%d", name, p.Address)}}, nil
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		return w.oneKprobe(p)
+	}
+	if err := noKprobes(); err != nil {
+		return nil, fmt.Errorf("No matches for %s %s: %w", name, p.Func, err)
 	}
 	fns, err := w.Functions()
 	if err != nil {
@@ -189,6 +218,21 @@ func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	}
 	sortTargets(out)
 	return out, nil
+}
+
+// kprobePMU is there if the kernel can put perf events on functions (CONFIG_KPROBE_EVENTS).
+const kprobePMU = "/sys/bus/event_source/devices/kprobe/type"
+
+// noKprobes says why no function of this kernel can be probed; nil if some may be.
+func noKprobes() error {
+	_, err := os.Stat(kprobePMU)
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if _, serr := os.Stat(filepath.Dir(filepath.Dir(kprobePMU))); serr != nil {
+		return nil // no sysfs to ask
+	}
+	return feature.Unsupported("kprobe", "stat "+kprobePMU, syscall.ENOENT)
 }
 
 // unsafeKprobe says if a wildcard must not include a symbol: the kernel's own tracing machinery and symbols that name
@@ -213,6 +257,9 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	}
 	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
 		return nil, peerError(fmt.Sprintf("specified module %s in probe %s is not loaded.", m, t.Name))
+	}
+	if w.given != nil && !w.given[p.Func] {
+		return nil, nil
 	}
 	ks, err := w.live.Kallsyms()
 	if err != nil {
@@ -370,12 +417,16 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 	name := p.Provider.Name
 	var out []check.Target
 	for _, path := range w.binaries(p.Module) {
+		shown := path // a path is named as it was given
+		if strings.Contains(p.Module, "/") && !wild(p.Module) {
+			shown = p.Module
+		}
 		if p.HasAddr {
 			off, ok := w.users.FileOffset(path, p.Address)
 			if !ok {
 				off = p.Address
 			}
-			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, path, p.Address)})
+			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, shown, p.Address)})
 			continue
 		}
 		if !wild(p.Func) && p.Lang == "" {
@@ -386,7 +437,7 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 			if p.Offset != 0 && p.Offset >= size {
 				return nil, peerError(fmt.Sprintf("Offset outside the function bounds ('%s' size is %d)", p.Func, size))
 			}
-			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + path + ":" + p.Func}
+			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + shown + ":" + p.Func}
 			if p.HasOff {
 				t.Name += fmt.Sprintf("+%d", p.Offset)
 			}
@@ -406,7 +457,7 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 				}
 			}
 			if check.Match(p.Func, n) {
-				out = append(out, check.Target{Provider: name, Module: path, Func: s.Name, Offset: s.Offset, Name: name + ":" + path + ":" + s.Name})
+				out = append(out, check.Target{Provider: name, Module: path, Func: s.Name, Offset: s.Offset, Name: name + ":" + shown + ":" + s.Name})
 			}
 		}
 	}

@@ -71,6 +71,7 @@ var Edges = []Edge{
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
+	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},

@@ -71,6 +71,9 @@ func report(w io.Writer, err error) int {
 		return code.code
 	case errors.Is(err, script.ErrDiagnosed):
 		return exitNegative
+	case errors.Is(err, script.ErrNoProbes):
+		fmt.Fprintln(os.Stdout, err)
+		return exitNegative
 	case errors.As(err, &peer):
 		fmt.Fprintf(w, "ERROR: %s\n", peer.msg)
 		return exitNegative

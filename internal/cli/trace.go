@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,8 @@ type traceFlags struct {
 	failures   bool
 	strict     bool
 	noWarnings bool
+	filter     string
+	traceable  string
 	mode       string
 	test       bool
 	bench      bool
@@ -85,6 +88,8 @@ Examples:
 	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
+	fl.StringVar(&f.filter, "probe-filter", "", "only attach points that match `REGEX`; begin and end stay")
+	fl.StringVar(&f.traceable, "traceable-functions", "", "functions that kprobes may be put on, a line each, are in `FILE`")
 	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")
 	fl.StringVar(&f.mode, "mode", "", "run only test or bench probes: `MODE` test or bench")
 	fl.BoolVar(&f.test, "test", false, "the same as --mode test")
@@ -193,7 +198,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	defer signal.Stop(usr1)
 	o.User1 = usr1
 	res, err := script.Run(c.Context(), o)
+	var ae *probe.AttachError
 	switch {
+	case name == "bpftrace" && errors.As(err, &ae):
+		return peerError{fmt.Sprintf("%v\nERROR: Unable to attach probe: %s. If this is expected, set the 'missing_probes' config variable to 'warn'.", ae.Err, ae.Target.Name)}
 	case err != nil:
 		return err
 	case res.Code != 0:
@@ -206,7 +214,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 
 // source finds the program: -e, a file, or - for standard input; what is left are its parameters.
 func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Source, []string, error) {
-	if len(f.program) > 0 {
+	if n := len(f.program); n > 0 {
+		if name == "bpftrace" { // which keeps the last one only
+			f.program = f.program[n-1:]
+		}
 		return &syntax.Source{Name: "stdin", Text: strings.Join(f.program, "\n")}, args, nil
 	}
 	if len(args) == 0 || dash == 0 {
@@ -235,10 +246,15 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		return script.Options{}, err
 	}
 	o := script.Options{
-		Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Traceable: f.traceable, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
 		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
+	}
+	if f.filter != "" {
+		if o.Filter, err = regexp.Compile(f.filter); err != nil {
+			return o, peerError{fmt.Sprintf("--probe-filter: %v", err)}
+		}
 	}
 	switch {
 	case f.test:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -43,6 +44,11 @@ type Options struct {
 	Strict   bool
 	DryRun   bool
 	Notify   bool // say when all probes are attached, for test runners
+	// Filter leaves out attach points whose text it does not match; begin and end always stay. nil keeps all.
+	Filter *regexp.Regexp
+	// Traceable is a file with the functions kprobes may be put on, in the form of tracefs's available_filter_functions;
+	// "" is the kernel's own.
+	Traceable string
 	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
 	ClockMap  string
 	NoWarn    bool
@@ -58,6 +64,9 @@ type Options struct {
 	// User1 delivers SIGUSR1 for self:signal probes.
 	User1 <-chan os.Signal
 }
+
+// ErrNoProbes says that nothing is wrong with the program, but that nothing it probes is there.
+var ErrNoProbes = errors.New("No probes to attach")
 
 // ErrDiagnosed says that what is wrong was told through Options.Diags.
 var ErrDiagnosed = errors.New("the program has errors")
@@ -120,6 +129,9 @@ func (r *runner) open() error {
 	}
 	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle})
 	r.world = probe.NewWorld(r.live, r.users, r.o.PID)
+	if r.o.Traceable != "" {
+		return r.world.ReadTraceable(r.o.Traceable)
+	}
 	return nil
 }
 
@@ -176,6 +188,9 @@ func (r *runner) compile() error {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
 	co := check.Options{World: r.world, Arch: runtime.GOARCH, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	if r.o.Filter != nil {
+		co.Filter = r.o.Filter.MatchString
+	}
 	if r.child != nil {
 		bo.ChildPID, co.HasChild = r.child.pid(), true
 	} else if r.o.PID != 0 {
@@ -193,7 +208,7 @@ func (r *runner) compile() error {
 		return ErrDiagnosed
 	}
 	if len(r.comp.Info.Instances) == 0 && r.o.Mode == "" {
-		return peerError("No probes to attach")
+		return ErrNoProbes
 	}
 	return nil
 }
@@ -230,7 +245,7 @@ func (r *runner) load() error {
 func (r *runner) run(ctx context.Context) (Result, error) {
 	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
 	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: r.resolver(),
-		JSON: r.o.JSON, Arch: runtime.GOARCH, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen, NoWarn: r.o.NoWarn})
+		JSON: r.o.JSON, Arch: runtime.GOARCH, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.StrSize(), NoWarn: r.o.NoWarn})
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err

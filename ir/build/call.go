@@ -167,7 +167,7 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 		return inMem(t, m)
 	case v.form == direct:
 		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), n, x.addr(v.m))
-	case v.form == ref:
+	case v.form == ref && !v.t.IsScalar():
 		rc = x.call(readHelper(v.space), x.addr(m.at(4)), n, v.v)
 	default:
 		rc = x.call(readHelper(x.space(v.t.Space)), x.addr(m.at(4)), n, x.scalarVal(v))
@@ -414,8 +414,8 @@ func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
 		x.zero(x.elem(m), m.ValueSize)
 		return scalarOf(types.BoolT, ir.Imm(1))
 	}
-	if m.Kind == ir.PerCPUArray {
-		id := x.b.event(&ir.Event{Kind: ir.EvZero, Map: m, Span: x.span})
+	if m.Kind == ir.PerCPUArray { // only the printing side reaches all CPUs
+		id := x.b.event(&ir.Event{Kind: ir.EvClear, Map: m, Span: x.span})
 		x.send(id, nil)
 		return scalarOf(types.BoolT, ir.Imm(1))
 	}

@@ -88,9 +88,6 @@ func (c *checker) check(file *syntax.File) *Info {
 	for i, p := range file.Probes {
 		c.clause(i, p)
 	}
-	if len(c.insts) == 0 && !c.failed() {
-		c.errorf(syntax.Span{}, "No probes to attach")
-	}
 	for _, x := range c.insts {
 		x.resolve()
 	}

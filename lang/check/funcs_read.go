@@ -48,7 +48,7 @@ func checkStr(c *Call) *types.Type {
 		c.errorf("str() expects a string, integer or a pointer type as first argument (%v provided)", t)
 		return types.NoneT
 	}
-	size := c.x.c.cfg.MaxStrlen
+	size := c.x.c.cfg.StrSize()
 	if n, ok := c.constant(1); ok {
 		switch {
 		case n.Int < 0:

@@ -89,8 +89,9 @@ type Options struct {
 	Params   []string // $1 …
 	Config   Config   // from environment and command line; a config block fills what is unset
 	Unsafe   bool
-	HasChild bool              // -c or cpid known
-	Named    map[string]string // getopt
+	HasChild bool                          // -c or cpid known
+	Named    map[string]string             // getopt
+	Filter   func(attachPoint string) bool // leaves out attach points it is false for, but not begin and end; nil keeps all
 	// Declare reads the program's own C declarations and gives a Lookup that finds them, then what base has. nil refuses them.
 	Declare func(defs []*syntax.CDef, base ctype.Lookup) (ctype.Lookup, []syntax.Diag)
 }
