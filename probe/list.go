@@ -83,7 +83,7 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 				fmt.Fprintln(out, strings.TrimSuffix(p.Provider.Name+":"+event+":", "::"))
 				continue
 			}
-			ts, err := w.Expand(p)
+			ts, err := w.listed(p)
 			if err != nil {
 				return err
 			}
@@ -152,6 +152,8 @@ func (w *World) listed(p check.AttachPoint) ([]check.Target, error) {
 	switch p.Provider.Name {
 	case "usdt":
 		return nil, nil
+	case "kprobe", "kretprobe": // their names are known also where they cannot be attached
+		return w.kprobes(p)
 	}
 	return w.Expand(p)
 }

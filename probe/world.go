@@ -119,6 +119,9 @@ func (w *World) tracefs() (*tracefs.FS, error) {
 func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 	switch p.Provider.Name {
 	case "kprobe", "kretprobe":
+		if err := noKprobes(); err != nil && (wild(p.Func) || wild(p.Module)) {
+			return nil, fmt.Errorf("No matches for %s %s: %w", p.Provider.Name, p.Func, err)
+		}
 		return w.kprobes(p)
 	case "fentry", "fexit":
 		return w.tracing(p)
@@ -199,9 +202,6 @@ func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		return w.oneKprobe(p)
-	}
-	if err := noKprobes(); err != nil {
-		return nil, fmt.Errorf("No matches for %s %s: %w", name, p.Func, err)
 	}
 	fns, err := w.Functions()
 	if err != nil {

@@ -49,6 +49,7 @@ type traceFlags struct {
 	noWarnings bool
 	filter     string
 	traceable  string
+	headers    script.Headers
 	mode       string
 	test       bool
 	bench      bool
@@ -88,6 +89,8 @@ Examples:
 	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
+	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
+	fl.StringArrayVar(&f.headers.Files, "include", nil, "read the C header `FILE` before the program's own C")
 	fl.StringVar(&f.filter, "probe-filter", "", "only attach points that match `REGEX`; begin and end stay")
 	fl.StringVar(&f.traceable, "traceable-functions", "", "functions that kprobes may be put on, a line each, are in `FILE`")
 	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")
@@ -246,7 +249,7 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		return script.Options{}, err
 	}
 	o := script.Options{
-		Traceable: f.traceable, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Traceable: f.traceable, Headers: f.headers, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
 		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),

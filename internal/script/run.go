@@ -49,6 +49,7 @@ type Options struct {
 	// Traceable is a file with the functions kprobes may be put on, in the form of tracefs's available_filter_functions;
 	// "" is the kernel's own.
 	Traceable string
+	Headers   Headers
 	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
 	ClockMap  string
 	NoWarn    bool
@@ -188,6 +189,8 @@ func (r *runner) compile() error {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
 	co := check.Options{World: r.world, Arch: runtime.GOARCH, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	r.o.Headers.Arch = runtime.GOARCH
+	co.Declare = r.o.Headers.declare
 	if r.o.Filter != nil {
 		co.Filter = r.o.Filter.MatchString
 	}

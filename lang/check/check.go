@@ -25,6 +25,7 @@ type checker struct {
 	macros map[string][]*syntax.Macro
 	// defines are the object-like #define macros of the program that are expressions.
 	defines    map[string]syntax.Expr
+	macrosC    Macros // nil for none
 	expanding  map[string]bool // #defines being looked at: they may name themselves
 	expansions int
 	argN       *Func

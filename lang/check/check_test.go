@@ -33,6 +33,7 @@ func runSource(src *syntax.Source, opts check.Options) (*check.Info, []syntax.Di
 	if opts.World == nil {
 		opts.World = newWorld()
 	}
+	opts.Declare = declare
 	return check.Check(f, opts)
 }
 

@@ -110,7 +110,12 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 		x.Consts[e] = Const{Int: v}
 		return types.FromC(en, types.SpaceNone)
 	}
-	if d, ok := x.c.defines[e.Name]; ok && !x.c.expanding[e.Name] {
+	if x.c.macrosC != nil {
+		if v, ok := x.c.macrosC.MacroValue(e.Name); ok {
+			return x.known(e, Const{Int: v})
+		}
+	}
+	if d := x.c.define(e.Name); d != nil && !x.c.expanding[e.Name] {
 		x.c.expanding[e.Name] = true
 		defer delete(x.c.expanding, e.Name)
 		t := x.expr(d)
