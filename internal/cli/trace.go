@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/doctor"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/kernel/live"
@@ -158,6 +159,8 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	case f.showVer && name == "bpftrace":
 		_, err := fmt.Fprintf(c.OutOrStdout(), "bpftrace v0.27.1 (fathom %s)\n", version())
 		return err
+	case f.info && name == "bpftrace":
+		return doctor.WritePeerInfo(c.OutOrStdout(), "v0.27.1 (fathom "+version()+")")
 	case f.info:
 		return doctorInfo(c.Context(), c.OutOrStdout())
 	case f.list:
