@@ -90,7 +90,7 @@ var Edges = []Edge{
 	{"internal/ktest/...", "./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench", "syscall golang.org/x/sys/unix", "measures processes: time, memory, system calls"},
+	{"internal/gen/bench", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 
