@@ -58,7 +58,18 @@ func (s *Session) attachOrder() []*loaded {
 func (s *Session) Targets() int {
 	n := 0
 	for _, l := range s.units {
-		n += len(l.targets)
+		n += count(l.targets)
+	}
+	return n
+}
+
+// count counts probes: places of one probe are one.
+func count(ts []check.Target) int {
+	n := 0
+	for _, t := range ts {
+		if !t.Again {
+			n++
+		}
 	}
 	return n
 }
@@ -89,9 +100,11 @@ func (s *Session) attach(l *loaded) (int, error) {
 			}
 			return n, &AttachError{t, err}
 		}
-		n++
+		if !t.Again {
+			n++
+		}
 	}
-	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, len(l.targets)))
+	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, count(l.targets)))
 	return n, nil
 }
 
@@ -195,7 +208,7 @@ func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie
 	if err != nil {
 		return nil, err
 	}
-	o := &link.UprobeOptions{Address: t.Offset, PID: s.opts.PID, Cookie: cookie}
+	o := &link.UprobeOptions{Address: t.Offset, PID: s.opts.PID, Cookie: cookie, RefCtrOffset: t.Sema}
 	if ret {
 		return ex.Uretprobe("", p, o)
 	}

@@ -27,7 +27,7 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 	}
 	n := listEvents(out, pattern)
 	var first error
-	for _, p := range listPoints(pattern) {
+	for _, p := range listPoints(pattern, w.pid) {
 		ts, err := w.listed(p)
 		if err != nil && first == nil {
 			first = err
@@ -88,6 +88,9 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 				return err
 			}
 			for _, t := range ts {
+				if t.Again {
+					continue
+				}
 				fmt.Fprintln(out, t.Name)
 				if verbose {
 					w.listArgs(out, t)
@@ -99,7 +102,7 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 }
 
 // listPoints reads a search: an attach point, or with a wildcard for its provider one for each that can be searched.
-func listPoints(pattern string) []check.AttachPoint {
+func listPoints(pattern string, pid int) []check.AttachPoint {
 	provider, rest, ok := strings.Cut(pattern, ":")
 	if !ok {
 		provider, rest = "*", "*"+pattern+"*"
@@ -121,6 +124,10 @@ func listPoints(pattern string) []check.AttachPoint {
 			text = "*:" + rest
 		case (p.Name == "uprobe" || p.Name == "uretprobe") && wild(provider):
 			continue // a search of all binaries is none
+		case p.Name == "usdt" && wild(provider) && !strings.Contains(rest, "/") && pid == 0:
+			continue
+		case p.Name == "usdt" && !strings.Contains(rest, ":"):
+			text = rest + ":*"
 		case (p.Name == "uprobe" || p.Name == "uretprobe") && !strings.Contains(rest, ":"):
 			text = rest + ":*"
 		}
@@ -150,8 +157,6 @@ func (w *World) listed(p check.AttachPoint) ([]check.Target, error) {
 		return nil, nil
 	}
 	switch p.Provider.Name {
-	case "usdt":
-		return nil, nil
 	case "kprobe", "kretprobe": // their names are known also where they cannot be attached
 		return w.kprobes(p)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -133,6 +134,8 @@ func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 		return w.uprobes(p)
 	case "iter":
 		return w.iters(p)
+	case "usdt":
+		return w.usdts(p)
 	}
 	return nil, fmt.Errorf("%s probes cannot be attached yet", p.Provider.Name)
 }
@@ -445,6 +448,9 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 			continue
 		}
 		syms, err := w.users.Functions(path)
+		if err != nil && wild(p.Module) { // not all files are programs
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -467,8 +473,23 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 
 // binaries finds the files a uprobe means: paths, wildcards, programs in PATH, libraries.
 func (w *World) binaries(target string) []string {
+	if wild(target) && !strings.Contains(target, "/") { // programs that run
+		files := w.users.Running
+		if w.pid != 0 {
+			files = func() []string {
+				fs, _ := w.users.Files(w.pid)
+				return fs
+			}
+		}
+		return slices.DeleteFunc(files(), func(f string) bool { return !check.Match(target, filepath.Base(f)) && target != "*" })
+	}
 	if wild(target) {
 		ms, _ := filepath.Glob(target)
+		if strings.HasPrefix(target, "./") { // which Glob leaves out
+			for i := range ms {
+				ms[i] = "./" + ms[i]
+			}
+		}
 		return ms
 	}
 	if p, ok := w.users.FindBinary(target, w.pid); ok {

@@ -32,6 +32,7 @@ var Edges = []Edge{
 	{"lang/syntax/syntaxtest", "./lang/syntax os testing/... github.com/google/go-cmp/cmp", "the test driver of .bt files is no part of the compiler"},
 	{"ir", "./lang/syntax ./lang/types", "values know their type and the place in the script"},
 	{"ir/...", "./ir", "builders and passes work on the IR"},
+	{"ir/build", "./debuginfo/usdt", "where the arguments of a USDT probe are stands in its note"},
 	{"ir/build", "./lang/check ./lang/syntax ./lang/types ./ctype", "checked programs become IR"},
 	{"bpf/...", "./bpf ./ir", "code generation starts at the IR, never at text"},
 	{"bpf/gen", "./lang/syntax", "instructions know their place in the script, for verifier errors"},

@@ -92,6 +92,7 @@ Examples:
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
 	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
 	fl.StringArrayVar(&f.headers.Files, "include", nil, "read the C header `FILE` before the program's own C")
+	fl.Bool("usdt-file-activation", false, "turn on USDT probes in all processes of a file: the kernel always does")
 	fl.StringVar(&f.filter, "probe-filter", "", "only attach points that match `REGEX`; begin and end stay")
 	fl.StringVar(&f.traceable, "traceable-functions", "", "functions that kprobes may be put on, a line each, are in `FILE`")
 	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")

@@ -169,7 +169,7 @@ func (r *runner) compile() error {
 	if err != nil {
 		ncpu = runtime.NumCPU()
 	}
-	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
+	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
 	bo.CgroupID = cgroupID
 	bo.Kaddr = r.world.Kallsyms

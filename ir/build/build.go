@@ -16,10 +16,11 @@ import (
 
 // Options steer the translation.
 type Options struct {
-	NumCPU    int  // possible CPUs: reading a per-CPU map visits that many, default 1
-	RingBytes int  // size of the event ring, default 16 MiB
-	NoRing    bool // programs that print nothing need none: set by the caller that counts only
-	Failures  bool // -k: failed helpers are events
+	Arch      string // GOARCH, default amd64
+	NumCPU    int    // possible CPUs: reading a per-CPU map visits that many, default 1
+	RingBytes int    // size of the event ring, default 16 MiB
+	NoRing    bool   // programs that print nothing need none: set by the caller that counts only
+	Failures  bool   // -k: failed helpers are events
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
 	PIDNSDev, PIDNSIno uint64
 	ChildPID           int // cpid
@@ -195,7 +196,7 @@ func perTarget(in *check.Instance) bool {
 		return false
 	}
 	switch in.Provider.Name {
-	case "kprobe", "kretprobe", "uprobe", "uretprobe", "tracepoint":
+	case "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt", "tracepoint":
 		return false
 	}
 	found := false

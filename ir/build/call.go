@@ -2,6 +2,8 @@ package build
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -49,6 +51,9 @@ func (x *fn) callExpr(c *syntax.Call) value {
 // builtin evaluates a bare name.
 func (x *fn) builtin(name string, e *syntax.Ident, t *types.Type) value {
 	if n, ok := argNumber(name); ok {
+		if x.in.Provider.Name == "usdt" {
+			return x.usdtArg(n, e.Span, t)
+		}
 		d := x.f.NewReg()
 		x.add(ir.Ins{Op: ir.Arg, Dst: d, Imm: int64(n)})
 		return scalarOf(t, ir.R(d))
@@ -61,11 +66,11 @@ func (x *fn) builtin(name string, e *syntax.Ident, t *types.Type) value {
 	return l(x, &syntax.Call{Span: e.Span, Name: name}, t)
 }
 
+// argNumber reads arg0, arg1, ….
 func argNumber(name string) (int, bool) {
-	if len(name) != 4 || name[:3] != "arg" || name[3] < '0' || name[3] > '9' {
-		return 0, false
-	}
-	return int(name[3] - '0'), true
+	digits, ok := strings.CutPrefix(name, "arg")
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil && n >= 0
 }
 
 // callInto evaluates calls that can write their result where it is wanted.

@@ -142,6 +142,9 @@ func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syn
 	if u.argN && a.Provider.Name == "kprobe" {
 		key += " " + c.userParams(t)
 	}
+	if u.argN {
+		key += " " + t.USDT
+	}
 	if u.probe {
 		key += " " + t.Name
 	}

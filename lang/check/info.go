@@ -17,6 +17,9 @@ type Target struct {
 	Offset   uint64 // bytes into the function; address for kprobe:addr and uprobe:path:addr (Func == "")
 	Count    uint64 // timers: rate or period in the unit of Func; software, hardware: sample period, 0 = default
 	Name     string // as the probe builtin prints it
+	USDT     string // usdt: operands of its arguments (package usdt)
+	Sema     uint64 // usdt: offset in the file of the counter that turns the probe on, 0 for none
+	Again    bool   // a further place of the probe before it: counted with that one
 }
 
 // World is the system a program is meant for, as far as checking needs it.
