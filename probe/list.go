@@ -185,11 +185,33 @@ func (w *World) listArgs(out io.Writer, t check.Target) {
 				fmt.Fprintf(out, "    %s\n", declare(f.Result, "retval"))
 			}
 		}
+	case "uprobe", "uretprobe":
+		if f, err := w.userFunc(t); err == nil {
+			for _, p := range f.Params {
+				fmt.Fprintf(out, "    %s %s\n", userType(p.Type), p.Name)
+			}
+		}
 	case "rawtracepoint":
 		if f, err := w.tracepointProto(t.Func); err == nil {
 			listParams(out, f.Params[min(1, len(f.Params)):])
 		}
 	}
+}
+
+// userType writes a type as programs' own types are listed: const char*.
+func userType(t ctype.Type) string {
+	p, ok := t.(*ctype.Ptr)
+	if !ok {
+		return ctype.Name(t)
+	}
+	if _, fn := p.Elem.(*ctype.Func); fn {
+		return ctype.Name(t)
+	}
+	s := userType(p.Elem) + "*"
+	if p.Const() {
+		s = "const " + s
+	}
+	return s
 }
 
 func listParams(out io.Writer, ps []ctype.Param) {

@@ -417,6 +417,9 @@ func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
 
 // uprobes resolves the binary, then its functions; Target.Offset is the place in the file.
 func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
+	if strings.Contains(p.Module, "@") && p.HasAddr {
+		return w.line(p)
+	}
 	name := p.Provider.Name
 	var out []check.Target
 	for _, path := range w.binaries(p.Module) {
@@ -519,6 +522,8 @@ func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 			return nil, nil, err
 		}
 		return paramArgs(f.Params[min(1, len(f.Params)):]), nil, nil
+	case "uprobe", "uretprobe":
+		return w.uprobeArgs(t)
 	case "iter":
 		s, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+t.Func)
 		if err != nil {

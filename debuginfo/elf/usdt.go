@@ -22,4 +22,3 @@ func (f *File) USDT() (notes []usdt.Note, err error) {
 	}
 	return usdt.Parse(b, f.elf.ByteOrder, f.elf.Class == elf.ELFCLASS64, base)
 }
-

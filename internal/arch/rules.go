@@ -56,6 +56,7 @@ var Edges = []Edge{
 	{"kernel/live", ebpfCore, "the running kernel's BTF"},
 	{"kernel/dump kernel/image", "./vmcore/... " + unpack, "dumps and images"},
 	{"kernel/remote", "./lab/guest/qmp net", "a guest's gdb stub and monitor"},
+	{"usersym", "./ctype/dwarftypes", "what a program's debug information says of its types"},
 	{"usersym", "./debuginfo/... ./internal/bin ./internal/feature github.com/ianlancetaylor/demangle " + unpack + " " + sys, "symbols of processes and ELF files"},
 	{"tracefs", "./traceevent ./internal/feature ./internal/lease " + sys, "instances outlive a process: they need a lease"},
 	{"netstate", "./wire/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is"},

@@ -51,6 +51,7 @@ type traceFlags struct {
 	filter     string
 	traceable  string
 	headers    script.Headers
+	debugInfo  []string
 	mode       string
 	test       bool
 	bench      bool
@@ -93,6 +94,7 @@ Examples:
 	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
 	fl.StringArrayVar(&f.headers.Files, "include", nil, "read the C header `FILE` before the program's own C")
 	fl.Bool("usdt-file-activation", false, "turn on USDT probes in all processes of a file: the kernel always does")
+	fl.StringArrayVar(&f.debugInfo, "debuginfo", nil, "look for debug files of user programs in `PATH` first")
 	fl.StringVar(&f.filter, "probe-filter", "", "only attach points that match `REGEX`; begin and end stay")
 	fl.StringVar(&f.traceable, "traceable-functions", "", "functions that kprobes may be put on, a line each, are in `FILE`")
 	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")
@@ -253,7 +255,7 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		return script.Options{}, err
 	}
 	o := script.Options{
-		Traceable: f.traceable, Headers: f.headers, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Traceable: f.traceable, Headers: f.headers, DebugInfo: f.debugInfo, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
 		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
@@ -323,7 +325,7 @@ func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer l.Close()
-	users := usersym.New(usersym.Options{})
+	users := usersym.New(usersym.Options{DebugInfo: f.debugInfo})
 	defer users.Close()
 	pid, err := parsePID(f.pid)
 	if err != nil {

@@ -50,6 +50,7 @@ type Options struct {
 	// "" is the kernel's own.
 	Traceable string
 	Headers   Headers
+	DebugInfo []string // folders or files looked at first for debug files of user programs
 	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
 	ClockMap  string
 	NoWarn    bool
@@ -128,7 +129,7 @@ func (r *runner) open() error {
 	if r.live, err = live.Open(live.Options{}); err != nil {
 		return err
 	}
-	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle})
+	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle, DebugInfo: r.o.DebugInfo})
 	r.world = probe.NewWorld(r.live, r.users, r.o.PID)
 	if r.o.Traceable != "" {
 		return r.world.ReadTraceable(r.o.Traceable)

@@ -26,7 +26,9 @@ type checker struct {
 	// defines are the object-like #define macros of the program that are expressions.
 	defines    map[string]syntax.Expr
 	macrosC    Macros // nil for none
-	expanding  map[string]bool // #defines being looked at: they may name themselves
+	cdefs      []*syntax.CDef
+	userTypes  map[string]ctype.Lookup // by the path of a binary
+	expanding  map[string]bool         // #defines being looked at: they may name themselves
 	expansions int
 	argN       *Func
 
@@ -75,7 +77,7 @@ func newChecker(opts Options) *checker {
 		opts.World = noWorld{}
 	}
 	return &checker{opts: opts, world: opts.World, ctypes: opts.World.Types(), funcs: funcTable(), argN: newArgN(), maps: map[string]*mapInfo{},
-		defines: map[string]syntax.Expr{}}
+		defines: map[string]syntax.Expr{}, userTypes: map[string]ctype.Lookup{}}
 }
 
 func (c *checker) check(file *syntax.File) *Info {
@@ -276,6 +278,7 @@ func (noWorld) Expand(p AttachPoint) ([]Target, error) {
 func (noWorld) Args(Target) (*types.Type, *types.Type, error) {
 	return nil, nil, fmt.Errorf("nothing is known of this system")
 }
+func (noWorld) UserTypes(string) ctype.Lookup               { return nil }
 func (noWorld) Suggest(AttachPoint) []string                { return nil }
 func (noWorld) Kallsyms(string) (uint64, bool)              { return 0, false }
 func (noWorld) Usyms(string, string) (uint64, uint64, bool) { return 0, 0, false }

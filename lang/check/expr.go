@@ -106,7 +106,7 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 	if f := x.c.builtin(e.Name); f != nil {
 		return x.invoke(f, nil, e, e.Span)
 	}
-	if en, v, ok := x.c.ctypes.EnumValue(e.Name); ok {
+	if en, v, ok := x.types().EnumValue(e.Name); ok {
 		x.Consts[e] = Const{Int: v}
 		return types.FromC(en, types.SpaceNone)
 	}

@@ -33,6 +33,9 @@ type World interface {
 	// event, for fentry, fexit, rawtracepoint and uprobe with debug information, parameters by Index. fexit has the result
 	// as Retval. An error says why there are none.
 	Args(t Target) (*types.Type, *types.Type, error)
+	// UserTypes finds the C types of a binary, by its debug information; nil if nothing is known of binaries. It is asked
+	// only for names that occur.
+	UserTypes(path string) ctype.Lookup
 	// Suggest gives the existing probe names that look most like the parts of p, the best first.
 	Suggest(p AttachPoint) []string
 	// Kallsyms gives the address of a kernel symbol, for kaddr.

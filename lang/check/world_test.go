@@ -182,6 +182,8 @@ func (w *fakeWorld) Args(t check.Target) (*types.Type, *types.Type, error) {
 	return a, types.FromC(f.Result, types.Kernel), nil
 }
 
+func (w *fakeWorld) UserTypes(string) ctype.Lookup { return nil }
+
 func (w *fakeWorld) Suggest(p check.AttachPoint) []string {
 	if p.Provider.Name == "kprobe" {
 		return []string{"kprobe:vfs_read"}

@@ -1,0 +1,145 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/ctype/dwarftypes"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/types"
+)
+
+// UserTypes implements check.World: debug information is read when the first name is looked up.
+func (w *World) UserTypes(path string) ctype.Lookup { return &userTypes{w: w, path: path} }
+
+type userTypes struct {
+	w    *World
+	path string
+}
+
+func (u *userTypes) get() (*dwarftypes.Lookup, error) { return u.w.users.Types(u.path) }
+
+// ByName implements ctype.Lookup.
+func (u *userTypes) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
+	l, err := u.get()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+	}
+	return l.ByName(kind, name)
+}
+
+// EnumValue implements ctype.Lookup.
+func (u *userTypes) EnumValue(name string) (*ctype.Enum, int64, bool) {
+	l, err := u.get()
+	if err != nil {
+		return nil, 0, false
+	}
+	return l.EnumValue(name)
+}
+
+// Func implements ctype.Lookup.
+func (u *userTypes) Func(module, name string) (*ctype.Func, error) {
+	l, err := u.get()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+	}
+	return l.Func(module, name)
+}
+
+// userFunc gives the prototype of a probed function.
+func (w *World) userFunc(t check.Target) (*ctype.Func, error) {
+	l, err := w.users.Types(t.Module)
+	if err != nil {
+		return nil, err
+	}
+	addr, ok := w.users.Addr(t.Module, t.Offset)
+	if !ok {
+		return nil, fmt.Errorf("%s is in no segment of %s", t.Name, t.Module)
+	}
+	return l.FuncAt(addr, t.Func)
+}
+
+// uprobeArgs gives the parameters of a function at its entry, where the calling convention has them in registers.
+func (w *World) uprobeArgs(t check.Target) (args, result *types.Type, err error) {
+	f, err := w.userFunc(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	args = &types.Type{Kind: types.Args}
+	n := 0
+	for _, p := range f.Params {
+		regs := argRegs(p.Type)
+		if regs == 1 && p.Name != "" {
+			args.Fields = append(args.Fields, types.Field{Name: p.Name, Type: types.FromC(p.Type, types.User), Index: n})
+		}
+		n += regs
+	}
+	args.Size = 8 * n
+	return args, types.FromC(f.Result, types.User), nil
+}
+
+// argRegs gives how many integer registers a parameter takes: none for floating-point numbers and for what is passed in
+// memory. Of structs that are passed in registers only the number is right, not that some of them take others (System V
+// ABI AMD64 3.2.3, AAPCS64 6.8.2).
+func argRegs(t ctype.Type) int {
+	switch t := ctype.Strip(t).(type) {
+	case *ctype.Float:
+		return 0
+	case *ctype.Struct:
+		if n := ctype.Size(t); n <= 16 {
+			return 2 * ((n + 7) / 8) // at least two: none of them is an argument by itself
+		}
+		return 0
+	}
+	return 1
+}
+
+// line finds a probe given by its place in the source: binary@file:line.
+func (w *World) line(p check.AttachPoint) ([]check.Target, error) {
+	binary, file, _ := strings.Cut(p.Module, "@")
+	path, ok := w.users.FindBinary(binary, w.pid)
+	if !ok {
+		return nil, nil
+	}
+	l, err := w.users.Types(path)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := l.Lines(file, int(p.Address))
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("No code for line %d of %s in %s", p.Address, file, binary)
+	}
+	var out []check.Target
+	for _, a := range w.firstOfFunctions(path, addrs) {
+		off, ok := w.users.FileOffset(path, a)
+		if !ok {
+			return nil, errors.New("the line's code is in no segment of " + binary)
+		}
+		out = append(out, check.Target{
+			Provider: p.Provider.Name, Module: path, Offset: off, Again: len(out) > 0,
+			Name: fmt.Sprintf("%s:%s:%d", p.Provider.Name, p.Module, p.Address),
+		})
+	}
+	return out, nil
+}
+
+// firstOfFunctions keeps the lowest address in each function: a line that is inlined is in several.
+func (w *World) firstOfFunctions(path string, addrs []uint64) []uint64 {
+	slices.Sort(addrs)
+	seen := map[string]bool{}
+	var out []uint64
+	for _, a := range addrs {
+		f, _ := w.users.AtFile(path, a)
+		if name := f.Symbol; !seen[name] {
+			seen[name] = true
+			out = append(out, a)
+		}
+	}
+	return out
+}
