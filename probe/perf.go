@@ -1,8 +1,10 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -42,21 +44,20 @@ func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) e
 	if err != nil {
 		return err
 	}
-	cpus, err := onlineCPUs()
+	places, err := s.perfPlaces(provider)
 	if err != nil {
 		return err
 	}
-	if provider == "interval" {
-		cpus = cpus[:1]
+	if len(places) > 0 && places[0].task != -1 {
+		attr.Bits |= unix.PerfBitInherit // threads that start later
 	}
-	pid := -1
-	if s.opts.PID != 0 && provider != "interval" {
-		pid = s.opts.PID
-	}
-	for _, cpu := range cpus {
-		fd, err := unix.PerfEventOpen(&attr, pid, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	for _, pl := range places {
+		fd, err := unix.PerfEventOpen(&attr, pl.task, pl.cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if errors.Is(err, unix.ESRCH) && len(places) > 1 { // the thread has ended
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("perf_event_open %s on CPU %d: %w", t.Func, cpu, err)
+			return fmt.Errorf("perf_event_open %s (task %d, CPU %d): %w", t.Func, pl.task, pl.cpu, err)
 		}
 		s.files = append(s.files, perfFile(fd))
 		if err := s.linkPerf(fd, p, 0); err != nil {
@@ -111,6 +112,37 @@ func (s *Session) attachTracepoint(p *ebpf.Program, t check.Target, cookie uint6
 		return err
 	}
 	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
+}
+
+// perfPlace is what an event is bound to: -1 is any.
+type perfPlace struct{ task, cpu int }
+
+// perfPlaces gives every CPU, or the threads of the process of -p; an interval ticks in one place.
+func (s *Session) perfPlaces(provider string) ([]perfPlace, error) {
+	var out []perfPlace
+	if s.opts.PID != 0 && provider != "interval" {
+		ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", s.opts.PID))
+		if err != nil {
+			return nil, fmt.Errorf("list threads: %w", err)
+		}
+		for _, e := range ents {
+			if tid, err := strconv.Atoi(e.Name()); err == nil {
+				out = append(out, perfPlace{tid, -1})
+			}
+		}
+		return out, nil
+	}
+	cpus, err := onlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	if provider == "interval" {
+		cpus = cpus[:1]
+	}
+	for _, c := range cpus {
+		out = append(out, perfPlace{-1, c})
+	}
+	return out, nil
 }
 
 // perfAttr describes the event of a target.

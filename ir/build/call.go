@@ -181,8 +181,11 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 	return inMem(t, m)
 }
 
-// userStack is BPF_F_USER_STACK.
-const userStack = 1 << 8
+// Flags of bpf_get_stack: BPF_F_USER_STACK and BPF_F_USER_BUILD_ID.
+const (
+	userStack   = 1 << 8
+	userBuildID = 1 << 11
+)
 
 func stack(x *fn, c *syntax.Call, t *types.Type) value {
 	m := slotMem(x.temp(t.Size))
@@ -190,11 +193,14 @@ func stack(x *fn, c *syntax.Call, t *types.Type) value {
 	x.store(m.at(8), 8, ir.Imm(0))
 	if t.Kind == types.UStack {
 		flags = userStack
+		if t.Stack == types.StackBuildID {
+			flags |= userBuildID
+		}
 		x.store(m.at(8), 8, x.pidTgid())
 	}
 	n := x.f.NewReg()
 	at := m.at(16)
-	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(8 * t.Depth), A: ir.Imm(flags)})
+	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(t.FrameSize() * t.Depth), A: ir.Imm(flags)})
 	if t.Kind == types.KStack && x.in.Provider.Name == "tracepoint" {
 		x.taskStack(n, at, t.Depth)
 	}
@@ -389,7 +395,7 @@ func length(x *fn, c *syntax.Call, t *types.Type) value {
 	v := x.expr(c.Args[0])
 	switch v.t.Kind {
 	case types.KStack, types.UStack:
-		return scalarOf(t, x.bin(ir.Div, x.load(x.toMem(v), 8, false), ir.Imm(8)))
+		return scalarOf(t, x.bin(ir.Div, x.load(x.toMem(v), 8, false), ir.Imm(int64(v.t.FrameSize()))))
 	case types.String:
 		return scalarOf(t, x.strlen(x.asString(v)))
 	case types.Buffer:

@@ -167,7 +167,18 @@ func ArrayOf(elem *Type, n int) *Type {
 // StackT gives the type of a stack of at most depth frames: one uint64 count of bytes (or a negative errno), one uint64
 // tgid<<32|tid, then depth uint64 addresses.
 func StackT(kind Kind, mode StackMode, depth int) *Type {
-	return &Type{Kind: kind, Size: 16 + 8*depth, Stack: mode, Depth: depth}
+	t := &Type{Kind: kind, Stack: mode, Depth: depth}
+	t.Size = 16 + t.FrameSize()*depth
+	return t
+}
+
+// FrameSize gives the bytes of one frame of a stack: an address, or with StackBuildID a struct bpf_stack_build_id
+// (include/uapi/linux/bpf.h: s32 status, u8 build_id[20], u64 offset or ip).
+func (t *Type) FrameSize() int {
+	if t.Stack == StackBuildID {
+		return 32
+	}
+	return 8
 }
 
 // TupleOf lays elems out as C would.
