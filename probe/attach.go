@@ -129,7 +129,7 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	case "fentry", "fexit":
 		lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
 	case "uprobe", "uretprobe", "usdt":
-		lk, err = s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
+		return s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
 	default:
 		return s.attachPerf(l.prog.Unit.Provider, p, t)
 	}
@@ -200,19 +200,6 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 	}
 	s.plans = append(s.plans, fmt.Sprintf("%s: kprobe one by one (kprobe.multi: %v), %d of %d targets", l.prog.Unit.Name, err, n, len(l.targets)))
 	return n, nil
-}
-
-// attachUprobe attaches at a file offset: Target.Offset, found by the World.
-func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (link.Link, error) {
-	ex, err := link.OpenExecutable(t.Module)
-	if err != nil {
-		return nil, err
-	}
-	o := &link.UprobeOptions{Address: t.Offset, PID: s.opts.PID, Cookie: cookie, RefCtrOffset: t.Sema}
-	if ret {
-		return ex.Uretprobe("", p, o)
-	}
-	return ex.Uprobe("", p, o)
 }
 
 // RunSpecial runs all units of a provider that fathom itself triggers (begin, end, self, test, bench), in order.

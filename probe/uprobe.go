@@ -3,11 +3,19 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ctype/dwarftypes"
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
 )
@@ -142,4 +150,84 @@ func (w *World) firstOfFunctions(path string, addrs []uint64) []uint64 {
 		}
 	}
 	return out
+}
+
+// uprobePMU is where the kernel tells how perf names probes of user programs (since 4.17): the type of the event, and the
+// bit of its config that asks for the return.
+const uprobePMU = "/sys/bus/event_source/devices/uprobe"
+
+// refCtrShift is where config has the offset of a semaphore (PERF_UPROBE_REF_CTR_OFFSET_SHIFT, kernel/events/core.c).
+const refCtrShift = 32
+
+// attachUprobe puts p at a place of a file, in the process of -p or in all. What the file holds is not looked at.
+func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) error {
+	typ, err := readNumber(uprobePMU + "/type")
+	if err != nil {
+		return feature.Unsupported("uprobe", "read "+uprobePMU+"/type", err)
+	}
+	path, err := unix.BytePtrFromString(t.Module)
+	if err != nil {
+		return fmt.Errorf("path %q: %w", t.Module, err)
+	}
+	attr := unix.PerfEventAttr{Type: uint32(typ), Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Bits: unix.PerfBitDisabled}
+	attr.Ext1, attr.Ext2 = uint64(uintptr(unsafe.Pointer(path))), t.Offset
+	attr.Config = t.Sema << refCtrShift
+	if ret {
+		bit, err := retprobeBit()
+		if err != nil {
+			return err
+		}
+		attr.Config |= 1 << bit
+	}
+	pid, cpu := -1, 0 // a probe of the file: one CPU's event is enough
+	if s.opts.PID != 0 {
+		pid, cpu = s.opts.PID, -1
+	}
+	fd, err := unix.PerfEventOpen(&attr, pid, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	runtime.KeepAlive(path) // attr has its address as a number
+	if err != nil {
+		return fmt.Errorf("perf_event_open of %s at %#x: %w", t.Module, t.Offset, err)
+	}
+	s.files = append(s.files, perfFile(fd))
+	if err := s.linkPerf(fd, p, cookie); err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
+}
+
+// retprobeBit reads "config:0".
+func retprobeBit() (int, error) {
+	name := uprobePMU + "/format/retprobe"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, feature.Unsupported("uretprobe", "read "+name, err)
+	}
+	bit, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "config:")
+	n, err := strconv.Atoi(bit)
+	if !ok || err != nil || n < 0 || n > 31 {
+		return 0, fmt.Errorf("%s: %q", name, b)
+	}
+	return n, nil
+}
+
+func readNumber(name string) (int, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// inArchive finds a function of a program that is stored in a ZIP archive: archive.zip!/member.
+func (w *World) inArchive(p check.AttachPoint) ([]check.Target, error) {
+	archive, member, _ := strings.Cut(p.Module, "!/")
+	path, ok := w.users.FindBinary(archive, w.pid)
+	if !ok {
+		return nil, nil
+	}
+	off, ok, err := w.users.InArchive(path, member, p.Func, p.Address)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return []check.Target{{Provider: p.Provider.Name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: p.Provider.Name + ":" + p.Module + ":" + p.Func}}, nil
 }

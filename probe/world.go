@@ -420,6 +420,9 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 	if strings.Contains(p.Module, "@") && p.HasAddr {
 		return w.line(p)
 	}
+	if strings.Contains(p.Module, "!/") && !wild(p.Func) {
+		return w.inArchive(p)
+	}
 	name := p.Provider.Name
 	var out []check.Target
 	for _, path := range w.binaries(p.Module) {

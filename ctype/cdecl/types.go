@@ -114,7 +114,7 @@ func baseType(w map[string]int) ctype.Type {
 	case w["double"] > 0, w["_Float64"] > 0, w["_Float32x"] > 0:
 		return &ctype.Float{Name: "double", Size: 8}
 	case w["char"] > 0:
-		return &ctype.Int{Name: prefix + "char", Size: 1, Signed: signed, Char: true}
+		return &ctype.Int{Name: prefix + "char", Size: 1, Signed: signed, Char: signed} // unsigned ones are bytes, not text
 	case w["short"] > 0:
 		return &ctype.Int{Name: prefix + "short", Size: 2, Signed: signed}
 	case w["long"] > 0:

@@ -54,7 +54,7 @@ func (l *Lookup) simple(t dwarf.Type) ctype.Type {
 	case *dwarf.CharType:
 		return integer(&t.BasicType, true, true)
 	case *dwarf.UcharType:
-		return integer(&t.BasicType, false, true)
+		return integer(&t.BasicType, false, false) // bytes, not text
 	case *dwarf.BoolType:
 		return &ctype.Int{Name: t.Name, Size: int(t.ByteSize), Bool: true}
 	case *dwarf.FloatType:

@@ -132,6 +132,9 @@ func (x *inst) typeOfExpr(e syntax.Expr) *types.Type {
 			if t, ok := x.namedType(e.Name); ok {
 				return t
 			}
+			if _, _, ok := x.types().EnumValue(e.Name); ok {
+				return types.Uint64 // by itself an enumerator is a number, which has 64 bits
+			}
 		}
 	case *syntax.MapRef:
 		m := x.c.maps[e.Name]
