@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/doctor"
 	"github.com/fathom-trace/fathom/internal/script"
@@ -240,6 +241,9 @@ func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Sourc
 		return &syntax.Source{Name: "stdin", Text: string(b)}, args[1:], nil
 	}
 	b, err := os.ReadFile(args[0])
+	if t, ok := examples.Find(args[0]); ok && errors.Is(err, fs.ErrNotExist) {
+		return &syntax.Source{Name: t.Name + ".bt", Text: t.Text}, args[1:], nil
+	}
 	if err != nil {
 		if name == "bpftrace" && errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, peerError{fmt.Sprintf("failed to open file '%s': No such file or directory", args[0])}
