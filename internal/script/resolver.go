@@ -20,6 +20,7 @@ import (
 type resolver struct {
 	live  *live.Live
 	users *usersym.Resolver
+	drain func()            // has users know what was mapped until now
 	names map[uint64]string // users
 	cgs   map[uint64]string // cgroup paths
 	// binaries are the files that are probed: what is left to ask when a process has ended.
@@ -78,6 +79,7 @@ func frame(a uint64, name string, off uint64, ok bool, mode types.StackMode) str
 // UserStack implements view.Resolver.
 func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []string {
 	out := make([]string, 0, len(addrs))
+	r.drain()
 	for n, f := range r.users.Frames(pid, addrs) {
 		a := addrs[n]
 		for i := 0; i < len(r.binaries) && f.Name == ""; i++ {
@@ -102,6 +104,7 @@ func (r *resolver) KernelSym(addr uint64) string {
 
 // UserSym implements view.Resolver.
 func (r *resolver) UserSym(pid int, addr uint64) string {
+	r.drain()
 	if f, ok := r.users.Resolve(pid, addr); ok && f.Name != "" {
 		return f.Name
 	}

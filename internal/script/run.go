@@ -90,15 +90,17 @@ type runner struct {
 	o     Options
 	live  *live.Live
 	users *usersym.Resolver
-	world *probe.World
-	sess  *probe.Session
-	out   *view.Output
-	buf   *bufio.Writer
-	comp  *Compiled
-	child *child
-	done  bool
-	code  int
-	start time.Time
+	// mappings are told to users; nil where nobody asks for user addresses.
+	mappings *probe.Mappings
+	world    *probe.World
+	sess     *probe.Session
+	out      *view.Output
+	buf      *bufio.Writer
+	comp     *Compiled
+	child    *child
+	done     bool
+	code     int
+	start    time.Time
 	// cleared are maps that clear() emptied: those without key have no way to be absent.
 	cleared map[*ir.Map]bool
 	// delivered counts records by the unit that sent them.
@@ -146,6 +148,9 @@ func (r *runner) close() {
 	}
 	if r.world != nil {
 		r.world.Close()
+	}
+	if r.mappings != nil {
+		r.mappings.Close()
 	}
 	if r.users != nil {
 		r.users.Close()
@@ -271,6 +276,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 			defer c.Close()
 		}
 	}
+	r.remember()
 	n, err := r.sess.Attach()
 	if err != nil {
 		return Result{}, err
@@ -287,7 +293,6 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		fmt.Fprintln(r.buf, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 		r.buf.Flush()
 	}
-	r.remember()
 	if r.child != nil {
 		r.users.Note(r.child.pid())
 		if err := r.child.resume(); err != nil {
@@ -306,6 +311,11 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 // resolver names addresses; it is told the binaries the program probes.
 func (r *runner) resolver() view.Resolver {
 	res := newResolver(r.live, r.users)
+	res.drain = func() {
+		if r.mappings != nil {
+			r.mappings.Drain()
+		}
+	}
 	for _, in := range r.comp.Info.Instances {
 		if in.Provider.Space != types.User {
 			continue
@@ -330,6 +340,10 @@ func (r *runner) remember() {
 	}
 	if !asks {
 		return
+	}
+	var err error
+	if r.mappings, err = probe.WatchMappings(r.users); err != nil && r.o.Verbose {
+		fmt.Fprintf(r.o.Stderr, "user addresses of processes that end soon may have no names: %v\n", err)
 	}
 	dirs, _ := os.ReadDir("/proc")
 	for _, d := range dirs {

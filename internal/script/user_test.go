@@ -144,3 +144,66 @@ func TestArchive(t *testing.T) {
 		}
 	}
 }
+
+const brief = `#include <unistd.h>
+__attribute__((noinline)) void inner(void) { syscall(SYS, 7); }
+__attribute__((noinline)) void outer(void) { inner(); __asm__ volatile (""); }
+int main(void) { outer(); return 0; }
+`
+
+// TestEnded names the frames of position-independent programs that ended before anybody looked, loaded somewhere else each
+// time. The C library keeps no frame in syscall, so that inner is not in its stack.
+func TestEnded(t *testing.T) {
+	if os.Geteuid() != 0 || os.Getenv("FATHOM_GUEST") != "" {
+		t.Skip("needs root on a machine with a compiler")
+	}
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	src, bin := filepath.Join(dir, "brief.c"), filepath.Join(dir, "brief")
+	text := "#include <sys/syscall.h>\n" + strings.Replace(brief, "SYS", "SYS_getpgid", 1)
+	if err := os.WriteFile(src, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(gcc, "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pie", "-fPIE", "-o", bin, src).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	const runs = 40
+	var out, errs syncBuffer
+	interrupt := make(chan os.Signal, 1)
+	done := make(chan error, 1)
+	go func() {
+		_, err := Run(t.Context(), Options{
+			Source: &syntax.Source{Name: "stdin", Text: `tracepoint:syscalls:sys_enter_getpgid /comm == "brief"/ { printf("<%s>\n", ustack); }`},
+			Stdout: &out, Stderr: &errs, Interrupt: interrupt, Notify: true,
+		})
+		done <- err
+	}()
+	for range 200 {
+		if strings.Contains(out.String(), "PROBES_ATTACHED") {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for range runs {
+		if err := exec.Command(bin).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	interrupt <- os.Interrupt
+	if err := <-done; err != nil {
+		t.Fatal(err, errs.String())
+	}
+	stacks := strings.Split(out.String(), "<")[1:]
+	named := 0
+	for _, s := range stacks {
+		if strings.Contains(s, "outer+") && strings.Contains(s, "main+") {
+			named++
+		}
+	}
+	if len(stacks) != runs || named != runs {
+		t.Errorf("%d of %d stacks have their names; the last:\n%s", named, len(stacks), stacks[max(0, len(stacks)-1):])
+	}
+}
