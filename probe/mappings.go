@@ -1,9 +1,12 @@
 package probe
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +39,8 @@ func WatchMappings(users *usersym.Resolver) (*Mappings, error) {
 	w := &Mappings{users: users, stop: make(chan struct{})}
 	attr := unix.PerfEventAttr{
 		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
-		Bits: unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask | unix.PerfBitWatermark, Wakeup: 1,
+		Sample_type: unix.PERF_SAMPLE_TIME, // at the end of every record, with sample_id_all
+		Bits:        unix.PerfBitSampleIDAll | unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask | unix.PerfBitWatermark, Wakeup: 1,
 	}
 	for _, cpu := range cpus {
 		r, err := openRing(&attr, cpu)
@@ -68,9 +72,24 @@ func (w *Mappings) follow() {
 func (w *Mappings) Drain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var all []timed
 	for _, r := range w.rings {
-		r.drain(w.record)
+		r.drain(func(b []byte) {
+			if len(b) >= 16 {
+				all = append(all, timed{binary.LittleEndian.Uint64(b[len(b)-8:]), bytes.Clone(b)})
+			}
+		})
 	}
+	slices.SortStableFunc(all, func(a, b timed) int { return cmp.Compare(a.at, b.at) })
+	for _, r := range all {
+		w.record(r.at, r.b)
+	}
+}
+
+// timed is a record and its time.
+type timed struct {
+	at uint64
+	b  []byte
 }
 
 // Close ends listening.
@@ -95,22 +114,21 @@ const (
 	mmapData  = 1 << 13 // PERF_RECORD_MISC_MMAP_DATA: not to be executed
 )
 
-// record takes one record. Those of one process come in order from one CPU; a child's may overtake its parent's from
-// another, in which case reading /proc mends it while the process lives.
-func (w *Mappings) record(b []byte) {
+// record takes one record. Those of one drain come in the order of their time; between drains a CPU may be late.
+func (w *Mappings) record(at uint64, b []byte) {
 	le := binary.LittleEndian
 	typ, misc := le.Uint32(b), le.Uint16(b[4:])
 	switch {
 	case typ == unix.PERF_RECORD_MMAP2 && misc&mmapData == 0 && len(b) > mmap2Name:
-		w.users.Mapped(int(le.Uint32(b[8:])), usersym.Mapping{
+		w.users.Mapped(int(le.Uint32(b[8:])), at, usersym.Mapping{
 			Start: le.Uint64(b[16:]), Len: le.Uint64(b[24:]), Offset: le.Uint64(b[32:]),
 			Major: le.Uint32(b[40:]), Minor: le.Uint32(b[44:]), Inode: le.Uint64(b[48:]), Path: unix.ByteSliceToString(b[mmap2Name:]),
 		})
 	case typ == unix.PERF_RECORD_COMM && misc&commExec != 0 && len(b) >= 16:
-		w.users.Exec(int(le.Uint32(b[8:])))
+		w.users.Exec(int(le.Uint32(b[8:])), at)
 	case typ == unix.PERF_RECORD_FORK && len(b) >= 16:
 		if pid, ppid := le.Uint32(b[8:]), le.Uint32(b[12:]); pid != ppid { // else it is a thread
-			w.users.Forked(int(ppid), int(pid))
+			w.users.Forked(int(ppid), int(pid), at)
 		}
 	}
 }
