@@ -88,23 +88,34 @@ func (s *Session) attach(l *loaded) (int, error) {
 	case "iter":
 		return len(l.targets), nil
 	}
-	n := 0
-	for i, t := range l.targets {
-		p := l.progs[0]
-		if len(l.progs) > 1 {
-			p = l.progs[i]
-		}
-		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
-			if s.skip(t, err) {
-				continue
-			}
-			return n, &AttachError{t, err}
-		}
-		if !t.Again {
-			n++
-		}
+	n, err := s.attachEach(l)
+	if err != nil {
+		return n, err
 	}
 	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, count(l.targets)))
+	return n, nil
+}
+
+// attachEach attaches to each of the targets, many at once where there are many, and gives the number of probes.
+func (s *Session) attachEach(l *loaded) (int, error) {
+	errs := make([]error, len(l.targets))
+	one := func(i int) {
+		p := l.progs[0]
+		if !l.single && len(l.progs) > 1 {
+			p = l.progs[i]
+		}
+		errs[i] = s.attachOne(l, p, l.targets[i], uint64(i))
+	}
+	each(len(l.targets), one)
+	n := 0
+	for i, t := range l.targets {
+		switch {
+		case errs[i] == nil && !t.Again:
+			n++
+		case errs[i] != nil && !s.skip(t, errs[i]):
+			return n, &AttachError{t, errs[i]}
+		}
+	}
 	return n, nil
 }
 
@@ -136,7 +147,7 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	if err != nil {
 		return err
 	}
-	s.links = append(s.links, lk)
+	s.keep(lk)
 	return nil
 }
 
@@ -174,7 +185,7 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 	}
 	lk, err := attach(l.progs[0], o)
 	if err == nil {
-		s.links = append(s.links, lk)
+		s.keep(lk)
 		s.plans = append(s.plans, fmt.Sprintf("%s: kprobe.multi, %d targets", l.prog.Unit.Name, len(l.targets)))
 		return len(l.targets), nil
 	}
@@ -186,17 +197,10 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 	if perr != nil {
 		return 0, errors.Join(err, perr)
 	}
-	l.progs, l.multi = append(l.progs, p), false
-	l.progs[0], l.progs[1] = l.progs[1], l.progs[0]
-	n := 0
-	for i, t := range l.targets {
-		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
-			if s.skip(t, err) {
-				continue
-			}
-			return n, &AttachError{t, err}
-		}
-		n++
+	l.progs, l.multi, l.single = []*ebpf.Program{p, l.progs[0]}, false, true
+	n, aerr := s.attachEach(l)
+	if aerr != nil {
+		return n, aerr
 	}
 	s.plans = append(s.plans, fmt.Sprintf("%s: kprobe one by one (kprobe.multi: %v), %d of %d targets", l.prog.Unit.Name, err, n, len(l.targets)))
 	return n, nil

@@ -59,7 +59,7 @@ func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) e
 		if err != nil {
 			return fmt.Errorf("perf_event_open %s (task %d, CPU %d): %w", t.Func, pl.task, pl.cpu, err)
 		}
-		s.files = append(s.files, perfFile(fd))
+		s.keep(perfFile(fd))
 		if err := s.linkPerf(fd, p, 0); err != nil {
 			return fmt.Errorf("attach program to %s: %w", t.Func, err)
 		}
@@ -86,7 +86,7 @@ func (s *Session) linkPerf(fd int, p *ebpf.Program, cookie uint64) error {
 	attr := linkCreate{prog: uint32(p.FD()), target: uint32(fd), attach: bpfPerfEvent, cookie: cookie}
 	lk, _, errno := unix.Syscall(unix.SYS_BPF, bpfLinkCreate, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno == 0 {
-		s.files = append(s.files, perfFile(lk))
+		s.keep(perfFile(lk))
 		return nil
 	}
 	if cookie != 0 || errno != unix.EINVAL {
@@ -107,7 +107,7 @@ func (s *Session) attachTracepoint(p *ebpf.Program, t check.Target, cookie uint6
 	if err != nil {
 		return fmt.Errorf("perf_event_open of event %d: %w", id, err)
 	}
-	s.files = append(s.files, perfFile(fd))
+	s.keep(perfFile(fd))
 	if err := s.linkPerf(fd, p, cookie); err != nil {
 		return err
 	}

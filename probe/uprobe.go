@@ -188,7 +188,7 @@ func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie
 	if err != nil {
 		return fmt.Errorf("perf_event_open of %s at %#x: %w", t.Module, t.Offset, err)
 	}
-	s.files = append(s.files, perfFile(fd))
+	s.keep(perfFile(fd))
 	if err := s.linkPerf(fd, p, cookie); err != nil {
 		return err
 	}
