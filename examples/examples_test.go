@@ -37,7 +37,7 @@ func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
 
 func TestFind(t *testing.T) {
 	tools := examples.Tools()
-	if len(tools) != 39 {
+	if len(tools) != 40 { // bpftrace's 39, and readsnoop
 		t.Errorf("%d tools", len(tools))
 	}
 	for _, tool := range tools {
@@ -76,6 +76,7 @@ var runs = []struct {
 	{"naptime", []ktest.Feature{ktest.BTF}, ` 0\.011`, false},
 	{"opensnoop", nil, `(?m)-1   2 /tmp/no_such_file_\d+`, false},
 	{"pidpersec", nil, `new tasks: [1-9]`, false},
+	{"readsnoop", nil, `(?m) +5 hello$`, false},
 	{"runqlat", nil, `@usecs:\s+\[`, false},
 	{"runqlen", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `@tasks:\s+\[`, false},
 	{"setuids", nil, ` setuid +0 `, false},
