@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -416,94 +415,6 @@ func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
 }
 
 // uprobes resolves the binary, then its functions; Target.Offset is the place in the file.
-func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
-	if strings.Contains(p.Module, "@") && p.HasAddr {
-		return w.line(p)
-	}
-	if strings.Contains(p.Module, "!/") && !wild(p.Func) {
-		return w.inArchive(p)
-	}
-	name := p.Provider.Name
-	var out []check.Target
-	for _, path := range w.binaries(p.Module) {
-		shown := path // a path is named as it was given
-		if strings.Contains(p.Module, "/") && !wild(p.Module) {
-			shown = p.Module
-		}
-		if p.HasAddr {
-			off, ok := w.users.FileOffset(path, p.Address)
-			if !ok {
-				off = p.Address
-			}
-			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, shown, p.Address)})
-			continue
-		}
-		if !wild(p.Func) && p.Lang == "" {
-			off, _, size, ok := w.users.SymbolAddr(path, p.Func)
-			if !ok {
-				continue
-			}
-			if p.Offset != 0 && p.Offset >= size {
-				return nil, peerError(fmt.Sprintf("Offset outside the function bounds ('%s' size is %d)", p.Func, size))
-			}
-			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + shown + ":" + p.Func}
-			if p.HasOff {
-				t.Name += fmt.Sprintf("+%d", p.Offset)
-			}
-			out = append(out, t)
-			continue
-		}
-		syms, err := w.users.Functions(path)
-		if err != nil && wild(p.Module) { // not all files are programs
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		for _, s := range syms {
-			n := s.Name
-			if p.Lang == "cpp" {
-				n = usersym.Demangle(n)
-				if !wild(p.Func) && !strings.Contains(p.Func, "(") {
-					n, _, _ = strings.Cut(n, "(")
-				}
-			}
-			if check.Match(p.Func, n) {
-				out = append(out, check.Target{Provider: name, Module: path, Func: s.Name, Offset: s.Offset, Name: name + ":" + shown + ":" + s.Name})
-			}
-		}
-	}
-	sortTargets(out)
-	return out, nil
-}
-
-// binaries finds the files a uprobe means: paths, wildcards, programs in PATH, libraries.
-func (w *World) binaries(target string) []string {
-	if wild(target) && !strings.Contains(target, "/") { // programs that run
-		files := w.users.Running
-		if w.pid != 0 {
-			files = func() []string {
-				fs, _ := w.users.Files(w.pid)
-				return fs
-			}
-		}
-		return slices.DeleteFunc(files(), func(f string) bool { return !check.Match(target, filepath.Base(f)) && target != "*" })
-	}
-	if wild(target) {
-		ms, _ := filepath.Glob(target)
-		if strings.HasPrefix(target, "./") { // which Glob leaves out
-			for i := range ms {
-				ms[i] = "./" + ms[i]
-			}
-		}
-		return ms
-	}
-	if p, ok := w.users.FindBinary(target, w.pid); ok {
-		return []string{p}
-	}
-	return nil
-}
-
 // Args implements check.World.
 func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 	switch t.Provider {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/examples"
 )
 
 // rounds is how often each short run is repeated.
@@ -53,6 +55,7 @@ func main() {
 	}
 	fmt.Printf("# Benchmarks\n\nMade by `make bench` on %s, %d CPUs. Only ratios count: these machines are shared.\n\n", kernel(), cpus())
 	starts(tools)
+	attaches(tools)
 	bursts(tools)
 	counting(tools)
 	perRun(tools)
@@ -151,6 +154,60 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func spread(v []float64) string {
 	slices.Sort(v)
 	return fmt.Sprintf("%.1f (%.1f)", v[len(v)/2], v[0])
+}
+
+// attaches measures how long well-known tools take until their probes are attached, the same texts with every peer.
+func attaches(tools []tool) {
+	fmt.Printf("## Start of a tool to its probes being attached\n\nThe texts are those of `examples/tools`. Median (least) of 5 runs.\n\n| tool | run by | wall ms | CPU ms | peak RSS MB |\n| --- | --- | --- | --- | --- |\n")
+	for _, name := range []string{"opensnoop", "execsnoop", "biolatency", "runqlat", "tcpdrop", "syscount"} {
+		text, ok := examples.Find(name)
+		if !ok {
+			continue
+		}
+		for _, t := range tools {
+			var wall, cpu []float64
+			var rss int64
+			for range 5 {
+				if u, ok := untilAttached(t, text.Text); ok {
+					wall, cpu, rss = append(wall, ms(u.wall)), append(cpu, ms(u.cpu)), max(rss, u.rss)
+				}
+			}
+			if len(wall) < 5 {
+				fmt.Printf("| %s | %s | fails | | |\n", name, t.name)
+				continue
+			}
+			fmt.Printf("| %s | %s | %s | %s | %.1f |\n", name, t.name, spread(wall), spread(cpu), float64(rss)/1e6)
+		}
+	}
+	fmt.Println()
+}
+
+// untilAttached runs a program until it says that its probes are attached.
+func untilAttached(t tool, program string) (u usage, ok bool) {
+	cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", program)...)
+	cmd.Env = append(os.Environ(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return u, false
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return u, false
+	}
+	sc := bufio.NewScanner(out)
+	for !ok && sc.Scan() {
+		ok = strings.Contains(sc.Text(), "PROBES_ATTACHED")
+	}
+	u.wall = time.Since(start)
+	cmd.Process.Signal(os.Interrupt)
+	for sc.Scan() {
+	}
+	cmd.Wait()
+	if ru, has := cmd.ProcessState.SysUsage().(*syscall.Rusage); has {
+		u.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+		u.rss = ru.Maxrss << 10
+	}
+	return u, ok
 }
 
 // loop makes n getppid calls, as fast as it can, and prints the nanoseconds of each.
