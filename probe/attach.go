@@ -39,12 +39,13 @@ func (s *Session) Attach() (int, error) {
 }
 
 // attachOrder puts probes of functions last to first: the kernel runs the newest of one place first (list_add_rcu in
-// kernel/kprobes.c and kernel/events/uprobes.c), and the others in the order they came.
+// kernel/kprobes.c and kernel/events/uprobes.c, hlist_add_head in kernel/bpf/trampoline.c), and the others in the order
+// they came. The newest kretprobe is last: it is entered first, and left last.
 func (s *Session) attachOrder() []*loaded {
 	var out, rev []*loaded
 	for _, l := range s.units {
 		switch l.prog.Unit.Provider {
-		case "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt":
+		case "kprobe", "fentry", "fexit", "uprobe", "uretprobe", "usdt":
 			rev = append(rev, l)
 		default:
 			out = append(out, l)

@@ -25,6 +25,14 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 		}
 		return nil
 	}
+	if parts := strings.Split(pattern, ","); len(parts) > 1 {
+		for _, part := range parts {
+			if err := w.List(out, strings.TrimSpace(part), verbose); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	n := listEvents(out, pattern)
 	var first error
 	for _, p := range listPoints(pattern, w.pid) {
@@ -130,6 +138,10 @@ func listPoints(pattern string, pid int) []check.AttachPoint {
 			text = rest + ":*"
 		case (p.Name == "uprobe" || p.Name == "uretprobe") && !strings.Contains(rest, ":"):
 			text = rest + ":*"
+		}
+		if p.Name == "iter" && wild(text) {
+			out = append(out, check.AttachPoint{Provider: p, Func: text, Raw: "iter:" + text})
+			continue
 		}
 		points, msg, _ := check.ParseAttachPoint(&syntax.AttachPoint{Raw: p.Name + ":" + text}, nil, true)
 		if msg == "" {

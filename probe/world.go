@@ -408,13 +408,32 @@ func (w *World) rawTracepoints(p check.AttachPoint) ([]check.Target, error) {
 
 // iterTypes are what bpf_iter programs may walk: the kernel has a function bpf_iter_NAME for each.
 func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
+	if wild(p.Func) { // only where probes are listed
+		return w.listIters(p.Func)
+	}
 	if _, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+p.Func); err != nil {
 		return nil, nil
 	}
 	return []check.Target{{Provider: "iter", Module: p.Module, Func: p.Func, Name: "iter:" + p.Func}}, nil
 }
 
-// uprobes resolves the binary, then its functions; Target.Offset is the place in the file.
+// listIters lists iterators: the kernel has a function bpf_iter_NAME and a struct bpf_iter__NAME for each
+// (include/linux/bpf.h, DEFINE_BPF_ITER_FUNC).
+func (w *World) listIters(pattern string) ([]check.Target, error) {
+	l, err := w.live.Types()
+	if err != nil {
+		return nil, err
+	}
+	var out []check.Target
+	for _, n := range l.Names("bpf_iter__") {
+		name := strings.TrimPrefix(n, "bpf_iter__")
+		if _, err := l.Func("", "bpf_iter_"+name); err == nil && check.Match(pattern, name) {
+			out = append(out, check.Target{Provider: "iter", Func: name, Name: "iter:" + name})
+		}
+	}
+	return out, nil
+}
+
 // Args implements check.World.
 func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 	switch t.Provider {
@@ -472,10 +491,16 @@ func (w *World) tracepointProto(name string) (*ctype.Func, error) {
 // paramArgs gives parameters their places: one 64-bit word each.
 func paramArgs(ps []ctype.Param) *types.Type {
 	t := &types.Type{Kind: types.Args, Size: 8}
-	for i, p := range ps {
-		ft := types.FromC(p.Type, types.Kernel)
-		t.Fields = append(t.Fields, types.Field{Name: p.Name, Type: ft, Off: 8 * i, Index: i})
+	slot := 0
+	for _, p := range ps {
+		if _, byValue := ctype.Strip(p.Type).(*ctype.Struct); byValue { // lies in the context itself, in as many words as it has
+			slot += (ctype.Size(p.Type) + 7) / 8
+			continue
+		}
+		t.Fields = append(t.Fields, types.Field{Name: p.Name, Type: types.FromC(p.Type, types.Kernel), Off: 8 * slot, Index: slot})
+		slot++
 	}
+	t.Len = slot // the result of the function follows
 	return t
 }
 

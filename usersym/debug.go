@@ -130,3 +130,35 @@ func dwoNames(d *dwarf.Data) (names []string) {
 		r.SkipChildren()
 	}
 }
+
+// Inlined gives the source of a frame: the functions inlined at its address, the innermost first, then its own. It is empty
+// where the file has no debug information.
+func (r *Resolver) Inlined(f Frame) []dwarftypes.Frame {
+	if f.Addr == 0 || f.File == "" || f.File[0] != '/' {
+		return nil
+	}
+	at := place{f.File, f.Addr}
+	r.mu.Lock()
+	known, ok := r.inlined[at]
+	r.mu.Unlock()
+	if ok {
+		return known
+	}
+	var out []dwarftypes.Frame
+	if l, err := r.Types(f.File); err == nil {
+		out, _ = l.Frames(f.Addr)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.inlined) >= maxNames || r.inlined == nil {
+		r.inlined = map[place][]dwarftypes.Frame{}
+	}
+	r.inlined[at] = out
+	return out
+}
+
+// place is an address of a file, as linked.
+type place struct {
+	file string
+	addr uint64
+}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/ianlancetaylor/demangle"
+
+	"github.com/fathom-trace/fathom/ctype/dwarftypes"
 )
 
 // Options steer a Resolver.
@@ -45,6 +47,8 @@ type Resolver struct {
 	o Options
 	// types are those of files asked for by path.
 	types map[string]fileTypes
+	// inlined are the sources of addresses that were asked for.
+	inlined map[place][]dwarftypes.Frame
 
 	mu     sync.Mutex
 	procs  map[int]*process

@@ -3,6 +3,7 @@ package btftypes
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -77,18 +78,46 @@ func section(b []byte, off, n uint64) ([]byte, bool) {
 	return b[off : off+n], true
 }
 
-// rawEnum is EnumValue by the raw bytes of the kernel's BTF.
-func (l *Lookup) rawEnum(name string) (v enumValue, found, ok bool) {
+// read reads the raw bytes; it is false if there are none.
+func (l *Lookup) read() bool {
 	if l.raw == nil {
-		return v, false, false
+		return false
 	}
 	if l.bytes == nil {
 		b, err := l.raw()
 		if err != nil {
 			l.raw = nil
-			return v, false, false
+			return false
 		}
 		l.bytes = b
+	}
+	return true
+}
+
+// Names lists the names in the kernel's BTF that begin with prefix, whatever they name, sorted. It needs SetRaw.
+func (l *Lookup) Names(prefix string) []string {
+	if !l.read() {
+		return nil
+	}
+	var out []string
+	for rest := l.bytes; ; {
+		i := bytes.Index(rest, []byte("\x00"+prefix))
+		if i < 0 {
+			break
+		}
+		rest = rest[i+1:]
+		if end := bytes.IndexByte(rest, 0); end >= 0 {
+			out = append(out, string(rest[:end]))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// rawEnum is EnumValue by the raw bytes of the kernel's BTF.
+func (l *Lookup) rawEnum(name string) (v enumValue, found, ok bool) {
+	if !l.read() {
+		return v, false, false
 	}
 	id, found, ok := findEnum(l.bytes, name)
 	if !found {

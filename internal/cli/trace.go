@@ -266,7 +266,7 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 	}
 	if f.filter != "" {
 		if o.Filter, err = regexp.Compile(f.filter); err != nil {
-			return o, peerError{fmt.Sprintf("--probe-filter: %v", err)}
+			return o, peerError{fmt.Sprintf("Invalid --probe-filter regex: %v", err)}
 		}
 	}
 	switch {

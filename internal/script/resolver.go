@@ -20,9 +20,11 @@ import (
 type resolver struct {
 	live  *live.Live
 	users *usersym.Resolver
-	drain func()            // has users know what was mapped until now
-	names map[uint64]string // users
-	cgs   map[uint64]string // cgroup paths
+	drain func() // has users know what was mapped until now
+	// source asks for lines and inlined functions of user frames (show_debug_info).
+	source bool
+	names  map[uint64]string // users
+	cgs    map[uint64]string // cgroup paths
 	// binaries are the files that are probed: what is left to ask when a process has ended.
 	binaries []string
 	boot     int64 // real time minus boot time, ns
@@ -86,12 +88,36 @@ func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []st
 			f, _ = r.users.AtFile(r.binaries[i], a)
 		}
 		s := frame(a, f.Name, f.Offset, f.Name != "", mode)
-		if mode == types.StackPerf && f.File != "" {
-			s += " (" + f.File + ")"
+		if r.source && f.Name != "" && (mode == types.StackBpftrace || mode == types.StackPerf) {
+			for _, in := range r.users.Inlined(f) {
+				at := ""
+				if in.Line > 0 && mode == types.StackBpftrace {
+					at = fmt.Sprintf("@%s:%d", in.File, in.Line)
+				}
+				switch {
+				case !in.Inlined:
+					s += at
+				case mode == types.StackPerf:
+					out = append(out, fmt.Sprintf("%x %s (inlined)", a, in.Name))
+				default:
+					out = append(out, "[inlined] "+in.Name+at)
+				}
+			}
+		}
+		if mode == types.StackPerf {
+			s += inFile(f)
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// inFile is what perf's form says of a frame's file.
+func inFile(f usersym.Frame) string {
+	if f.File == "" {
+		return ""
+	}
+	return " (" + f.File + ")"
 }
 
 // KernelSym implements view.Resolver.

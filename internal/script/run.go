@@ -176,6 +176,7 @@ func (r *runner) compile() error {
 	}
 	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	bo.PID = r.o.PID
 	bo.CgroupID = cgroupID
 	bo.Kaddr = r.world.Kallsyms
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
@@ -310,6 +311,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 // resolver names addresses; it is told the binaries the program probes.
 func (r *runner) resolver() view.Resolver {
 	res := newResolver(r.live, r.users)
+	res.source = !r.comp.Info.Config.HideDebugInfo
 	res.drain = func() {
 		if r.mappings != nil {
 			r.mappings.Drain()

@@ -24,6 +24,7 @@ type Options struct {
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
 	PIDNSDev, PIDNSIno uint64
 	ChildPID           int // cpid
+	PID                int // only this process, for attachments that cannot tell by themselves; 0 is all
 	// Uaddr gives the address in memory of a symbol of a binary, for uaddr(); nil where there is no process to ask.
 	Uaddr func(path, symbol string) (uint64, bool)
 	Kaddr func(symbol string) (uint64, bool) // the address of a kernel symbol, for percpu_kaddr()
@@ -178,6 +179,7 @@ func (b *builder) unit(clause int, in *check.Instance, target int) {
 	u.Entry = f
 	x := &fn{b: b, in: in, u: u, f: f, vars: map[*check.Var]storage{}, captured: captures(in)}
 	x.blk = f.NewBlock()
+	x.onlyPID()
 	if in.Pred != nil {
 		x.predicate(in.Pred)
 	}

@@ -76,7 +76,7 @@ type Type struct {
 	Lit    bool // an integer literal, which takes the other operand's type where it fits
 	Space  Space
 	Elem   *Type
-	Len    int
+	Len    int // Array: elements; Args: words of the context they take
 	Fields []Field
 	C      ctype.Type // *ctype.Struct, *ctype.Enum; nil for a Ptr to void
 	Name   string     // as written or as C names it
