@@ -7,9 +7,9 @@ GUESTS ?= all
 #   qemu-system-x86   kernels to test in
 #   iproute2          oracle for namespaces and links
 #   bpftrace          the peer: output and speed
-#   binutils gcc libc6-dev   programs to trace, nm and objdump as oracles
+#   binutils gcc g++ libc6-dev   programs to trace, nm and objdump as oracles
 #   cpio              oracle for the initramfs writer
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc libc6-dev cpio
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio
 
 .PHONY: build demo test test-unit bench lint dist deps soak compat
 

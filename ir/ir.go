@@ -58,7 +58,7 @@ const (
 	FuncPtr      // dst = callback Callee, as helpers take it
 	Ctx          // dst = the context of the entry Func
 	Frame        // dst = the address callbacks receive: the Unit's shared slots
-	Arg          // dst = argument Imm of the traced function
+	Arg          // dst = argument Imm of the traced function; with Name ArgAddress where on the stack it is
 	Retval       // dst = its result
 	Field        // dst = value (or with Size 0 address) of field Name at Off in the event
 	FuncIP       // dst = address of the traced function
@@ -70,6 +70,9 @@ const (
 	Branch       // if a Cond b goto Then else Else
 	Ret          // return a
 )
+
+// ArgAddress is the Name of an Arg that wants an argument's address.
+const ArgAddress = "address"
 
 // Alu is an operation of Bin.
 type Alu uint8

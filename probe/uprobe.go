@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/ctype/abi"
 	"github.com/fathom-trace/fathom/ctype/dwarftypes"
 	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/lang/check"
@@ -72,39 +73,27 @@ func (w *World) userFunc(t check.Target) (*ctype.Func, error) {
 	return l.FuncAt(addr, t.Func)
 }
 
-// uprobeArgs gives the parameters of a function at its entry, where the calling convention has them in registers.
+// uprobeArgs gives the parameters of a function at its entry, where the calling convention has them. Those in vector
+// registers, which programs cannot read, are left out, and floating-point numbers, with which they cannot reckon.
 func (w *World) uprobeArgs(t check.Target) (args, result *types.Type, err error) {
 	f, err := w.userFunc(t)
 	if err != nil {
 		return nil, nil, err
 	}
 	args = &types.Type{Kind: types.Args}
-	n := 0
-	for _, p := range f.Params {
-		regs := argRegs(p.Type)
-		if regs == 1 && p.Name != "" {
-			args.Fields = append(args.Fields, types.Field{Name: p.Name, Type: types.FromC(p.Type, types.User), Index: n})
+	for i, at := range abi.For(runtime.GOARCH).Place(f) {
+		p := f.Params[i]
+		if _, number := ctype.Strip(p.Type).(*ctype.Float); number || at.Index < 0 || p.Name == "" {
+			continue
 		}
-		n += regs
+		ft := types.FromC(p.Type, types.User)
+		if at.ByRef {
+			ft = types.PtrTo(ft, types.User)
+		}
+		args.Fields = append(args.Fields, types.Field{Name: p.Name, Type: ft, Index: at.Index})
+		args.Size = max(args.Size, 8*(at.Index+at.Words))
 	}
-	args.Size = 8 * n
 	return args, types.FromC(f.Result, types.User), nil
-}
-
-// argRegs gives how many integer registers a parameter takes: none for floating-point numbers and for what is passed in
-// memory. Of structs that are passed in registers only the number is right, not that some of them take others (System V
-// ABI AMD64 3.2.3, AAPCS64 6.8.2).
-func argRegs(t ctype.Type) int {
-	switch t := ctype.Strip(t).(type) {
-	case *ctype.Float:
-		return 0
-	case *ctype.Struct:
-		if n := ctype.Size(t); n <= 16 {
-			return 2 * ((n + 7) / 8) // at least two: none of them is an argument by itself
-		}
-		return 0
-	}
-	return 1
 }
 
 // uprobes finds functions of user programs.

@@ -241,6 +241,12 @@ func (l *lowerer) arg(n *ir.Ins) {
 	switch {
 	case l.bind.words:
 		l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: 8, Base: c, Off: int32(8 * i), Span: n.Span})
+	case n.Name == ir.ArgAddress && (!l.bind.regs || i < len(l.arch.args)):
+		l.fail("%v: argument %d is not in memory", n.Span, i)
+	case n.Name == ir.ArgAddress:
+		sp := l.f.NewReg()
+		l.put(ir.Ins{Op: ir.Load, Dst: sp, Size: 8, Base: c, Off: l.arch.regs[l.arch.sp], Span: n.Span})
+		l.put(ir.Ins{Op: ir.Bin, Alu: ir.Add, Dst: n.Dst, A: ir.R(sp), B: ir.Imm(int64(l.arch.stackArg(i))), Span: n.Span})
 	case l.bind.regs && i < len(l.arch.args):
 		l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: 8, Base: c, Off: l.arch.regs[l.arch.args[i]], Span: n.Span})
 	case l.bind.regs:

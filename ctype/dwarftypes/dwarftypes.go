@@ -319,6 +319,9 @@ func (l *Lookup) params(d *dwarf.Data, e *dwarf.Entry) []ctype.Param {
 			}
 			if off, ok := at.Val(dwarf.AttrType).(dwarf.Offset); ok {
 				p.Type = l.typeAt(d, off)
+				if byReference(d, off, 0) {
+					p.Type = &ctype.Ptr{Elem: p.Type}
+				}
 			}
 			out = append(out, p)
 		}

@@ -17,6 +17,9 @@ func (x *fn) argsField(e *syntax.Field, args *types.Type) value {
 }
 
 func (x *fn) argValue(f types.Field) value {
+	if x.in.Provider.Name == "uprobe" && !f.Type.IsScalar() {
+		return x.wordsArg(f)
+	}
 	d := x.f.NewReg()
 	if x.in.Provider.Name != "tracepoint" {
 		x.add(ir.Ins{Op: ir.Arg, Dst: d, Imm: int64(f.Index)})
