@@ -50,6 +50,16 @@ type peerError string
 
 func (e peerError) Error() string { return string(e) }
 
+// noMatch says in bpftrace's words that nothing matches, and why.
+type noMatch struct {
+	what string
+	err  error
+}
+
+func (e noMatch) Error() string { return fmt.Sprintf("No matches for %s: %v", e.what, e.err) }
+
+func (e noMatch) Unwrap() error { return e.err }
+
 // Close gives back what the World opened.
 func (w *World) Close() error {
 	if w.fs != nil {
@@ -120,7 +130,7 @@ func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 	switch p.Provider.Name {
 	case "kprobe", "kretprobe":
 		if err := noKprobes(); err != nil && (wild(p.Func) || wild(p.Module)) {
-			return nil, fmt.Errorf("No matches for %s %s: %w", p.Provider.Name, p.Func, err)
+			return nil, noMatch{p.Provider.Name + " " + p.Func, err}
 		}
 		return w.kprobes(p)
 	case "fentry", "fexit":
