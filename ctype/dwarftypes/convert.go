@@ -6,8 +6,16 @@ import (
 	"github.com/fathom-trace/fathom/ctype"
 )
 
-// typeAt converts the type at an offset; damaged entries are void.
+// typeAt converts the type at an offset; damaged entries are void. A reference is a pointer to what it refers to; within
+// other types, where the standard library does not say what that is, it points to void.
 func (l *Lookup) typeAt(d *dwarf.Data, off dwarf.Offset) ctype.Type {
+	if e := unqualified(d, off); e != nil && (e.Tag == dwarf.TagReferenceType || e.Tag == dwarf.TagRvalueReferenceType) {
+		if to, ok := e.Val(dwarf.AttrType).(dwarf.Offset); ok {
+			if t, err := d.Type(to); err == nil {
+				return &ctype.Ptr{Elem: l.convert(t)}
+			}
+		}
+	}
 	t, err := d.Type(off)
 	if err != nil {
 		return ctype.Void{}
@@ -35,12 +43,31 @@ func (l *Lookup) convert(t dwarf.Type) ctype.Type {
 			p.Tags = []string{"const"}
 		}
 		l.conv[t] = p
-		p.Elem = l.convert(t.Type)
+		if p.Elem = l.convert(t.Type); endless(p) {
+			p.Elem = ctype.Void{}
+		}
 		return p
 	}
 	c := l.simple(t)
 	l.conv[t] = c
 	return c
+}
+
+// endless reports a pointer that leads back to itself, which no program has but a file can say.
+func endless(t ctype.Type) bool {
+	for range 4 * maxNesting {
+		switch u := t.(type) {
+		case *ctype.Ptr:
+			t = u.Elem
+		case *ctype.Typedef:
+			t = u.Type
+		case *ctype.Array:
+			t = u.Elem
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func (l *Lookup) simple(t dwarf.Type) ctype.Type {

@@ -34,7 +34,7 @@ func TestArguments(t *testing.T) {
 		{"args.c", `uprobe:PROG:many { printf("%d %d %d %d", args.g.v[0], args.g.v[1], args.g.v[2], args.g.v[3]); }`, "104 42 3 4"},
 		{"args.c", `uprobe:PROG:hidden { printf("%s %d", str(args.s), args.n); }`, "hello 42"},
 		{"args.c", `uprobe:PROG:floats { printf("%d %d %d", args.i, args.s.x, args.s.tag[1]); }`, "9 77 -2"},
-		{"args.cc", `uprobe:PROG:cpp:"thing::take" { printf("%d %d %d %d", args.this->id, args.c->n, args.p.a, args.p.b); }`, "5 11 20 21"},
+		{"args.cc", `uprobe:PROG:cpp:"thing::take" { printf("%d %d %d %d %d", args.this->id, args.c->n, args.p.a, args.p.b, *args.ref); }`, "5 11 20 21 31"},
 	}
 	for _, flags := range [][]string{{"-O0", "-no-pie"}, {"-O2", "-fPIE", "-pie"}} {
 		built := map[string]string{}
