@@ -71,16 +71,28 @@ func (l *Lookup) all() []unit {
 	return out
 }
 
+// maxPadding bounds the empty entries between two units.
+const maxPadding = 1 << 16
+
 func readUnits(d *dwarf.Data) (out []unit) {
 	r := d.Reader()
-	for {
+	for empty := 0; empty < maxPadding; {
 		e, err := r.Next()
 		if err != nil || e == nil {
 			return out
 		}
+		if e.Tag == 0 {
+			empty++
+			continue
+		}
+		if len(out) > 0 && e.Offset <= out[len(out)-1].entry.Offset {
+			return out // damaged data can lead the reader in a circle
+		}
+		empty = 0
 		out = append(out, unit{d, e})
 		r.SkipChildren()
 	}
+	return out
 }
 
 // tags of the entries a kind of name may belong to.
