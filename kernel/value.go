@@ -77,7 +77,16 @@ func TypeNamed(l ctype.Lookup, name string) (ctype.Type, error) {
 			return l.ByName(kind, strings.TrimSpace(in))
 		}
 	}
+	if as, ok := compilerNames[name]; ok {
+		name = as
+	}
 	return l.ByName(ctype.Any, name)
+}
+
+// compilerNames are base types as C programs spell them, and as gcc names them in type information.
+var compilerNames = map[string]string{
+	"unsigned long": "long unsigned int", "long": "long int", "unsigned": "unsigned int", "unsigned short": "short unsigned int",
+	"short": "short int", "unsigned long long": "long long unsigned int", "long long": "long long int", "bool": "_Bool",
 }
 
 // OK says that the value is there to be read.
@@ -117,11 +126,7 @@ func (v Value) Get(path string) Value {
 		if !ok {
 			return v.fail("%s has no member %s", ctype.Name(v.Type), name)
 		}
-		v.Type, v.bitOff, v.bitSize = m.Type, 0, m.BitSize
-		if m.BitSize != 0 {
-			v.bitOff = m.BitOff % 8
-		}
-		v.Addr += uint64(m.BitOff / 8)
+		v = v.Part(m)
 	}
 	return v
 }
@@ -313,5 +318,15 @@ func (v Value) PerCPU(cpu int) Value {
 	if v.OK() {
 		v.Addr += v.t.PerCPU(cpu)
 	}
+	return v
+}
+
+// Part is the member m of a struct.
+func (v Value) Part(m ctype.Member) Value {
+	v.Type, v.bitOff, v.bitSize = m.Type, 0, m.BitSize
+	if m.BitSize != 0 {
+		v.bitOff = m.BitOff % 8
+	}
+	v.Addr += uint64(m.BitOff / 8)
 	return v
 }

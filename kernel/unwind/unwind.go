@@ -86,7 +86,14 @@ func (s *state) setRegs(r kernel.Regs) {
 }
 
 func (s *state) run() Stack {
+	seen := map[[2]uint64]bool{}
 	for len(s.out.Frames) < maxFrames {
+		at := [2]uint64{s.pc, s.sp}
+		if seen[at] {
+			s.end(Broken, fmt.Errorf("the stack comes back to %#x", s.sp))
+			return s.out
+		}
+		seen[at] = true
 		s.out.Frames = append(s.out.Frames, Frame{PC: s.pc, SP: s.sp, Call: s.call, Scanned: s.scanned, Regs: s.saved, RegsAt: s.savedAt})
 		s.saved, s.savedAt = nil, 0
 		if s.step() {
@@ -132,7 +139,7 @@ func (s *state) step() bool {
 	if s.pc == 0 {
 		return s.end(Broken, fmt.Errorf("return address 0 at %#x", cfa-8))
 	}
-	if s.sp <= before && s.sp+1<<20 > before { // on one stack callers are above
+	if e.SPReg == orc.SP && s.sp <= before { // on one stack callers are above; the other bases may change stacks
 		return s.end(Broken, fmt.Errorf("stack pointer does not move up at %#x", before))
 	}
 	return false
