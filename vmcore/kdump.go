@@ -338,7 +338,8 @@ func (m *kdumpMemory) load(k *kdumpFile, pfn, index uint64) ([]byte, *MissingErr
 	}
 	off, size := int64(binary.LittleEndian.Uint64(d[:])), binary.LittleEndian.Uint32(d[8:])
 	flags := binary.LittleEndian.Uint32(d[12:])
-	if off <= 0 || uint64(size) > m.bs || size == 0 {
+	// Compressors make a page that does not compress a little larger, none of them twice as large.
+	if off <= 0 || uint64(size) > 2*m.bs || size == 0 {
 		if off == 0 && size == 0 { // an incomplete dump has descriptors that were never filled in
 			return nil, &MissingError{Reason: Excluded, Err: errors.New("the dump is incomplete")}
 		}
