@@ -8,12 +8,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/unwind"
@@ -113,6 +117,9 @@ func killGuest(t *testing.T, kernel string, vmcoreinfo bool) corpse {
 	if os.Getenv(ktest.EnvGuests) == "" && os.Getenv(envDumps) == "" {
 		t.Skip(ktest.EnvGuests + " is not set")
 	}
+	if wanted := os.Getenv(ktest.EnvGuests); wanted != "" && wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
+		t.Skipf("%s does not name %s", ktest.EnvGuests, kernel)
+	}
 	c := corpse{dir: t.TempDir()}
 	if d := os.Getenv(envDumps); d != "" {
 		c.dir = filepath.Join(d, fmt.Sprintf("%s-%v", kernel, vmcoreinfo))
@@ -202,23 +209,42 @@ func start(ctx context.Context, kernel string, vmcoreinfo bool, said io.Writer) 
 	return guest.Start(ctx, o)
 }
 
+// kernels are those that are killed: the newest and the oldest.
+var kernels = []string{"debian-6.12-cloud", "debian-6.1"}
+
+// TestDead compares what the dumps say with what the guests said before they died.
 func TestDead(t *testing.T) {
-	for _, k := range []string{"debian-6.12-cloud", "debian-6.1"} {
-		c := killGuest(t, k, true)
-		for f := range formats {
-			t.Run(k+"/"+f, func(t *testing.T) { autopsy(t, c, f) })
-		}
+	for _, k := range kernels {
+		t.Run(k, func(t *testing.T) {
+			c := killGuest(t, k, true)
+			for f := range formats {
+				t.Run(f, func(t *testing.T) { autopsy(t, c, f) })
+			}
+		})
 	}
 }
 
-func autopsy(t *testing.T, c corpse, format string) {
-	f, err := os.Open(c.path(format))
+// TestNoVMCoreInfo opens a dump of a guest that did not tell QEMU where its VMCOREINFO is.
+func TestNoVMCoreInfo(t *testing.T) {
+	c := killGuest(t, kernels[0], false)
+	d := open(t, c.path("elf"))
+	if d.Info.Found == 0 {
+		t.Error("the dump has a note")
+	}
+	checkTasks(t, c, d)
+}
+
+func open(t *testing.T, name string) *dump.Dump {
+	t.Helper()
+	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	st, _ := f.Stat()
-	start := time.Now()
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
 	core, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
 	if err != nil {
 		t.Fatal(err)
@@ -227,40 +253,249 @@ func autopsy(t *testing.T, c corpse, format string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Log(core.Format, core.Detail, core.Flattened, len(core.CPUs), d.Kallsyms().Len(), d.Caps(), time.Since(start))
+	return d
+}
+
+func autopsy(t *testing.T, c corpse, format string) {
+	d := open(t, c.path(format))
+	if m := d.Caps().Missing; len(m) > 0 {
+		t.Errorf("missing: %v", m)
+	}
+	checkSymbols(t, c, d)
+	checkModules(t, c, d)
+	checkTasks(t, c, d)
+	checkStacks(t, d)
+	checkLog(t, c, d)
+	checkFiles(t, c, d)
+	checkSystem(t, c, d)
+}
+
+// checkSymbols wants every symbol of /proc/kallsyms at its address; BPF programs and trampolines are not in the tables.
+func checkSymbols(t *testing.T, c corpse, d *dump.Dump) {
+	want, err := kallsyms.Parse([]byte(c.said["/proc/kallsyms"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, wrong := 0, 0
+	for s := range want.All() {
+		if s.Module == "bpf" || strings.HasPrefix(s.Module, "__builtin__") {
+			continue
+		}
+		n++
+		if !slices.Contains(d.Kallsyms().ByName(s.Name), s.Addr) {
+			if wrong++; wrong < 5 {
+				t.Errorf("%s [%s] is not at %#x but at %#x", s.Name, s.Module, s.Addr, d.Kallsyms().ByName(s.Name))
+			}
+		}
+	}
+	if n < 50000 || wrong > 0 {
+		t.Errorf("%d symbols, %d wrong", n, wrong)
+	}
+}
+
+func checkModules(t *testing.T, c corpse, d *dump.Dump) {
+	want, got := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(c.said["/proc/modules"]) {
+		if f := strings.Fields(line); len(f) > 5 {
+			want[f[0]] = f[1] + " " + f[4]
+		}
+	}
+	for _, m := range d.Modules() {
+		got[m.Name] = fmt.Sprint(m.Size, " ", m.State)
+		if m.Unwind == nil {
+			t.Errorf("module %s has no unwind table", m.Name)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// checkTasks compares the processes; threads of Go programs come and go, and so do workers of the kernel.
+func checkTasks(t *testing.T, c corpse, d *dump.Dump) {
+	got := map[string]walk.Task{}
 	for task, err := range walk.Tasks(d) {
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		var s unwind.Stack
-		if task.OnCPU && task.CPU < len(d.Registers()) {
-			s = unwind.From(d, d.Registers()[task.CPU])
+		if task.PID == task.TGID {
+			got[strconv.Itoa(task.PID)] = task
+		}
+	}
+	for name, comm := range c.said {
+		pid, ok := strings.CutPrefix(name, "/proc/")
+		if pid, ok = strings.CutSuffix(pid, "/comm"); !ok {
+			continue
+		}
+		task, ok := got[pid]
+		comm = strings.TrimSpace(comm)
+		if !ok && !strings.HasPrefix(comm, "kworker/") {
+			t.Errorf("pid %s %s is not in the dump", pid, comm)
+		}
+		if ok && !strings.HasPrefix(comm, task.Comm) { // /proc shows what a worker works on, behind its name
+			t.Errorf("pid %s is %q, not %q", pid, task.Comm, comm)
+		}
+		stat := c.said["/proc/"+pid+"/stat"]
+		if f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); ok && f[1] != strconv.Itoa(task.PPID) {
+			t.Errorf("pid %s has parent %d, not %s", pid, task.PPID, f[1])
+		}
+	}
+}
+
+// checkStacks wants every stack whole: to its outermost frame or to user mode, each frame certain.
+func checkStacks(t *testing.T, d *dump.Dump) {
+	onCPU := map[uint64]int{}
+	for _, cpu := range d.CPUs() {
+		task, err := walk.Current(d, cpu)
+		if err != nil {
+			t.Fatal(err)
+		}
+		onCPU[task.Addr] = cpu
+	}
+	crashed := false
+	for task, err := range walk.Tasks(d) {
+		if err != nil {
+			continue
+		}
+		s := unwind.Stack{}
+		if cpu, ok := onCPU[task.Addr]; ok {
+			s = unwind.From(d, d.Registers()[cpu])
 		} else {
 			s = unwind.Task(d, task.Value)
 		}
-		t.Log(task.PID, task.TGID, task.PPID, task.Comm, task.State, task.CPU, task.OnCPU, task.VM, task.RSS, len(s.Frames), s.End, s.Err)
-		if task.OnCPU {
-			for _, f := range s.Frames {
-				at := f.PC
-				if f.Call {
-					at--
-				}
-				y, _ := d.Kallsyms().At(at)
-				t.Logf("  %#x %s+%#x [%s] %v %v", f.PC, y.Name, f.PC-y.Addr, y.Module, f.Scanned, f.Regs != nil)
+		if s.End == unwind.Broken {
+			t.Errorf("stack of pid %d %s: %v", task.PID, task.Comm, s.Err)
+		}
+		for _, f := range s.Frames {
+			y, ok := d.Kallsyms().At(f.PC - 1)
+			if !ok || f.Scanned {
+				t.Errorf("pid %d %s: frame %#x is %q, scanned %v", task.PID, task.Comm, f.PC, y.Name, f.Scanned)
 			}
+			crashed = crashed || y.Name == "sysrq_handle_crash"
 		}
 	}
-	n := 0
+	if !crashed {
+		t.Error("no stack has sysrq_handle_crash")
+	}
+}
+
+// checkLog wants the lines that dmesg showed, in order, and the end that the console saw.
+func checkLog(t *testing.T, c corpse, d *dump.Dump) {
+	var got []string
 	for m, err := range walk.Log(d) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.Text)
+	}
+	i := 0
+	for line := range strings.Lines(c.said["dmesg"]) {
+		_, text, _ := strings.Cut(strings.TrimRight(line, "\n"), "] ")
+		for i < len(got) && got[i] != text && !strings.Contains(got[i], "\n") {
+			i++
+		}
+		if i == len(got) {
+			t.Fatalf("the dump's log lacks %q", text)
+		}
+	}
+	all := strings.Join(got, "\n")
+	for _, want := range []string{"fathom: last words", "Kernel panic - not syncing: sysrq triggered crash"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+}
+
+// checkFiles compares descriptors of the process that died, and the mounts.
+func checkFiles(t *testing.T, c corpse, d *dump.Dump) {
+	for task, err := range walk.Tasks(d) {
+		if err != nil || task.Comm != "dying" {
+			continue
+		}
+		files, err := walk.Files(task)
 		if err != nil {
 			t.Error(err)
 		}
-		n++
-		_ = m
+		for _, f := range files {
+			// What was opened to tell, or to die, has no entry.
+			want, ok := c.said[fmt.Sprintf("/proc/%d/fd/%d", task.PID, f.FD)]
+			if ok && want != f.Path && f.Path != "/proc/sysrq-trigger" {
+				t.Errorf("fd %d is %q, not %q", f.FD, f.Path, want)
+			}
+		}
+		if len(files) < 4 || files[3].Path != "/etc/hostname" {
+			t.Errorf("files: %v", files)
+		}
 	}
-	t.Log(n, "messages", len(d.Modules()), time.Since(start))
-	for _, m := range d.Modules() {
-		t.Log(m.Name, m.Size, m.Refs, m.Taints, m.State, m.Unwind != nil)
+	var want, got []string
+	for line := range strings.Lines(c.said["/proc/mounts"]) {
+		f := strings.Fields(line)
+		want = append(want, f[1]+" "+f[2])
+	}
+	mounts, err := walk.Mounts(d)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, m := range mounts {
+		got = append(got, m.Dir+" "+m.Type)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func checkSystem(t *testing.T, c corpse, d *dump.Dump) {
+	sys, err := walk.ReadSystem(d)
+	if err != nil {
+		t.Error(err)
+	}
+	if !strings.HasPrefix(c.said["/proc/version"], "Linux version "+sys.Release+" ") || strings.TrimSpace(c.said["/proc/cmdline"]) != sys.Command || sys.CPUs != 2 {
+		t.Errorf("%+v", sys)
+	}
+	mem, err := walk.ReadMemory(d)
+	if err != nil {
+		t.Error(err)
+	}
+	total, free := 0, 0
+	fmt.Sscanf(c.said["/proc/meminfo"], "MemTotal: %d kB\nMemFree: %d kB", &total, &free)
+	if int(mem.Total*4) != total || free == 0 || int(mem.Free*4) < free*8/10 || int(mem.Free*4) > free*12/10 {
+		t.Errorf("total %d KiB, free %d KiB; /proc/meminfo had %d and %d", mem.Total*4, mem.Free*4, total, free)
+	}
+	devs, err := walk.NetDevices(d)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, n := range devs {
+		if !strings.Contains(c.said["/proc/net/dev"], n.Name+":") {
+			t.Errorf("device %s is not in /proc/net/dev", n.Name)
+		}
+	}
+	if got, want := len(devs), strings.Count(c.said["/proc/net/dev"], ":"); got != want {
+		t.Errorf("%d devices, not %d", got, want)
+	}
+	checkIRQs(t, c, d)
+}
+
+// checkIRQs wants each interrupt that /proc/interrupts shows with its handlers, for those that have a vector of a CPU.
+func checkIRQs(t *testing.T, c corpse, d *dump.Dump) {
+	irqs, err := walk.IRQs(d)
+	if err != nil {
+		t.Error(err)
+	}
+	if len(irqs) == 0 {
+		t.Error("no interrupts")
+	}
+	for _, q := range irqs {
+		found := false
+		for line := range strings.Lines(c.said["/proc/interrupts"]) {
+			f := strings.Fields(line)
+			found = found || len(f) > 3 && f[0] == fmt.Sprintf("%d:", q.Number) && strings.HasSuffix(strings.TrimSpace(line), strings.Join(q.Actions, ", "))
+		}
+		if !found {
+			t.Errorf("irq %d %v is not in /proc/interrupts", q.Number, q.Actions)
+		}
 	}
 }
