@@ -134,10 +134,10 @@ func (r *Report) Guilty() string {
 	return ""
 }
 
-// Where is the function that the fault was in: that of RIP, or, where RIP is no code or code that only reports, of the
-// first certain frame that is not.
+// Where is the function that the fault was in: that of RIP, or, where RIP is no code, must not be executed, or only reports,
+// of the first certain frame that is other.
 func (r *Report) Where() Location {
-	if r.RIP.Symbol != "" && !reporting[r.RIP.Symbol] {
+	if r.RIP.Symbol != "" && !reporting[r.RIP.Symbol] && r.Access != "execute" {
 		return r.RIP
 	}
 	for _, f := range r.Stack {

@@ -177,6 +177,9 @@ func (s *Session) place(f unwind.Frame) string {
 }
 
 func (s *Session) name(at, pc uint64) string {
+	if pc == 0 {
+		return "a call through a null pointer"
+	}
 	y, ok := s.t.Symbols().At(at)
 	if !ok {
 		return "?"

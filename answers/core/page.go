@@ -136,7 +136,7 @@ func (s *Session) stuck(w io.Writer) {
 		}
 	}
 	if len(d) > 0 {
-		fmt.Fprintf(w, "\nstuck: %d tasks wait uninterruptibly\n", len(d))
+		fmt.Fprintf(w, "\nwaiting uninterruptibly: %s\n", plural(len(d), "task"))
 		s.groups(w, d)
 	}
 	if waits := walk.MutexWaits(s.t, tasks); len(waits) > 0 {

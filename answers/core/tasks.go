@@ -85,9 +85,16 @@ func (s *Session) groups(w io.Writer, tasks []walk.Task) {
 		for _, t := range g.tasks {
 			who = append(who, fmt.Sprintf("%s:%d", t.Comm, t.PID))
 		}
-		fmt.Fprintf(w, "%d tasks: %s\n", len(g.tasks), strings.Join(who, " "))
+		fmt.Fprintf(w, "%s: %s\n", plural(len(g.tasks), "task"), strings.Join(who, " "))
 		s.printStack(w, g.st)
 	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func (s *Session) ps(w io.Writer, args []string) error {

@@ -18,6 +18,9 @@ type Oops struct {
 	Code    []Line   // disassembled; nil if there is none
 	Taint   []string // letters in words
 	Next    []string // what to do
+
+	operandAddr uint64
+	hasOperand  bool
 }
 
 // Line is an instruction of Oops.Code.
@@ -46,17 +49,20 @@ func (o *Oops) disassemble() {
 	}
 	ins, at := disasm.Around(arch, o.Report.Code, o.Fault, o.RIP.Off, nil)
 	for i, in := range ins {
+		if in.Addr > o.RIP.Off && i < at {
+			continue // bytes before the function
+		}
 		o.Code = append(o.Code, Line{in.Addr, in.Text, i == at})
 	}
 	if at >= 0 {
-		o.Operand = operand(ins[at].Mem, o.Regs)
+		o.Operand, o.operandAddr, o.hasOperand = operand(ins[at].Mem, o.Regs)
 	}
 }
 
 // operand writes a memory operand with the values of its registers and where that leads.
-func operand(m *disasm.Mem, regs map[string]uint64) string {
-	if m == nil {
-		return ""
+func operand(m *disasm.Mem, regs map[string]uint64) (text string, addr uint64, ok bool) {
+	if m == nil || m.Base == "RIP" {
+		return "", 0, false
 	}
 	sum, known := uint64(m.Disp), true
 	var parts []string
@@ -78,7 +84,7 @@ func operand(m *disasm.Mem, regs map[string]uint64) string {
 	if known {
 		parts = append(parts, fmt.Sprintf("address %#x", sum))
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(parts, ", "), sum, known
 }
 
 // kernelName is a register as show_regs prints it: R8 and R9 with a zero.
@@ -129,15 +135,20 @@ func (o *Oops) cause() string {
 		if p := Poison(o.Addr); p != "" {
 			return fmt.Sprintf("%s %s %#x: %s", where, verb, o.Addr, p)
 		}
-		return fmt.Sprintf("%s %s %#x, which is %s", where, verb, o.Addr, orElse(o.Detail, "not mapped"))
+		why := "where no page is mapped"
+		if o.Detail != "" && o.Detail != "not-present page" {
+			why = "which must not be accessed in that way (" + o.Detail + ")"
+		}
+		return fmt.Sprintf("%s %s %#x, %s", where, verb, o.Addr, why)
 	case oops.UserAccess:
 		return fmt.Sprintf("%s %s user memory at %#x without copy_from_user or copy_to_user (SMAP or SMEP stopped it)", where, verb, o.Addr)
 	case oops.GPF:
-		if p := Poison(o.Addr); p != "" {
-			return fmt.Sprintf("%s used %#x as a pointer: %s", where, o.Addr, p)
+		bad, ok := o.badPointer()
+		if p := Poison(bad); ok && p != "" {
+			return fmt.Sprintf("%s used %#x as a pointer: %s", where, bad, p)
 		}
-		if o.HasAddr {
-			return fmt.Sprintf("%s used %#x as a pointer, which is no address the CPU accepts: the pointer is corrupted or was never set", where, o.Addr)
+		if ok {
+			return fmt.Sprintf("%s used %#x as a pointer, which is no address the CPU accepts: the pointer is corrupted or was never set", where, bad)
 		}
 		return where + " did what the CPU forbids: a bad pointer, segment or instruction"
 	case oops.SoftLockup:
@@ -151,6 +162,18 @@ func (o *Oops) cause() string {
 	}
 	return o.otherCause(where)
 }
+
+// badPointer is the address that is no address: that of the operand, from the registers, or, where there are none, what the
+// kernel guessed ("maybe for address" is often wrong).
+func (o *Oops) badPointer() (uint64, bool) {
+	if o.hasOperand && !canonical(o.operandAddr) {
+		return o.operandAddr, true
+	}
+	return o.Addr, o.HasAddr && !canonical(o.Addr)
+}
+
+// canonical says if all high bits are equal, with five levels of page tables too.
+func canonical(a uint64) bool { return int64(a)>>56 == 0 || int64(a)>>56 == -1 }
 
 func (o *Oops) otherCause(where string) string {
 	switch o.Kind {
