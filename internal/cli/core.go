@@ -61,14 +61,14 @@ func commandList() string {
 // openCore opens a dump and the kernel in it. done closes the files.
 func openCore(name string, parts []string) (s *core.Session, done func(), err error) {
 	var open []*os.File
-	done = func() {
+	closeAll := func() {
 		for _, f := range open {
 			f.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			done()
+			closeAll()
 		}
 	}()
 	var files []vmcore.File
@@ -92,7 +92,7 @@ func openCore(name string, parts []string) (s *core.Session, done func(), err er
 	if err != nil {
 		return nil, nil, diag.BadInput("read the kernel in "+name, err)
 	}
-	return core.New(d, describe(name, c)), done, nil
+	return core.New(d, describe(name, c)), closeAll, nil
 }
 
 func describe(name string, c *vmcore.Core) string {
