@@ -28,6 +28,8 @@ type Dump struct {
 	regs    []kernel.Regs
 	missing []kernel.Missing
 	percpu  []uint64
+
+	moduleTypesLoaded bool
 }
 
 var _ kernel.Target = (*Dump)(nil)
@@ -137,7 +139,44 @@ func (d *Dump) Symbols() kernel.Symbols { return d.symbols }
 func (d *Dump) Kallsyms() *kallsyms.Table { return d.symbols }
 
 // Types implements kernel.Target.
-func (d *Dump) Types() ctype.Lookup { return d.types }
+func (d *Dump) Types() ctype.Lookup { return withModules{d.types, d} }
+
+// withModules looks in the modules' types for what the kernel's own do not have; they are read when first needed.
+type withModules struct {
+	*btftypes.Lookup
+	d *Dump
+}
+
+// ByName implements ctype.Lookup.
+func (l withModules) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
+	t, err := l.Lookup.ByName(kind, name)
+	if err != nil && l.d.loadModuleTypes() {
+		return l.Lookup.ByName(kind, name)
+	}
+	return t, err
+}
+
+// Func implements ctype.Lookup.
+func (l withModules) Func(module, name string) (*ctype.Func, error) {
+	f, err := l.Lookup.Func(module, name)
+	if err != nil && module == "" && l.d.loadModuleTypes() {
+		return l.Lookup.Func(module, name)
+	}
+	return f, err
+}
+
+// loadModuleTypes reads the types of all modules, once, and says if there are any new. A module without them, or whose
+// types are not in the dump, is passed over: what is asked may be another's.
+func (d *Dump) loadModuleTypes() (found bool) {
+	if d.moduleTypesLoaded {
+		return false
+	}
+	d.moduleTypesLoaded = true
+	for _, m := range d.modules {
+		found = d.types.Load(m.Name) == nil || found
+	}
+	return found
+}
 
 // Registers implements kernel.Target.
 func (d *Dump) Registers() []kernel.Regs { return d.regs }

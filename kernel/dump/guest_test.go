@@ -1,6 +1,7 @@
 package dump_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/kernel/dump"
@@ -245,11 +247,11 @@ func open(t *testing.T, name string) *dump.Dump {
 	if err != nil {
 		t.Fatal(err)
 	}
-	core, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
+	mem, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := dump.Open(core)
+	d, err := dump.Open(mem)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,6 +270,7 @@ func autopsy(t *testing.T, c corpse, format string) {
 	checkLog(t, c, d)
 	checkFiles(t, c, d)
 	checkSystem(t, c, d)
+	checkPage(t, d)
 }
 
 // checkSymbols wants every symbol of /proc/kallsyms at its address; BPF programs and trampolines are not in the tables.
@@ -498,4 +501,49 @@ func checkIRQs(t *testing.T, c corpse, d *dump.Dump) {
 			t.Errorf("irq %d %v is not in /proc/interrupts", q.Number, q.Actions)
 		}
 	}
+}
+
+// checkPage wants the first page to say why, and every command to answer.
+func checkPage(t *testing.T, d *dump.Dump) {
+	s := core.New(d, "test")
+	var page bytes.Buffer
+	if err := s.Page(&page); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"why      somebody asked for it: sysrq-c", "sysrq_handle_crash+", "end Kernel panic"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page lacks %q:\n%s", want, page.String())
+		}
+	}
+	for command, want := range map[string]string{
+		"bt -a": `COMMAND: "swapper/`, "bt 1": `COMMAND: "init"`, "foreach bt": "kthreadd:2", "log": "fathom: last words", "ps": "[kthreadd]", "mod": "veth",
+		"sys": "RELEASE: 6.", "kmem -i": "TOTAL MEM", "kmem -s task_struct": "task_struct", "files dying": "/etc/hostname", "mount": "devtmpfs",
+		"net": "127.0.0.1/8", "irq": "timer", "waitq": "no task waits", "sym schedule": "(T) schedule", "rd linux_banner 2": "Linux version",
+		"dis schedule 3": "<schedule+0x0>", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
+		"whatis vfs_read": "vfs_read(struct file *", "list module.list modules": "ffffffffc",
+	} {
+		if command == "bt -a" && runningUser(d) {
+			want = "COMMAND:"
+		}
+		var out bytes.Buffer
+		if err := s.Run(&out, strings.Fields(command)); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %v, without %q:\n%.400s", command, err, want, out.String())
+		}
+	}
+	var u *core.Usage
+	for _, bad := range []string{"nosuch", "kmem", "rd", "list x", "struct"} {
+		if err := s.Run(io.Discard, strings.Fields(bad)); !errors.As(err, &u) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// runningUser says that no CPU was idle.
+func runningUser(d *dump.Dump) bool {
+	for _, cpu := range d.CPUs() {
+		if task, err := walk.Current(d, cpu); err == nil && task.PID == 0 {
+			return false
+		}
+	}
+	return true
 }
