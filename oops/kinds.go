@@ -32,7 +32,7 @@ var openings = []opening{
 	op(PageFault, `^Unable to handle kernel (?:(?P<access>read|write|execute)\b.*|paging request) at (?:virtual )?address (?P<addr>[0-9a-f]+)`),
 	op(AtomicSleep, `^BUG: sleeping function called from invalid context at (?P<detail>.*)`),
 	op(AtomicSleep, `^BUG: scheduling while atomic: (?P<comm>.*)/(?P<pid>\d+)/(?P<detail>0x[0-9a-f]+)`),
-	op(SoftLockup, `^(?:watchdog: )?BUG: soft lockup - CPU#(?P<cpu>\d+) stuck for (?P<detail>\S+) *\[(?P<comm>.*):(?P<pid>\d+)\]`),
+	op(SoftLockup, `^(?:watchdog: )?BUG: soft lockup - CPU#(?P<cpu>\d+) stuck for (?P<detail>\S+?)!? *\[(?P<comm>.*):(?P<pid>\d+)\]`),
 	op(HardLockup, `^(?:NMI )?(?:watchdog: )?(?:BUG: )?Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)`),
 	op(HardLockup, `^NMI watchdog: Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)`),
 	op(HungTask, `^(?:INFO: )?task (?P<comm>.*):(?P<pid>\d+) blocked (?:in I/O wait )?for more than (?P<detail>\d+ seconds)`),

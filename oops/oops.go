@@ -140,6 +140,13 @@ func (r *Report) Where() Location {
 	if r.RIP.Symbol != "" && !reporting[r.RIP.Symbol] && r.Access != "execute" {
 		return r.RIP
 	}
+	if r.Kind == SoftLockup || r.Kind == HardLockup || r.Kind == RCUStall {
+		for _, f := range r.Stack { // an interrupt found it: what it interrupted is the one
+			if f.Regs && f.Symbol != "" {
+				return f.Location
+			}
+		}
+	}
 	for _, f := range r.Stack {
 		if !f.Unsure && f.Symbol != "" && !f.Regs && !reporting[strings.TrimSuffix(f.Symbol, ".cold")] {
 			return f.Location
