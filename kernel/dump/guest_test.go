@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -546,4 +547,69 @@ func runningUser(d *dump.Dump) bool {
 		}
 	}
 	return true
+}
+
+// TestHostile cuts a dump short and spoils bytes of it: the page may say less, and never panics or hangs.
+func TestHostile(t *testing.T) {
+	c := killGuest(t, kernels[0], true)
+	f, err := os.Open(c.path("kdump-zlib"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(5, 6))
+	for i := range 60 {
+		size, at := st.Size(), map[int64]byte{}
+		if i%2 == 0 {
+			size = size * int64(i+1) / 61
+		} else {
+			for range 2000 {
+				at[rng.Int64N(size)] = byte(rng.Uint32())
+			}
+		}
+		start := time.Now()
+		mem, err := vmcore.Open(vmcore.File{R: spoiled{f, size, at}, Size: size})
+		if err != nil {
+			continue
+		}
+		d, err := dump.Open(mem)
+		if err != nil {
+			continue
+		}
+		s := core.New(d, "spoiled")
+		_ = s.Page(io.Discard)
+		for _, command := range []string{"foreach bt", "files 1", "mount", "net", "irq", "kmem -s"} {
+			_ = s.Run(io.Discard, strings.Fields(command))
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("spoiled in way %d: took %s", i, took)
+		}
+	}
+}
+
+// spoiled is a file with an end and some bytes of our own.
+type spoiled struct {
+	f    *os.File
+	size int64
+	at   map[int64]byte
+}
+
+func (s spoiled) ReadAt(p []byte, off int64) (int, error) {
+	if off >= s.size {
+		return 0, io.EOF
+	}
+	n, err := s.f.ReadAt(p[:min(int64(len(p)), s.size-off)], off)
+	if n < len(p) && err == nil {
+		err = io.EOF
+	}
+	for i := range p[:n] {
+		if b, ok := s.at[off+int64(i)]; ok {
+			p[i] = b
+		}
+	}
+	return n, err
 }

@@ -3,7 +3,8 @@
 // modules, to the outermost frame.
 //
 // A frame that the tables vouch for is certain. Where they say nothing, the stack is scanned for the next return address
-// that a call precedes and that the tables know; frames found so are marked scanned. Nothing else is shown.
+// that a call precedes and that the tables know. Frames found so are marked scanned, and so are those behind them, which
+// stand on the guess. Nothing else is shown.
 package unwind
 
 import (
@@ -19,7 +20,7 @@ type Frame struct {
 	PC      uint64
 	SP      uint64
 	Call    bool         // PC is a return address: the call is before it
-	Scanned bool         // found by scanning; false: certain
+	Scanned bool         // found by scanning, or from a frame that was; false: certain
 	Regs    *kernel.Regs // the registers an interrupt or exception saved here; what is above it was interrupted
 	RegsAt  uint64       // where on the stack they stand
 }
@@ -242,7 +243,6 @@ func (s *state) interrupted(at uint64, e orc.Entry) bool {
 		return s.end(Broken, fmt.Errorf("no registers at %#x", at))
 	}
 	s.setRegs(r)
-	s.scanned = false
 	return false
 }
 
