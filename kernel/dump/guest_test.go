@@ -328,8 +328,8 @@ func checkTasks(t *testing.T, c corpse, d *dump.Dump) {
 		}
 	}
 	for name, comm := range c.said {
-		pid, ok := strings.CutPrefix(name, "/proc/")
-		if pid, ok = strings.CutSuffix(pid, "/comm"); !ok {
+		pid, isComm := strings.CutSuffix(strings.TrimPrefix(name, "/proc/"), "/comm")
+		if !isComm {
 			continue
 		}
 		task, ok := got[pid]
