@@ -28,7 +28,8 @@ type Errors struct {
 	N     int
 }
 
-func (e *Errors) add(err error) {
+// Add counts an error and keeps it if it is the first.
+func (e *Errors) Add(err error) {
 	if e.First == nil {
 		e.First = err
 	}
@@ -46,7 +47,7 @@ func (e *Errors) Take() error {
 func Object(t Target, errs *Errors, typ string, addr uint64) Value {
 	ty, err := TypeNamed(t.Types(), typ)
 	if err != nil {
-		errs.add(err)
+		errs.Add(err)
 		return Value{t: t, errs: errs}
 	}
 	return Value{Addr: addr, Type: ty, t: t, errs: errs}
@@ -56,7 +57,7 @@ func Object(t Target, errs *Errors, typ string, addr uint64) Value {
 func Global(t Target, errs *Errors, typ, symbol string) Value {
 	at := t.Symbols().ByName(symbol)
 	if len(at) == 0 {
-		errs.add(fmt.Errorf("%s: no such symbol", symbol))
+		errs.Add(fmt.Errorf("%s: no such symbol", symbol))
 		return Value{t: t, errs: errs}
 	}
 	return Object(t, errs, typ, at[0])
@@ -94,7 +95,7 @@ func (v Value) OK() bool { return v.Type != nil }
 
 func (v Value) fail(format string, args ...any) Value {
 	if v.OK() {
-		v.errs.add(fmt.Errorf(format, args...))
+		v.errs.Add(fmt.Errorf(format, args...))
 	}
 	return Value{t: v.t, errs: v.errs}
 }
@@ -184,7 +185,7 @@ func (v Value) Uint() uint64 {
 		n = (v.bitOff + v.bitSize + 7) / 8
 	}
 	if err := v.t.ReadVirt(b[:n], v.Addr); err != nil {
-		v.errs.add(err)
+		v.errs.Add(err)
 		return 0
 	}
 	u := binary.LittleEndian.Uint64(b[:])
@@ -223,7 +224,7 @@ func (v Value) Bytes(n int) []byte {
 	}
 	b := make([]byte, n)
 	if err := v.t.ReadVirt(b, v.Addr); err != nil {
-		v.errs.add(err)
+		v.errs.Add(err)
 		return nil
 	}
 	return b
@@ -246,7 +247,7 @@ func (v Value) String() string {
 	}
 	s, err := ReadString(v.t, v.Uint(), maxString)
 	if err != nil {
-		v.errs.add(err)
+		v.errs.Add(err)
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/kernel"
 )
 
@@ -56,8 +57,8 @@ type Memory struct {
 // ReadMemory reads the kernel's global counters. What CPUs have counted and not yet added is not in them, as in /proc/meminfo.
 func ReadMemory(t kernel.Target) (Memory, error) {
 	errs := &kernel.Errors{}
-	zone := counters(t, errs, "vm_zone_stat")
-	node := counters(t, errs, "vm_node_stat")
+	zone := counters(t, errs, "vm_zone_stat", "zone_stat_item")
+	node := counters(t, errs, "vm_node_stat", "node_stat_item")
 	m := Memory{
 		Total: kernel.Global(t, errs, "atomic_long_t", "_totalram_pages").Get("counter").Uint(), Free: zone("NR_FREE_PAGES"),
 		ActiveAnon: node("NR_ACTIVE_ANON"), InactiveAnon: node("NR_INACTIVE_ANON"), ActiveFile: node("NR_ACTIVE_FILE"), InactiveFile: node("NR_INACTIVE_FILE"),
@@ -69,11 +70,21 @@ func ReadMemory(t kernel.Target) (Memory, error) {
 	return m, errs.Take()
 }
 
-// counters gives access to an array of counters by the names of its enum.
-func counters(t kernel.Target, errs *kernel.Errors, symbol string) func(name string) uint64 {
+// counters gives access to an array of counters by the names of its enum. The enum is asked for by its own name: to find an
+// enumerator by its own, all types of the kernel would have to be read.
+func counters(t kernel.Target, errs *kernel.Errors, symbol, enum string) func(name string) uint64 {
 	base := kernel.Global(t, errs, "atomic_long_t", symbol)
+	index := map[string]int64{}
+	ty, err := t.Types().ByName(ctype.KindEnum, enum)
+	if e, ok := ty.(*ctype.Enum); ok && err == nil {
+		for _, v := range e.Values {
+			index[v.Name] = v.Value
+		}
+	} else {
+		errs.Add(fmt.Errorf("enum %s: %w", enum, ctype.ErrNotFound))
+	}
 	return func(name string) uint64 {
-		_, i, ok := t.Types().EnumValue(name)
+		i, ok := index[name]
 		if !ok || !base.OK() {
 			return 0
 		}
