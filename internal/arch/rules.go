@@ -8,12 +8,12 @@ const (
 	rtnl     = "github.com/vishvananda/netlink/... github.com/vishvananda/netns github.com/mdlayher/netlink github.com/google/nftables/..."
 	unpack   = "github.com/klauspost/compress/... github.com/pierrec/lz4/v4 github.com/ulikunitz/xz/... github.com/anchore/go-lzo"
 
-	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops record/ctf record/tracedat record/perfdata"
+	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
 	compiler = "lang/syntax lang/types lang/check lang/stdlib ir/... bpf/..."
 	backends = "kernel/live kernel/dump kernel/image kernel/remote"
 	answers  = "answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
 
-	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops"
+	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
 	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate"
 	ourBackends = "./kernel/live ./kernel/dump ./kernel/image ./kernel/remote"
 )
@@ -46,6 +46,7 @@ var Edges = []Edge{
 	{"wire/...", "./wire/header golang.org/x/net/bpf github.com/gopacket/gopacket/...", "packet headers are shared; pcapng by library"},
 	{"wire/filter", "./ir", "filters become IR"},
 	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
+	{"oops/cause", "./oops ./debuginfo/disasm", "a cause needs the incident and its code in words"},
 	{"record/ctf record/tracedat record/perfdata", "./traceevent " + unpack, "recordings carry the kernel's event formats"},
 
 	// Models: what a kernel, a process, a network is (rules 3 and 4).
@@ -55,6 +56,7 @@ var Edges = []Edge{
 	{"kernel/live", "./tracefs ./traceevent", "the running kernel's events"},
 	{"kernel/live", ebpfCore, "the running kernel's BTF"},
 	{"kernel/dump kernel/image", "./vmcore/... " + unpack, "dumps and images"},
+	{"kernel/dump kernel/image", "github.com/cilium/ebpf/btf", "a kernel's BTF, out of its memory"},
 	{"kernel/remote", "./lab/guest/qmp net", "a guest's gdb stub and monitor"},
 	{"usersym", "./ctype/dwarftypes", "what a program's debug information says of its types"},
 	{"usersym", "./debuginfo/... ./internal/bin ./internal/feature github.com/ianlancetaylor/demangle " + unpack + " " + sys, "symbols of processes and ELF files"},

@@ -114,7 +114,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), coreCommand(), explainCommand(), doctorCommand(), demoCommand(), versionCommand())
 	return c
 }
 

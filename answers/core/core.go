@@ -1,0 +1,216 @@
+// Package core answers what a dead kernel was doing: a first page that says why it died, and commands with the names that
+// crash(8) gave them. It stands on a [kernel.Target] and does not know where that comes from.
+package core
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/kernel/unwind"
+	"github.com/fathom-trace/fathom/kernel/walk"
+)
+
+// Session is a kernel that is being looked at. It keeps what several commands need.
+type Session struct {
+	t      kernel.Target
+	source string // what the dump is, for people
+
+	tasks    []walk.Task
+	tasksErr error
+	haveTask bool
+}
+
+// New returns a Session; source says in a line what is being read.
+func New(t kernel.Target, source string) *Session { return &Session{t: t, source: source} }
+
+// Usage is a command that was called in a way it does not understand.
+type Usage struct{ Msg string }
+
+// Error is the message.
+func (e *Usage) Error() string { return e.Msg }
+
+// Command is one command.
+type Command struct {
+	Name, Args, Help string
+	run              func(s *Session, w io.Writer, args []string) error
+}
+
+// Commands are all there are, by name.
+func Commands() []Command {
+	c := []Command{
+		{"bt", "[-a] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a)", (*Session).bt},
+		{"foreach", "bt", "stacks of all tasks, equal ones together", (*Session).foreach},
+		{"log", "", "the kernel's messages", (*Session).log},
+		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
+		{"mod", "", "modules", (*Session).mod},
+		{"sys", "", "the system: release, clock, CPUs, taint", (*Session).sys},
+		{"kmem", "-i|-s [NAME]", "memory in figures (-i), slab caches (-s)", (*Session).kmem},
+		{"files", "[PID|TASK]", "open files of a task", (*Session).files},
+		{"mount", "", "mounted file systems", (*Session).mount},
+		{"net", "", "network devices with their addresses", (*Session).net},
+		{"irq", "", "interrupts that have a vector, with counts by CPU", (*Session).irq},
+		{"waitq", "", "tasks that wait for a mutex, its owner, and deadlocks", (*Session).waits},
+		{"sym", "NAME|ADDRESS", "a symbol's address, an address's symbol", (*Session).sym},
+		{"rd", "ADDRESS|SYMBOL [COUNT]", "memory, in words of 8 bytes", (*Session).rd},
+		{"dis", "ADDRESS|SYMBOL [COUNT]", "instructions", (*Session).dis},
+		{"struct", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "a type's layout, or a value of it", (*Session).structure},
+		{"union", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "as struct", (*Session).structure},
+		{"whatis", "NAME", "a type's or function's declaration", (*Session).whatis},
+		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
+	}
+	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
+	return c
+}
+
+// Run runs one command: its name, then its arguments.
+func (s *Session) Run(w io.Writer, args []string) error {
+	for _, c := range Commands() {
+		if c.Name == args[0] {
+			err := c.run(s, w, args[1:])
+			var u *Usage
+			if errors.As(err, &u) && u.Msg == "" {
+				return &Usage{fmt.Sprintf("usage: %s %s", c.Name, c.Args)}
+			}
+			return err
+		}
+	}
+	return &Usage{fmt.Sprintf("no command %q", args[0])}
+}
+
+func (s *Session) allTasks() ([]walk.Task, error) {
+	if !s.haveTask {
+		s.haveTask = true
+		for t, err := range walk.Tasks(s.t) {
+			if err != nil {
+				s.tasksErr = err
+				break
+			}
+			s.tasks = append(s.tasks, t)
+		}
+	}
+	return s.tasks, s.tasksErr
+}
+
+// find gives the tasks that an argument means: a PID, a task's address, or a name.
+func (s *Session) find(arg string) ([]walk.Task, error) {
+	tasks, err := s.allTasks()
+	n, isNumber := number(arg)
+	var out []walk.Task
+	for _, t := range tasks {
+		if isNumber && (uint64(t.PID) == n && !strings.HasPrefix(arg, "0x") || t.Addr == n) || !isNumber && t.Comm == arg {
+			out = append(out, t)
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.Join(fmt.Errorf("no task %s", arg), err)
+	}
+	return out, nil
+}
+
+// crashed is the task that a CPU was running when the kernel died, by what its stack says; the first CPU's if none does.
+func (s *Session) crashed() (walk.Task, unwind.Stack, error) {
+	var first walk.Task
+	var firstStack unwind.Stack
+	err := errors.New("the dump has no running task")
+	for i, cpu := range s.t.CPUs() {
+		t, terr := walk.Current(s.t, cpu)
+		if terr != nil {
+			continue
+		}
+		st := s.stack(t)
+		if i == 0 || first.Addr == 0 {
+			first, firstStack, err = t, st, nil
+		}
+		for _, f := range st.Frames {
+			if dying[s.function(f)] {
+				return t, st, nil
+			}
+		}
+	}
+	return first, firstStack, err
+}
+
+// dying are functions that only the CPU which found the end is in.
+var dying = map[string]bool{"panic": true, "vpanic": true, "crash_kexec": true, "__crash_kexec": true, "oops_end": true, "die": true, "oops_exit": true, "make_task_dead": true, "sysrq_handle_crash": true}
+
+// running gives the registers of the CPU that a task is on, if it is running.
+func (s *Session) running(t walk.Task) (kernel.Regs, bool) {
+	cur, err := walk.Current(s.t, t.CPU)
+	regs := s.t.Registers()
+	if err != nil || cur.Addr != t.Addr || t.CPU >= len(regs) || regs[t.CPU] == nil {
+		return nil, false
+	}
+	return regs[t.CPU], true
+}
+
+func (s *Session) stack(t walk.Task) unwind.Stack {
+	if r, ok := s.running(t); ok {
+		return unwind.From(s.t, r)
+	}
+	return unwind.Task(s.t, t.Value)
+}
+
+// function names the function a frame is in.
+func (s *Session) function(f unwind.Frame) string {
+	at := f.PC
+	if f.Call {
+		at-- // the call is the last instruction of the function, if it does not return
+	}
+	y, ok := s.t.Symbols().At(at)
+	if !ok {
+		return ""
+	}
+	return y.Name
+}
+
+// place is "function+0x12 [module]" for a frame.
+func (s *Session) place(f unwind.Frame) string {
+	at := f.PC
+	if f.Call {
+		at--
+	}
+	return s.name(at, f.PC)
+}
+
+func (s *Session) name(at, pc uint64) string {
+	if pc == 0 {
+		return "a call through a null pointer"
+	}
+	y, ok := s.t.Symbols().At(at)
+	if !ok {
+		return "?"
+	}
+	n := fmt.Sprintf("%s+%#x", y.Name, pc-y.Addr)
+	if y.Module != "" {
+		n += " [" + y.Module + "]"
+	}
+	return n
+}
+
+func (s *Session) printStack(w io.Writer, st unwind.Stack) {
+	for i, f := range st.Frames {
+		mark := ""
+		if f.Scanned {
+			mark = "  ? found by scanning"
+		}
+		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.place(f), mark)
+		if f.Regs != nil && (*f.Regs)["cs"]&3 == 0 {
+			fmt.Fprintf(w, "      -- interrupted here --\n")
+		}
+	}
+	switch st.End {
+	case unwind.User:
+		if n := len(st.Frames); n > 0 && st.Frames[n-1].Regs != nil {
+			r := *st.Frames[n-1].Regs
+			fmt.Fprintf(w, "      user mode: RIP %#x  RSP %#x  RDI %#x  RSI %#x  RDX %#x  ORIG_RAX %#x\n", r["rip"], r["rsp"], r["rdi"], r["rsi"], r["rdx"], r["orig_rax"])
+		} else {
+			fmt.Fprintln(w, "      in user mode")
+		}
+	case unwind.Broken:
+		fmt.Fprintf(w, "      the stack ends here: %v\n", st.Err)
+	}
+}

@@ -1,0 +1,122 @@
+package core
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/fathom-trace/fathom/kernel/walk"
+	"github.com/fathom-trace/fathom/oops/cause"
+)
+
+func (s *Session) log(w io.Writer, _ []string) error {
+	for m, err := range walk.Log(s.t) {
+		if err != nil {
+			return err
+		}
+		head := fmt.Sprintf("[%5d.%06d] ", m.Time/time.Second, m.Time%time.Second/time.Microsecond)
+		for line := range strings.SplitSeq(m.Text, "\n") {
+			fmt.Fprintf(w, "%s%s\n", head, line)
+		}
+	}
+	return nil
+}
+
+func (s *Session) mod(w io.Writer, _ []string) error {
+	fmt.Fprintf(w, "%-16s %-24s %9s %5s %s\n", "MODULE", "NAME", "SIZE", "REFS", "STATE")
+	for _, m := range s.t.Modules() {
+		fmt.Fprintf(w, "%016x %-24s %9d %5d %s %s\n", m.Addr, m.Name, m.Size, m.Refs, m.State, m.Taints)
+	}
+	return nil
+}
+
+func (s *Session) sys(w io.Writer, _ []string) error {
+	y, err := walk.ReadSystem(s.t)
+	fmt.Fprintf(w, "  DUMP: %s\n  CPUS: %d\n  DATE: %s\nUPTIME: %s\nNODENAME: %s\nRELEASE: %s\nVERSION: %s\nMACHINE: %s\nCMDLINE: %s\n",
+		s.source, y.CPUs, y.Time.UTC().Format(time.DateTime+" UTC"), y.Uptime, y.Node, y.Release, y.Version, y.Machine, y.Command)
+	fmt.Fprintf(w, "TAINT: %d %s\n", y.Taint, walk.TaintLetters(y.Taint))
+	for _, t := range cause.Taint(walk.TaintLetters(y.Taint)) {
+		fmt.Fprintf(w, "       %s\n", t)
+	}
+	for _, m := range s.t.Caps().Missing {
+		fmt.Fprintf(w, "MISSING: %s: %v\n", m.What, m.Why)
+	}
+	return err
+}
+
+func (s *Session) kmem(w io.Writer, args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "-i":
+		return s.memory(w)
+	case len(args) >= 1 && len(args) <= 2 && args[0] == "-s":
+		return s.slabs(w, args[1:])
+	}
+	return &Usage{}
+}
+
+func (s *Session) memory(w io.Writer) error {
+	m, err := walk.ReadMemory(s.t)
+	fmt.Fprintf(w, "%-16s %10s  %s\n", "", "PAGES", "TOTAL")
+	for _, l := range []struct {
+		name string
+		n    uint64
+	}{
+		{"TOTAL MEM", m.Total}, {"FREE", m.Free}, {"USED", m.Total - min(m.Free, m.Total)}, {"ACTIVE(ANON)", m.ActiveAnon}, {"INACTIVE(ANON)", m.InactiveAnon},
+		{"ACTIVE(FILE)", m.ActiveFile}, {"INACTIVE(FILE)", m.InactiveFile}, {"SHARED", m.Shmem}, {"MAPPED", m.Mapped},
+		{"SLAB(RECLAIM)", m.SlabReclaimable}, {"SLAB(UNRECLAIM)", m.SlabUnreclaimable}, {"DIRTY", m.Dirty}, {"WRITEBACK", m.Writeback},
+		{"KERNEL STACKS", m.KernelStackKiB / 4}, {"TOTAL SWAP", m.SwapTotal}, {"SWAP FREE", m.SwapFree},
+	} {
+		fmt.Fprintf(w, "%-16s %10d  %s\n", l.name, l.n, pages(l.n))
+	}
+	return err
+}
+
+func (s *Session) slabs(w io.Writer, only []string) error {
+	slabs, err := walk.Slabs(s.t)
+	fmt.Fprintf(w, "%-16s %8s %8s %10s %8s  %s\n", "CACHE", "OBJSIZE", "SIZE", "ROOM FOR", "SLABS", "NAME")
+	for _, c := range slabs {
+		if len(only) == 0 || only[0] == c.Name {
+			fmt.Fprintf(w, "%016x %8d %8d %10d %8d  %s\n", c.Addr, c.Object, c.Size, c.Objects, c.Slabs, c.Name)
+		}
+	}
+	return err
+}
+
+func (s *Session) mount(w io.Writer, _ []string) error {
+	mounts, err := walk.Mounts(s.t)
+	fmt.Fprintf(w, "%-16s %-12s %-16s %s\n", "MOUNT", "TYPE", "DEVNAME", "DIRNAME")
+	for _, m := range mounts {
+		fmt.Fprintf(w, "%016x %-12s %-16s %s\n", m.Addr, m.Type, m.Device, m.Dir)
+	}
+	return err
+}
+
+func (s *Session) net(w io.Writer, _ []string) error {
+	devs, err := walk.NetDevices(s.t)
+	fmt.Fprintf(w, "%-16s %5s %-16s %6s %-5s %s\n", "NET_DEVICE", "INDEX", "NAME", "MTU", "STATE", "IP ADDRESSES")
+	for _, d := range devs {
+		state := "down"
+		if d.Up() {
+			state = "up"
+		}
+		var ips []string
+		for _, a := range d.IPv4 {
+			ips = append(ips, a.String())
+		}
+		if len(d.Stopped) > 0 {
+			ips = append(ips, fmt.Sprintf("queues stopped: %v of %d", d.Stopped, d.Queues))
+		}
+		fmt.Fprintf(w, "%016x %5d %-16s %6d %-5s %s\n", d.Addr, d.Index, d.Name, d.MTU, state, strings.Join(ips, " "))
+	}
+	return err
+}
+
+func (s *Session) irq(w io.Writer, _ []string) error {
+	irqs, err := walk.IRQs(s.t)
+	fmt.Fprintf(w, "%4s %-16s %-16s %-24s %s\n", "IRQ", "IRQ_DESC", "CHIP", "COUNT BY CPU", "HANDLERS")
+	for _, q := range irqs {
+		fmt.Fprintf(w, "%4d %016x %-16s %-24s %s\n", q.Number, q.Addr, q.Chip, strings.Trim(fmt.Sprint(q.Counts), "[]"), strings.Join(q.Actions, ", "))
+	}
+	return err
+}

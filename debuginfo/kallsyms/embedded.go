@@ -1,0 +1,205 @@
+package kallsyms
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/fathom-trace/fathom/internal/bin"
+)
+
+// Embedded is the symbol list as a kernel carries it in its own memory, the tables that scripts/kallsyms.c writes. Where
+// they are, VMCOREINFO says since Linux 6.0.
+type Embedded struct {
+	N          int       // kallsyms_num_syms
+	Names      io.Reader // at kallsyms_names; as much of it is read as N names need
+	TokenTable []byte    // kallsyms_token_table: NUL-terminated; what follows it may be there too
+	TokenIndex []byte    // kallsyms_token_index: 256 16-bit offsets
+	Offsets    []byte    // kallsyms_offsets: N 32-bit numbers
+	Base       uint64    // kallsyms_relative_base
+
+	// Check is a symbol whose address is known: which of the two forms of Offsets it is, is told by what gives that
+	// address (KALLSYMS_ABSOLUTE_PERCPU; gone from x86 with 6.15).
+	Check     string
+	CheckAddr uint64
+}
+
+// Builder collects symbols for a [Table].
+type Builder struct {
+	text strings.Builder
+	syms []entry
+}
+
+// Add appends a symbol; those beyond 4 GiB of names are left out. Names with control characters are not from a kernel and
+// are left out too: they would end the symbol.
+func (b *Builder) Add(s Sym) {
+	if s.Name == "" || strings.ContainsAny(s.Name, "\n\t") || strings.ContainsAny(s.Module, "\n]") || int64(b.text.Len())+int64(len(s.Name)+len(s.Module))+8 > math.MaxUint32 {
+		return
+	}
+	b.text.WriteByte(s.Type)
+	b.text.WriteByte(' ')
+	b.syms = append(b.syms, entry{s.Addr, uint32(b.text.Len())})
+	b.text.WriteString(s.Name)
+	if s.Module != "" {
+		b.text.WriteString("\t[")
+		b.text.WriteString(s.Module)
+		b.text.WriteByte(']')
+	}
+	b.text.WriteByte('\n')
+}
+
+// Table sorts what was added. The Builder must not be used any more.
+func (b *Builder) Table() *Table {
+	t := &Table{text: b.text.String(), syms: b.syms}
+	sortTail(t.syms)
+	if n := len(t.syms); n > 0 {
+		t.high = t.syms[n-1].addr>>63 != 0
+	}
+	t.index = sync.OnceValue(t.buildIndex)
+	for s := range t.Named("_end") {
+		if s.Module == "" {
+			t.end = s.Addr
+		}
+	}
+	return t
+}
+
+// maxName is KSYM_NAME_LEN with room: the compressed form has a length of two bytes at most.
+const maxName = 1 << 14
+
+// Decode adds the symbols of a kernel's own tables.
+func (b *Builder) Decode(e Embedded) error {
+	tokens, err := e.tokens()
+	if err != nil {
+		return err
+	}
+	if e.N < 0 || e.N > len(e.Offsets)/4 {
+		return &bin.FormatError{What: "kallsyms_num_syms", Msg: "more symbols than offsets"}
+	}
+	b.syms = make([]entry, 0, e.N+e.N/8)
+	b.text.Grow(e.N * 28)
+	first := len(b.syms)
+	if err := b.names(e, tokens); err != nil {
+		return err
+	}
+	mode := e.mode(b, first)
+	for i := range b.syms[first:] {
+		b.syms[first+i].addr = mode(int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])))
+	}
+	return nil
+}
+
+// names expands the names; their addresses follow.
+func (b *Builder) names(e Embedded, tokens [256]string) error {
+	r := &nameReader{r: e.Names}
+	for i := range e.N {
+		n := int(r.byte())
+		if n&0x80 != 0 { // since 6.1
+			n = n&0x7f | int(r.byte())<<7
+		}
+		if r.err != nil || n == 0 || n > maxName {
+			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " of " + strconv.Itoa(e.N) + " is not readable"}
+		}
+		start := b.text.Len()
+		for range n {
+			t := tokens[r.byte()]
+			if b.text.Len() == start && len(t) > 0 { // the first character is the type
+				b.text.WriteByte(t[0])
+				b.text.WriteByte(' ')
+				t = t[1:]
+			}
+			b.text.WriteString(t)
+		}
+		b.syms = append(b.syms, entry{name: uint32(min(start+2, b.text.Len()))})
+		b.text.WriteByte('\n')
+		if b.text.Len() > math.MaxUint32 || b.text.Len()-start < 3 || r.err != nil {
+			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " is empty, or the names are too long"}
+		}
+	}
+	return nil
+}
+
+// mode tells the two forms of offsets apart.
+func (e *Embedded) mode(b *Builder, first int) func(int32) uint64 {
+	relative := func(off int32) uint64 { return e.Base + uint64(uint32(off)) }
+	percpu := func(off int32) uint64 {
+		if off >= 0 {
+			return uint64(off)
+		}
+		return e.Base - 1 - uint64(int64(off))
+	}
+	text := b.text.String()
+	for i, s := range b.syms[first:] {
+		if strings.HasPrefix(text[s.name:], e.Check+"\n") {
+			if off := int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])); percpu(off) == e.CheckAddr {
+				return percpu
+			}
+			break
+		}
+	}
+	return relative
+}
+
+func (e *Embedded) tokens() (t [256]string, err error) {
+	if len(e.TokenIndex) < 512 {
+		return t, &bin.FormatError{What: "kallsyms_token_index", Msg: "shorter than 256 entries"}
+	}
+	for i := range t {
+		at := int(binary.LittleEndian.Uint16(e.TokenIndex[2*i:]))
+		if at >= len(e.TokenTable) {
+			return t, &bin.FormatError{What: "kallsyms_token_index", Off: int64(2 * i), Msg: "points behind the tokens"}
+		}
+		c := bin.NewCursor(e.TokenTable[at:], binary.LittleEndian)
+		if t[i] = c.CString(); !c.OK() {
+			return t, c.Err("kallsyms_token_table")
+		}
+	}
+	return t, nil
+}
+
+// nameReader reads bytes through a buffer and counts them.
+type nameReader struct {
+	r   io.Reader
+	buf [4096]byte
+	b   []byte
+	off int64
+	err error
+}
+
+func (r *nameReader) byte() byte {
+	if len(r.b) == 0 {
+		if r.err != nil {
+			return 0
+		}
+		n, err := r.r.Read(r.buf[:])
+		if n == 0 {
+			if r.err = err; err == nil {
+				r.err = io.ErrNoProgress
+			}
+			return 0
+		}
+		r.b = r.buf[:n]
+	}
+	c := r.b[0]
+	r.b = r.b[1:]
+	r.off++
+	return c
+}
+
+// With gives a table of t's symbols and those that were added to b, which must not be used any more; t stays as it is.
+func (t *Table) With(b *Builder) *Table {
+	if len(b.syms) == 0 {
+		return t
+	}
+	n := &Table{text: t.text + b.text.String(), end: t.end, high: t.high, hidden: t.hidden}
+	n.syms = append(make([]entry, 0, len(t.syms)+len(b.syms)), t.syms...)
+	for _, e := range b.syms {
+		n.syms = append(n.syms, entry{e.addr, e.name + uint32(len(t.text))})
+	}
+	sortTail(n.syms)
+	n.index = sync.OnceValue(n.buildIndex)
+	return n
+}

@@ -1,0 +1,125 @@
+package kallsyms
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// embed makes a kernel's tables: tokens are the single characters, and 0x01 for "sys_".
+func embed(percpu bool, base uint64, syms []Sym) Embedded {
+	e := Embedded{N: len(syms), Base: base, TokenIndex: make([]byte, 512), Check: "_stext"}
+	for i := range 256 {
+		binary.LittleEndian.PutUint16(e.TokenIndex[2*i:], uint16(len(e.TokenTable)))
+		tok := string(rune(i))
+		switch {
+		case i == 1:
+			tok = "sys_"
+		case i >= 0x80 || i == 0:
+			tok = ""
+		}
+		e.TokenTable = append(append(e.TokenTable, tok...), 0)
+	}
+	var names []byte
+	for _, s := range syms {
+		packed := strings.ReplaceAll(string(s.Type)+s.Name, "sys_", "\x01")
+		if n := len(packed); n >= 0x80 {
+			names = append(names, byte(n)|0x80, byte(n>>7))
+		} else {
+			names = append(names, byte(n))
+		}
+		names = append(names, packed...)
+		off := uint32(s.Addr - base)
+		if percpu {
+			off = uint32(base - 1 - s.Addr)
+			if s.Addr < 1<<31 {
+				off = uint32(s.Addr)
+			}
+		}
+		e.Offsets = binary.LittleEndian.AppendUint32(e.Offsets, off)
+		if s.Name == e.Check {
+			e.CheckAddr = s.Addr
+		}
+	}
+	e.Names = bytes.NewReader(names)
+	return e
+}
+
+func TestDecode(t *testing.T) {
+	const base = 0xffffffff81000000
+	long := strings.Repeat("x", 300) + "sys_read"
+	kernel := []Sym{{base, "_stext", "", 'T'}, {base + 0x10, "__x64_sys_read", "", 't'}, {base + 0x20, long, "", 't'}, {base + 0x40, "_end", "", 'B'}}
+	for _, percpu := range []bool{false, true} {
+		want := kernel
+		if percpu {
+			want = append([]Sym{{0, "fixed_percpu_data", "", 'A'}, {0x1000, "cpu_tss_rw", "", 'D'}}, kernel...)
+		}
+		var b Builder
+		if err := b.Decode(embed(percpu, base, want)); err != nil {
+			t.Fatal(err)
+		}
+		var got []Sym
+		tab := b.Table()
+		for s := range tab.All() {
+			got = append(got, s)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("percpu %v: %s", percpu, d)
+		}
+		if name, _, off, ok := tab.ByAddr(base + 0x15); !ok || name != "__x64_sys_read" || off != 5 {
+			t.Errorf("%s+%#x, %v", name, off, ok)
+		}
+		if _, _, _, ok := tab.ByAddr(base + 0x50); ok {
+			t.Error("an address behind _end has no symbol")
+		}
+		var m Builder
+		m.Add(Sym{base + 0x40000000 - 0x1000000, "init_module", "veth", 't'})
+		m.Add(Sym{1, "evil\nname", "veth", 't'})
+		both := tab.With(&m)
+		if both.Len() != len(want)+1 || tab.Len() != len(want) {
+			t.Errorf("%d symbols with a module's, %d without", both.Len(), tab.Len())
+		}
+		if s, ok := both.At(base + 0x3f000004); !ok || s.Module != "veth" || s.Name != "init_module" {
+			t.Errorf("%+v, %v", s, ok)
+		}
+	}
+}
+
+func TestDecodeBad(t *testing.T) {
+	good := func() Embedded {
+		return embed(false, 1<<63, []Sym{{1 << 63, "_stext", "", 'T'}, {1<<63 + 1, "b", "", 'T'}})
+	}
+	for name, spoil := range map[string]func(e *Embedded){
+		"more names than offsets": func(e *Embedded) { e.N = 3 },
+		"negative count":          func(e *Embedded) { e.N = -1 },
+		"names cut short":         func(e *Embedded) { e.Names = strings.NewReader("\x05Ta") },
+		"empty name":              func(e *Embedded) { e.Names = strings.NewReader("\x00\x00") },
+		"short token index":       func(e *Embedded) { e.TokenIndex = e.TokenIndex[:10] },
+		"token table cut short":   func(e *Embedded) { e.TokenTable = e.TokenTable[:4] },
+	} {
+		e := good()
+		spoil(&e)
+		var b Builder
+		if err := b.Decode(e); err == nil {
+			t.Errorf("%s is no error", name)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	e := embed(true, 1<<63, []Sym{{1 << 63, "_stext", "", 'T'}, {1<<63 + 1, "sys_b", "", 'T'}})
+	names := []byte("\x07T_stext\x03T\x01b")
+	f.Add(2, names, e.TokenTable, e.TokenIndex, e.Offsets)
+	f.Fuzz(func(_ *testing.T, n int, names, tokens, index, offsets []byte) {
+		var b Builder
+		if b.Decode(Embedded{N: n, Names: bytes.NewReader(names), TokenTable: tokens, TokenIndex: index, Offsets: offsets, Check: "_stext"}) != nil {
+			return
+		}
+		t := b.Table()
+		t.ByAddr(1 << 63)
+		t.ByName("_stext")
+	})
+}

@@ -1,0 +1,138 @@
+// Package orc reads the kernel's unwind tables for x86-64 (arch/x86/include/asm/orc_types.h, tools/objtool): for each
+// instruction, where the caller's stack pointer and frame pointer are. It holds the tables and looks up; walking a stack is
+// kernel/unwind's.
+package orc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sort"
+
+	"github.com/fathom-trace/fathom/ctype"
+)
+
+// Reg is a base that an offset counts from (ORC_REG_*).
+type Reg uint8
+
+// The bases.
+const (
+	Undefined Reg = iota
+	PrevSP
+	DX
+	DI
+	BP
+	SP
+	R10
+	R13
+	BPIndirect
+	SPIndirect
+)
+
+// Type is what stands on the stack at the place an entry computes.
+type Type uint8
+
+// The types, by their meaning; their numbers differ between kernels.
+const (
+	None        Type = iota // no way on from here
+	EndOfStack              // the outermost frame
+	Call                    // a return address
+	Regs                    // struct pt_regs
+	RegsPartial             // the part of pt_regs that the CPU pushes
+)
+
+// Entry is one entry of a table.
+type Entry struct {
+	SPOffset, BPOffset int16
+	SPReg, BPReg       Reg
+	Type               Type
+}
+
+// Size is of one entry in memory.
+const Size = 6
+
+// Format is where the bits of an entry's last word are. Kernels before 6.3 and from 6.4 on differ; a kernel's own type
+// information tells.
+type Format struct {
+	typeBits uint // 2: CALL is 0, and "end" a bit of its own; 3: CALL is 2
+	typeAt   uint
+	endAt    uint // 0: there is no such bit
+}
+
+// FormatOf reads the layout of struct orc_entry.
+func FormatOf(t ctype.Lookup) (Format, error) {
+	ty, err := t.ByName(ctype.KindStruct, "orc_entry")
+	if err != nil {
+		return Format{}, err
+	}
+	s, ok := ty.(*ctype.Struct)
+	if !ok || s.Size != Size {
+		return Format{}, fmt.Errorf("struct orc_entry has %d bytes, not %d", ctype.Size(ty), Size)
+	}
+	m, ok := s.Member("type")
+	if !ok || m.BitOff < 32 || m.BitSize < 2 || m.BitSize > 3 {
+		return Format{}, fmt.Errorf("struct orc_entry has no type that we know")
+	}
+	f := Format{typeBits: uint(m.BitSize), typeAt: uint(m.BitOff - 32)}
+	if e, ok := s.Member("end"); ok && e.BitOff >= 32 {
+		f.endAt = uint(e.BitOff - 32)
+	}
+	return f, nil
+}
+
+// Decode reads an entry.
+func (f Format) Decode(b [Size]byte) Entry {
+	w := binary.LittleEndian.Uint16(b[4:])
+	e := Entry{
+		SPOffset: int16(binary.LittleEndian.Uint16(b[0:])), BPOffset: int16(binary.LittleEndian.Uint16(b[2:])),
+		SPReg: Reg(w & 15), BPReg: Reg(w >> 4 & 15),
+	}
+	t := w >> f.typeAt & (1<<f.typeBits - 1)
+	if f.typeBits == 3 {
+		e.Type = [8]Type{None, EndOfStack, Call, Regs, RegsPartial}[t]
+		return e
+	}
+	e.Type = [4]Type{Call, Regs, RegsPartial, None}[t]
+	if e.SPReg == Undefined {
+		e.Type = None
+		if f.endAt != 0 && w>>f.endAt&1 != 0 {
+			e.Type = EndOfStack
+		}
+	}
+	return e
+}
+
+// Table is the entries of a kernel or of one module, sorted by address; nothing of it is held in memory.
+type Table struct {
+	Format  Format
+	N       int
+	IPs     io.ReaderAt // N 32-bit offsets, each from where it stands itself
+	IPAddr  uint64      // address of the first
+	Entries io.ReaderAt // N entries
+}
+
+// Lookup gives the entry for an instruction's address; ok is false where the tables say nothing or are not readable.
+func (t *Table) Lookup(addr uint64) (Entry, bool) {
+	bad := false
+	i := sort.Search(t.N, func(i int) bool {
+		ip, err := t.ip(i)
+		bad = bad || err != nil
+		return ip > addr
+	})
+	if i == 0 || bad {
+		return Entry{}, false
+	}
+	var b [Size]byte
+	if _, err := t.Entries.ReadAt(b[:], int64(i-1)*Size); err != nil {
+		return Entry{}, false
+	}
+	return t.Format.Decode(b), true
+}
+
+func (t *Table) ip(i int) (uint64, error) {
+	var b [4]byte
+	if _, err := t.IPs.ReadAt(b[:], 4*int64(i)); err != nil {
+		return 0, fmt.Errorf("read orc table: %w", err)
+	}
+	return t.IPAddr + 4*uint64(i) + uint64(int64(int32(binary.LittleEndian.Uint32(b[:])))), nil
+}

@@ -1,0 +1,118 @@
+package orc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fathom-trace/fathom/ctype"
+)
+
+// layout is a ctype.Lookup with nothing but struct orc_entry.
+type layout []ctype.Member
+
+func (l layout) ByName(_ ctype.Kind, name string) (ctype.Type, error) {
+	if name != "orc_entry" || l == nil {
+		return nil, ctype.ErrNotFound
+	}
+	return ctype.NewStruct(name, false, Size, func() []ctype.Member { return l }), nil
+}
+func (layout) EnumValue(string) (*ctype.Enum, int64, bool) { return nil, 0, false }
+func (layout) Func(string, string) (*ctype.Func, error)    { return nil, ctype.ErrNotFound }
+func bits(name string, at, n int) ctype.Member {
+	return ctype.Member{Name: name, Type: &ctype.Int{Size: 2}, BitOff: 32 + at, BitSize: n}
+}
+
+var (
+	old    = layout{bits("sp_reg", 0, 4), bits("bp_reg", 4, 4), bits("type", 8, 2), bits("end", 10, 1)}
+	signal = layout{bits("sp_reg", 0, 4), bits("bp_reg", 4, 4), bits("type", 8, 2), bits("signal", 10, 1), bits("end", 11, 1)}
+	recent = layout{bits("sp_reg", 0, 4), bits("bp_reg", 4, 4), bits("type", 8, 3), bits("signal", 11, 1)}
+)
+
+func TestDecode(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		l    layout
+		word uint16
+		want Entry
+	}{
+		{"call before 6.3", old, 0x0015, Entry{16, -16, SP, PrevSP, Call}},
+		{"registers before 6.3", old, 0x0115, Entry{16, -16, SP, PrevSP, Regs}},
+		{"end before 6.3", old, 0x0400, Entry{16, -16, Undefined, Undefined, EndOfStack}},
+		{"undefined before 6.3", old, 0x0000, Entry{16, -16, Undefined, Undefined, None}},
+		{"end with signal", signal, 0x0800, Entry{16, -16, Undefined, Undefined, EndOfStack}},
+		{"call since 6.4", recent, 0x0215, Entry{16, -16, SP, PrevSP, Call}},
+		{"registers since 6.4", recent, 0x0315, Entry{16, -16, SP, PrevSP, Regs}},
+		{"partial since 6.4", recent, 0x0c15, Entry{16, -16, SP, PrevSP, RegsPartial}},
+		{"end since 6.4", recent, 0x0100, Entry{16, -16, Undefined, Undefined, EndOfStack}},
+		{"unknown type", recent, 0x0715, Entry{16, -16, SP, PrevSP, None}},
+	} {
+		f, err := FormatOf(c.l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(c.want, f.Decode(entry(16, -16, c.word))); d != "" {
+			t.Errorf("%s: %s", c.name, d)
+		}
+	}
+	if _, err := FormatOf(layout(nil)); err == nil {
+		t.Error("no struct orc_entry is an error")
+	}
+	if _, err := FormatOf(layout{bits("type", 8, 9)}); err == nil {
+		t.Error("a type of 9 bits is an error")
+	}
+}
+
+func entry(sp, bp int16, word uint16) (b [Size]byte) {
+	binary.LittleEndian.PutUint16(b[0:], uint16(sp))
+	binary.LittleEndian.PutUint16(b[2:], uint16(bp))
+	binary.LittleEndian.PutUint16(b[4:], word)
+	return b
+}
+
+// table makes a Table over code at the addresses, entry i having SPOffset i.
+func table(base uint64, code ...uint64) *Table {
+	var ips, entries []byte
+	for i, a := range code {
+		ips = binary.LittleEndian.AppendUint32(ips, uint32(a-(base+4*uint64(i))))
+		e := entry(int16(i), 0, 0x0215)
+		entries = append(entries, e[:]...)
+	}
+	f, _ := FormatOf(recent)
+	return &Table{Format: f, N: len(code), IPs: bytes.NewReader(ips), IPAddr: base, Entries: bytes.NewReader(entries)}
+}
+
+func TestLookup(t *testing.T) {
+	tab := table(0xffffffff82000000, 0xffffffff81000000, 0xffffffff81000010, 0xffffffff81000013)
+	for addr, want := range map[uint64]int{
+		0xffffffff80ffffff: -1, 0xffffffff81000000: 0, 0xffffffff8100000f: 0, 0xffffffff81000010: 1, 0xffffffff81000012: 1, 0xffffffff81000013: 2, ^uint64(0): 2,
+	} {
+		e, ok := tab.Lookup(addr)
+		if ok != (want >= 0) || ok && int(e.SPOffset) != want {
+			t.Errorf("%#x: entry %d, %v; want %d", addr, e.SPOffset, ok, want)
+		}
+	}
+	tab.N = 100 // more than there is: unreadable, not wrong
+	if _, ok := tab.Lookup(0xffffffff81000000); ok {
+		t.Error("found an entry in a table that cannot be read")
+	}
+}
+
+func FuzzLookup(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8}, []byte{0, 0, 0, 0, 0x15, 2}, uint64(0x81000000))
+	f.Fuzz(func(_ *testing.T, ips, entries []byte, addr uint64) {
+		format, _ := FormatOf(recent)
+		t := Table{Format: format, N: len(ips) / 4, IPs: bytes.NewReader(ips), IPAddr: 0x82000000, Entries: bytes.NewReader(entries)}
+		t.Lookup(addr)
+	})
+}
+
+func ExampleTable_Lookup() {
+	t := table(0xffffffff82000000, 0xffffffff81000000, 0xffffffff81000040)
+	e, ok := t.Lookup(0xffffffff81000050)
+	fmt.Println(e.Type == Call, e.SPReg == SP, e.SPOffset, ok)
+	// Output: true true 1 true
+}

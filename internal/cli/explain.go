@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/answers/explain"
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/oops"
+)
+
+func explainCommand() *cobra.Command {
+	var json, all bool
+	c := &cobra.Command{
+		Use:   "explain [FILE]",
+		Short: "Explain an oops, a warning, a lockup or a panic from the kernel's console text",
+		Long: `Explain what a dying kernel printed: which kind, why in words, the faulting instruction with its operands, the stack,
+the module, the taint. The text may come from dmesg, a serial line, netconsole, pstore, the journal or a quoting mail; "-"
+or no FILE reads standard input. Exits with 1 if there is no incident in it.
+
+Examples:
+  dmesg | fathom explain
+  fathom explain /sys/fs/pstore/dmesg-efi-1
+  journalctl -k -b -1 | fathom explain --all -j`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			text, err := readText(args)
+			if err != nil {
+				return diag.NoInput("read text", err)
+			}
+			list := explain.Oopses(text)
+			if len(list) == 0 {
+				fmt.Fprintln(os.Stderr, "fathom: the text has no oops, warning, lockup or panic")
+				return exitError{exitNegative}
+			}
+			w := bufio.NewWriter(os.Stdout)
+			if json {
+				err = explain.JSON(w, list)
+			} else {
+				explain.Text(w, list, all)
+			}
+			if err == nil {
+				err = w.Flush()
+			}
+			if err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
+	c.Flags().BoolVar(&all, "all", false, "explain every incident in full, not only the first")
+	return c
+}
+
+// readText reads a file, or standard input, up to what oops reads at all.
+func readText(args []string) ([]byte, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return io.ReadAll(io.LimitReader(os.Stdin, oops.MaxText))
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, oops.MaxText))
+}

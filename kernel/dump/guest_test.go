@@ -1,0 +1,615 @@
+package dump_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/answers/core"
+	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/kernel/unwind"
+	"github.com/fathom-trace/fathom/kernel/walk"
+	"github.com/fathom-trace/fathom/lab/guest"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
+	"github.com/fathom-trace/fathom/vmcore"
+)
+
+// envDumps names a folder in which dumps are kept from run to run; without it they live as long as the test.
+const envDumps = "FATHOM_DUMPS"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "die" {
+		os.Exit(die())
+	}
+	ktest.Main(m, ktest.Config{})
+}
+
+// die runs in the guest: it writes what /proc says of the kernel as JSON, path to contents, and crashes the kernel.
+func die() int {
+	keep, err := os.Open("/etc/hostname") // a file that a walk over our descriptors must find
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer keep.Close()
+	os.WriteFile("/proc/self/comm", []byte("dying"), 0)
+	os.WriteFile("/dev/kmsg", []byte("fathom: last words\n"), 0)
+	if err := json.NewEncoder(os.Stdout).Encode(witness()); err != nil {
+		return 1
+	}
+	for { // until PID 1 has it, and the host
+		if n, err := unix.IoctlGetInt(1, unix.TIOCINQ); err != nil || n == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(time.Second)
+	os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
+	return 1
+}
+
+// witness reads what the kernel says of itself.
+func witness() map[string]string {
+	w := map[string]string{}
+	for _, pattern := range []string{
+		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
+		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime",
+	} {
+		paths, _ := filepath.Glob(pattern)
+		for _, p := range paths {
+			if b, err := os.ReadFile(p); err == nil {
+				w[p] = string(b)
+			}
+		}
+	}
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, p := range fds {
+		if to, err := os.Readlink(p); err == nil {
+			w[p] = to
+		}
+	}
+	w["dmesg"] = dmesg()
+	return w
+}
+
+func dmesg() string {
+	b := make([]byte, 4<<20)
+	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, b)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[:n])
+}
+
+// corpse is a guest that died: its dumps and what it said before.
+type corpse struct {
+	dir     string
+	said    map[string]string
+	console string
+}
+
+func (c corpse) path(format string) string { return filepath.Join(c.dir, format) }
+
+// formats are the ways QEMU of Debian 12 writes a dump.
+var formats = map[string]map[string]any{
+	"elf":        {"paging": false},
+	"elf-paging": {"paging": true},
+	"kdump-zlib": {"paging": false, "format": "kdump-zlib"},
+}
+
+// killGuest boots a kernel, lets it die and dumps it in all formats.
+func killGuest(t *testing.T, kernel string, vmcoreinfo bool) corpse {
+	t.Helper()
+	if os.Getenv(ktest.EnvGuests) == "" && os.Getenv(envDumps) == "" {
+		t.Skip(ktest.EnvGuests + " is not set")
+	}
+	if wanted := os.Getenv(ktest.EnvGuests); wanted != "" && wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
+		t.Skipf("%s does not name %s", ktest.EnvGuests, kernel)
+	}
+	c := corpse{dir: t.TempDir()}
+	if d := os.Getenv(envDumps); d != "" {
+		c.dir = filepath.Join(d, fmt.Sprintf("%s-%v", kernel, vmcoreinfo))
+		if c.load() == nil {
+			return c
+		}
+		if err := os.MkdirAll(c.dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	said, err := os.Create(c.path("said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	g, err := start(ctx, kernel, vmcoreinfo, said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(g.Console(), "end Kernel panic") {
+		select {
+		case <-g.Done():
+			_, err := g.Wait()
+			t.Fatal(err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for name, args := range formats {
+		args["protocol"] = "file:" + c.path(name)
+		if _, err := g.QMP().Execute(ctx, "dump-guest-memory", args); err != nil {
+			t.Error(err)
+		}
+	}
+	g.Quit()
+	res, err := g.Wait()
+	var pe *guest.PanicError
+	if !errors.As(err, &pe) || len(res.Commands) > 0 {
+		t.Logf("%v, %v", res.Commands, err)
+	}
+	if err := os.WriteFile(c.path("console"), []byte(res.Console), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *corpse) load() error {
+	b, err := os.ReadFile(c.path("said"))
+	if err != nil {
+		return err
+	}
+	con, err := os.ReadFile(c.path("console"))
+	c.console = string(con)
+	return errors.Join(err, json.Unmarshal(b, &c.said))
+}
+
+// start boots a kernel whose only command is [die]; with panic=0 it stays for its dumps.
+func start(ctx context.Context, kernel string, vmcoreinfo bool, said io.Writer) (*guest.Guest, error) {
+	cache, err := guest.UserCache()
+	if err != nil {
+		return nil, err
+	}
+	o := guest.Options{
+		Commands: []pid1.Command{{Args: []string{"/init", "die"}}},
+		Files:    []guest.File{{Name: "/etc/hostname", Data: []byte("corpse")}},
+		Modules:  []string{"veth", "dummy"},
+		Append:   []string{"panic=0"},
+		QEMUArgs: []string{"-device", "vmcoreinfo"},
+		Stdout:   said,
+	}
+	if vmcoreinfo {
+		o.Modules = append(o.Modules, "qemu_fw_cfg") // without it QEMU does not learn where the note is
+	}
+	if o.Kernel, err = cache.Kernel(ctx, kernel); err != nil {
+		return nil, err
+	}
+	if o.Init, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if o.Accel, err = guest.ParseAccel(os.Getenv(ktest.EnvAccel)); err != nil {
+		return nil, err
+	}
+	return guest.Start(ctx, o)
+}
+
+// kernels are those that are killed: the newest and the oldest.
+var kernels = []string{"debian-6.12-cloud", "debian-6.1"}
+
+// TestDead compares what the dumps say with what the guests said before they died.
+func TestDead(t *testing.T) {
+	for _, k := range kernels {
+		t.Run(k, func(t *testing.T) {
+			c := killGuest(t, k, true)
+			for f := range formats {
+				t.Run(f, func(t *testing.T) { autopsy(t, c, f) })
+			}
+		})
+	}
+}
+
+// TestNoVMCoreInfo opens a dump of a guest that did not tell QEMU where its VMCOREINFO is.
+func TestNoVMCoreInfo(t *testing.T) {
+	c := killGuest(t, kernels[0], false)
+	d := open(t, c.path("elf"))
+	if d.Info.Found == 0 {
+		t.Error("the dump has a note")
+	}
+	checkTasks(t, c, d)
+}
+
+func open(t *testing.T, name string) *dump.Dump {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := dump.Open(mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func autopsy(t *testing.T, c corpse, format string) {
+	d := open(t, c.path(format))
+	if m := d.Caps().Missing; len(m) > 0 {
+		t.Errorf("missing: %v", m)
+	}
+	checkSymbols(t, c, d)
+	checkModules(t, c, d)
+	checkTasks(t, c, d)
+	checkStacks(t, d)
+	checkLog(t, c, d)
+	checkFiles(t, c, d)
+	checkSystem(t, c, d)
+	checkPage(t, d)
+}
+
+// checkSymbols wants every symbol of /proc/kallsyms at its address; BPF programs and trampolines are not in the tables.
+func checkSymbols(t *testing.T, c corpse, d *dump.Dump) {
+	want, err := kallsyms.Parse([]byte(c.said["/proc/kallsyms"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, wrong := 0, 0
+	for s := range want.All() {
+		if s.Module == "bpf" || strings.HasPrefix(s.Module, "__builtin__") {
+			continue
+		}
+		n++
+		if !slices.Contains(d.Kallsyms().ByName(s.Name), s.Addr) {
+			if wrong++; wrong < 5 {
+				t.Errorf("%s [%s] is not at %#x but at %#x", s.Name, s.Module, s.Addr, d.Kallsyms().ByName(s.Name))
+			}
+		}
+	}
+	if n < 50000 || wrong > 0 {
+		t.Errorf("%d symbols, %d wrong", n, wrong)
+	}
+}
+
+func checkModules(t *testing.T, c corpse, d *dump.Dump) {
+	want, got := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(c.said["/proc/modules"]) {
+		if f := strings.Fields(line); len(f) > 5 {
+			want[f[0]] = f[1] + " " + f[4]
+		}
+	}
+	for _, m := range d.Modules() {
+		got[m.Name] = fmt.Sprint(m.Size, " ", m.State)
+		if m.Unwind == nil {
+			t.Errorf("module %s has no unwind table", m.Name)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// checkTasks compares the processes; threads of Go programs come and go, and so do workers of the kernel.
+func checkTasks(t *testing.T, c corpse, d *dump.Dump) {
+	got := map[string]walk.Task{}
+	for task, err := range walk.Tasks(d) {
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if task.PID == task.TGID {
+			got[strconv.Itoa(task.PID)] = task
+		}
+	}
+	for name, comm := range c.said {
+		pid, isComm := strings.CutSuffix(strings.TrimPrefix(name, "/proc/"), "/comm")
+		if !isComm {
+			continue
+		}
+		task, ok := got[pid]
+		comm = strings.TrimSpace(comm)
+		if !ok && !strings.HasPrefix(comm, "kworker/") {
+			t.Errorf("pid %s %s is not in the dump", pid, comm)
+		}
+		if ok && !strings.HasPrefix(comm, task.Comm) { // /proc shows what a worker works on, behind its name
+			t.Errorf("pid %s is %q, not %q", pid, task.Comm, comm)
+		}
+		stat := c.said["/proc/"+pid+"/stat"]
+		if f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); ok && f[1] != strconv.Itoa(task.PPID) {
+			t.Errorf("pid %s has parent %d, not %s", pid, task.PPID, f[1])
+		}
+	}
+}
+
+// checkStacks wants every stack whole: to its outermost frame or to user mode, each frame certain.
+func checkStacks(t *testing.T, d *dump.Dump) {
+	onCPU := map[uint64]int{}
+	for _, cpu := range d.CPUs() {
+		task, err := walk.Current(d, cpu)
+		if err != nil {
+			t.Fatal(err)
+		}
+		onCPU[task.Addr] = cpu
+	}
+	crashed := false
+	for task, err := range walk.Tasks(d) {
+		if err != nil {
+			continue
+		}
+		s := unwind.Stack{}
+		if cpu, ok := onCPU[task.Addr]; ok {
+			s = unwind.From(d, d.Registers()[cpu])
+		} else {
+			s = unwind.Task(d, task.Value)
+		}
+		if s.End == unwind.Broken {
+			t.Errorf("stack of pid %d %s: %v", task.PID, task.Comm, s.Err)
+		}
+		for _, f := range s.Frames {
+			y, ok := d.Kallsyms().At(f.PC - 1)
+			if !ok || f.Scanned {
+				t.Errorf("pid %d %s: frame %#x is %q, scanned %v", task.PID, task.Comm, f.PC, y.Name, f.Scanned)
+			}
+			crashed = crashed || y.Name == "sysrq_handle_crash"
+		}
+	}
+	if !crashed {
+		t.Error("no stack has sysrq_handle_crash")
+	}
+}
+
+// checkLog wants the lines that dmesg showed, in order, and the end that the console saw.
+func checkLog(t *testing.T, c corpse, d *dump.Dump) {
+	var got []string
+	for m, err := range walk.Log(d) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.Text)
+	}
+	i := 0
+	for line := range strings.Lines(c.said["dmesg"]) {
+		_, text, _ := strings.Cut(strings.TrimRight(line, "\n"), "] ")
+		for i < len(got) && got[i] != text && !strings.Contains(got[i], "\n") {
+			i++
+		}
+		if i == len(got) {
+			t.Fatalf("the dump's log lacks %q", text)
+		}
+	}
+	all := strings.Join(got, "\n")
+	for _, want := range []string{"fathom: last words", "Kernel panic - not syncing: sysrq triggered crash"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+}
+
+// checkFiles compares descriptors of the process that died, and the mounts.
+func checkFiles(t *testing.T, c corpse, d *dump.Dump) {
+	for task, err := range walk.Tasks(d) {
+		if err != nil || task.Comm != "dying" {
+			continue
+		}
+		files, err := walk.Files(task)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, f := range files {
+			// What was opened to tell, or to die, has no entry.
+			want, ok := c.said[fmt.Sprintf("/proc/%d/fd/%d", task.PID, f.FD)]
+			if ok && want != f.Path && f.Path != "/proc/sysrq-trigger" {
+				t.Errorf("fd %d is %q, not %q", f.FD, f.Path, want)
+			}
+		}
+		if len(files) < 4 || files[3].Path != "/etc/hostname" {
+			t.Errorf("files: %v", files)
+		}
+	}
+	var want, got []string
+	for line := range strings.Lines(c.said["/proc/mounts"]) {
+		f := strings.Fields(line)
+		want = append(want, f[1]+" "+f[2])
+	}
+	mounts, err := walk.Mounts(d)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, m := range mounts {
+		got = append(got, m.Dir+" "+m.Type)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func checkSystem(t *testing.T, c corpse, d *dump.Dump) {
+	sys, err := walk.ReadSystem(d)
+	if err != nil {
+		t.Error(err)
+	}
+	if !strings.HasPrefix(c.said["/proc/version"], "Linux version "+sys.Release+" ") || strings.TrimSpace(c.said["/proc/cmdline"]) != sys.Command || sys.CPUs != 2 {
+		t.Errorf("%+v", sys)
+	}
+	mem, err := walk.ReadMemory(d)
+	if err != nil {
+		t.Error(err)
+	}
+	total, free := 0, 0
+	fmt.Sscanf(c.said["/proc/meminfo"], "MemTotal: %d kB\nMemFree: %d kB", &total, &free)
+	if int(mem.Total*4) != total || free == 0 || int(mem.Free*4) < free*8/10 || int(mem.Free*4) > free*12/10 {
+		t.Errorf("total %d KiB, free %d KiB; /proc/meminfo had %d and %d", mem.Total*4, mem.Free*4, total, free)
+	}
+	devs, err := walk.NetDevices(d)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, n := range devs {
+		if !strings.Contains(c.said["/proc/net/dev"], n.Name+":") {
+			t.Errorf("device %s is not in /proc/net/dev", n.Name)
+		}
+	}
+	if got, want := len(devs), strings.Count(c.said["/proc/net/dev"], ":"); got != want {
+		t.Errorf("%d devices, not %d", got, want)
+	}
+	checkIRQs(t, c, d)
+}
+
+// checkIRQs wants each interrupt that /proc/interrupts shows with its handlers, for those that have a vector of a CPU.
+func checkIRQs(t *testing.T, c corpse, d *dump.Dump) {
+	irqs, err := walk.IRQs(d)
+	if err != nil {
+		t.Error(err)
+	}
+	if len(irqs) == 0 {
+		t.Error("no interrupts")
+	}
+	for _, q := range irqs {
+		found := false
+		for line := range strings.Lines(c.said["/proc/interrupts"]) {
+			f := strings.Fields(line)
+			found = found || len(f) > 3 && f[0] == fmt.Sprintf("%d:", q.Number) && strings.HasSuffix(strings.TrimSpace(line), strings.Join(q.Actions, ", "))
+		}
+		if !found {
+			t.Errorf("irq %d %v is not in /proc/interrupts", q.Number, q.Actions)
+		}
+	}
+}
+
+// checkPage wants the first page to say why, and every command to answer.
+func checkPage(t *testing.T, d *dump.Dump) {
+	s := core.New(d, "test")
+	var page bytes.Buffer
+	if err := s.Page(&page); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"why      somebody asked for it: sysrq-c", "sysrq_handle_crash+", "end Kernel panic"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("the page lacks %q:\n%s", want, page.String())
+		}
+	}
+	for command, want := range map[string]string{
+		"bt -a": `COMMAND: "swapper/`, "bt 1": `COMMAND: "init"`, "foreach bt": "kthreadd:2", "log": "fathom: last words", "ps": "[kthreadd]", "mod": "veth",
+		"sys": "RELEASE: 6.", "kmem -i": "TOTAL MEM", "kmem -s task_struct": "task_struct", "files dying": "/etc/hostname", "mount": "devtmpfs",
+		"net": "127.0.0.1/8", "irq": "timer", "waitq": "no task waits", "sym schedule": "(T) schedule", "rd linux_banner 2": "Linux version",
+		"dis schedule 3": "<schedule+0x0>", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
+		"whatis vfs_read": "vfs_read(struct file *", "list module.list modules": "ffffffffc",
+	} {
+		if command == "bt -a" && runningUser(d) {
+			want = "COMMAND:"
+		}
+		var out bytes.Buffer
+		if err := s.Run(&out, strings.Fields(command)); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %v, without %q:\n%.400s", command, err, want, out.String())
+		}
+	}
+	var u *core.Usage
+	for _, bad := range []string{"nosuch", "kmem", "rd", "list x", "struct"} {
+		if err := s.Run(io.Discard, strings.Fields(bad)); !errors.As(err, &u) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// runningUser says that no CPU was idle.
+func runningUser(d *dump.Dump) bool {
+	for _, cpu := range d.CPUs() {
+		if task, err := walk.Current(d, cpu); err == nil && task.PID == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestHostile cuts a dump short and spoils bytes of it: the page may say less, and never panics or hangs.
+func TestHostile(t *testing.T) {
+	c := killGuest(t, kernels[0], true)
+	f, err := os.Open(c.path("kdump-zlib"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(5, 6))
+	for i := range 60 {
+		size, at := st.Size(), map[int64]byte{}
+		if i%2 == 0 {
+			size = size * int64(i+1) / 61
+		} else {
+			for range 2000 {
+				at[rng.Int64N(size)] = byte(rng.Uint32())
+			}
+		}
+		start := time.Now()
+		mem, err := vmcore.Open(vmcore.File{R: spoiled{f, size, at}, Size: size})
+		if err != nil {
+			continue
+		}
+		d, err := dump.Open(mem)
+		if err != nil {
+			continue
+		}
+		s := core.New(d, "spoiled")
+		_ = s.Page(io.Discard)
+		for _, command := range []string{"foreach bt", "files 1", "mount", "net", "irq", "kmem -s"} {
+			_ = s.Run(io.Discard, strings.Fields(command))
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("spoiled in way %d: took %s", i, took)
+		}
+	}
+}
+
+// spoiled is a file with an end and some bytes of our own.
+type spoiled struct {
+	f    *os.File
+	size int64
+	at   map[int64]byte
+}
+
+func (s spoiled) ReadAt(p []byte, off int64) (int, error) {
+	if off >= s.size {
+		return 0, io.EOF
+	}
+	n, err := s.f.ReadAt(p[:min(int64(len(p)), s.size-off)], off)
+	if n < len(p) && err == nil {
+		err = io.EOF
+	}
+	for i := range p[:n] {
+		if b, ok := s.at[off+int64(i)]; ok {
+			p[i] = b
+		}
+	}
+	return n, err
+}
