@@ -98,6 +98,7 @@ func root() *cobra.Command {
 Examples:
   fathom trace -e 'tracepoint:syscalls:sys_enter_openat { printf("%s %s\n", comm, str(args.filename)); }' --for 5s
   fathom trace -l 'tracepoint:net:*'
+  fathom lab up 'a:10.0.0.1/24 -- b:10.0.0.2/24'
   fathom doctor`,
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
@@ -109,7 +110,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), doctorCommand(), labCommand(), demoCommand(), versionCommand())
 	return c
 }
 
