@@ -45,7 +45,7 @@ Examples:
 			return c.Help()
 		},
 	}
-	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand())
+	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand())
 	return c
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
 
 // Exit codes (docs/architecture.md).
@@ -34,6 +35,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 
 // Main runs the command line args (with the program's name first) and gives the exit code.
 func Main(args []string) int {
+	if pid1.IsInit() { // of a guest that lab boot started
+		return report(os.Stderr, pid1.Main())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var cmd *cobra.Command

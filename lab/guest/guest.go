@@ -31,8 +31,12 @@ type Options struct {
 	Files    []File         // added to the initramfs
 	Modules  []string       // loaded in order, with what they depend on; "name param=value" passes parameters
 	Carry    []string       // modules put with their dependencies into /lib/modules, not loaded
-	Collect  []string       // files of the guest to bring back at the end, filepath.Match patterns
-	Linger   bool           // keep the guest up after the commands, until [Guest.Quit]
+	// ModuleFiles are modules of others, loaded after Modules: "path param=value".
+	ModuleFiles []string
+	Mounts      []pid1.Mount // made before the commands
+
+	Collect []string // files of the guest to bring back at the end, filepath.Match patterns
+	Linger  bool     // keep the guest up after the commands, until [Guest.Quit]
 
 	Accel     Accel                 // BestAccel if empty
 	Mem       int                   // MiB; 1024 if 0
