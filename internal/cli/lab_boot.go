@@ -173,7 +173,7 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 	if err != nil {
 		return err
 	}
-	path := o.Init
+	path := guest.Self
 	if args[0] != "fathom" {
 		if path, err = exec.LookPath(args[0]); err == nil {
 			path, err = filepath.Abs(path)

@@ -2,9 +2,7 @@ package guest
 
 import (
 	"fmt"
-	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
@@ -12,6 +10,12 @@ import (
 
 // hostRoot is where a guest sees the machine's files.
 const hostRoot = "/host"
+
+// shownBin is a folder with nothing but [Self].
+const shownBin = "/run/fathom-bin"
+
+// Self is where commands find the init binary when they see this machine's files ([Options.ShareHost]).
+const Self = shownBin + "/fathom"
 
 // share9p are the modules that mount a folder of the host; the cloud flavour of Debian's kernels has none.
 var share9p = []string{"9p", "9pnet_virtio", "virtio_pci"}
@@ -54,14 +58,11 @@ func (o *Options) ShareHost(work string) error {
 		o.export("work", work, false)
 		o.Mounts = append(o.Mounts, pid1.Mount{Source: "work", Target: path.Join(hostRoot, work), Type: "9p", Data: workOptions})
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find our own binary: %w", err)
-	}
+	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
 	for i := range o.Commands {
 		c := &o.Commands[i]
 		c.Root, c.Dir = hostRoot, work
-		c.Env = append(c.Env, "PATH="+filepath.Dir(self)+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		c.Env = append(c.Env, "PATH="+shownBin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	return nil
 }
