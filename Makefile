@@ -11,7 +11,7 @@ GUESTS ?= all
 #   cpio              oracle for the initramfs writer
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc libc6-dev cpio
 
-.PHONY: build demo test test-unit bench lint dist deps soak
+.PHONY: build demo test test-unit bench lint dist deps soak compat
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
@@ -29,8 +29,9 @@ test-unit:
 test: build deps
 	FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 30m ./...
 
+# PEERS are further programs with bpftrace's command line to measure beside it: make bench PEERS=/path/to/bpftrace-0.27
 bench: build deps
-	$(GO) run ./internal/gen/bench > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
+	$(GO) run ./internal/gen/bench $(PEERS) > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
 
 lint:
 	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change: $$fmt"; exit 1; fi
@@ -42,3 +43,19 @@ dist:
 	@mkdir -p dist
 	for arch in amd64 arm64; do GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w' -o dist/fathom-linux-$$arch ./cmd/fathom || exit 1; done
 	cd dist && sha256sum fathom-linux-* > SHA256SUMS
+
+# What takes longer than a test may: every fuzz target for FUZZTIME, and the tests many times over.
+FUZZTIME ?= 10m
+soak: build deps
+	@set -e; for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . | sort); do \
+		for t in $$(grep -oE '^func Fuzz[A-Za-z0-9]+' $$f | sed 's/func //'); do \
+			echo "fuzzing $$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz="^$$t$$" -fuzztime=$(FUZZTIME) -parallel=2 ./$$(dirname $$f); \
+		done; done
+	FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
+
+# bpftrace's own runtime tests and tools against this binary: SUITE is the folder of the runner (suite.py, tools.py),
+# PEER a checkout of bpftrace, PROGS its compiled test programs.
+compat: build
+	python3 $(SUITE)/suite.py --suite $(PEER)/tests --progs $(PROGS) --binary $(CURDIR)/fathom --where host --jobs 2 --retry 1 \
+		--features $(SUITE)/baselines/host-0.27.1.json --files "$$(cat $(SUITE)/OPEN)"
+	python3 $(SUITE)/tools.py run --dir $(PEER)/tools --binary $(CURDIR)/fathom --template '{bin} trace'

@@ -54,7 +54,7 @@ type (
 		Name string
 		Size int
 	}
-	// Ptr points to Elem. Tags are BTF type tags: "user", "percpu", "rcu".
+	// Ptr points to Elem. Tags are BTF type tags: "user", "percpu", "rcu"; and "const" where DWARF says that of Elem.
 	Ptr struct {
 		Elem Type
 		Tags []string
@@ -170,6 +170,9 @@ func Strip(t Type) Type {
 
 // User says if p carries the kernel's __user mark.
 func (p *Ptr) User() bool { return p.has("user") }
+
+// Const says if the target is known to be const.
+func (p *Ptr) Const() bool { return p.has("const") }
 
 // PerCPU says if p carries the kernel's __percpu mark.
 func (p *Ptr) PerCPU() bool { return p.has("percpu") }

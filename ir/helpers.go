@@ -7,6 +7,7 @@ const (
 	FnMapDelete          = 3
 	FnProbeRead          = 4
 	FnKtimeGetNs         = 5
+	FnTracePrintk        = 6
 	FnPrandomU32         = 7
 	FnSmpProcessorID     = 8
 	FnCurrentPidTgid     = 14

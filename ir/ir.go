@@ -203,6 +203,7 @@ type Unit struct {
 	Calls    []*Func
 	Slots    []*Slot
 	Cookie   bool // needs an attach cookie: it asks which of several targets fired
+	Typed    bool // needs arguments the verifier knows the types of: a raw tracepoint is attached by its BTF
 }
 
 // NewSlot adds a slot.
@@ -241,7 +242,7 @@ type Map struct {
 	KeySize    int
 	ValueSize  int
 	MaxEntries int
-	// Bucketed maps (hist, lhist) have a uint64 bucket after the key.
+	// Bucketed maps (hist, lhist, tseries) have a uint64 bucket after the key.
 	Bucketed bool
 	Order    int
 }

@@ -39,12 +39,13 @@ func (s *Session) Attach() (int, error) {
 }
 
 // attachOrder puts probes of functions last to first: the kernel runs the newest of one place first (list_add_rcu in
-// kernel/kprobes.c and kernel/events/uprobes.c), and the others in the order they came.
+// kernel/kprobes.c and kernel/events/uprobes.c, hlist_add_head in kernel/bpf/trampoline.c), and the others in the order
+// they came. The newest kretprobe is last: it is entered first, and left last.
 func (s *Session) attachOrder() []*loaded {
 	var out, rev []*loaded
 	for _, l := range s.units {
 		switch l.prog.Unit.Provider {
-		case "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt":
+		case "kprobe", "fentry", "fexit", "uprobe", "uretprobe", "usdt":
 			rev = append(rev, l)
 		default:
 			out = append(out, l)
@@ -58,7 +59,18 @@ func (s *Session) attachOrder() []*loaded {
 func (s *Session) Targets() int {
 	n := 0
 	for _, l := range s.units {
-		n += len(l.targets)
+		n += count(l.targets)
+	}
+	return n
+}
+
+// count counts probes: places of one probe are one.
+func count(ts []check.Target) int {
+	n := 0
+	for _, t := range ts {
+		if !t.Again {
+			n++
+		}
 	}
 	return n
 }
@@ -77,21 +89,34 @@ func (s *Session) attach(l *loaded) (int, error) {
 	case "iter":
 		return len(l.targets), nil
 	}
-	n := 0
-	for i, t := range l.targets {
+	n, err := s.attachEach(l)
+	if err != nil {
+		return n, err
+	}
+	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, count(l.targets)))
+	return n, nil
+}
+
+// attachEach attaches to each of the targets, many at once where there are many, and gives the number of probes.
+func (s *Session) attachEach(l *loaded) (int, error) {
+	errs := make([]error, len(l.targets))
+	one := func(i int) {
 		p := l.progs[0]
-		if len(l.progs) > 1 {
+		if !l.single && len(l.progs) > 1 {
 			p = l.progs[i]
 		}
-		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
-			if s.skip(t, err) {
-				continue
-			}
-			return n, &AttachError{t, err}
-		}
-		n++
+		errs[i] = s.attachOne(l, p, l.targets[i], uint64(i))
 	}
-	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, len(l.targets)))
+	each(len(l.targets), one)
+	n := 0
+	for i, t := range l.targets {
+		switch {
+		case errs[i] == nil && !t.Again:
+			n++
+		case errs[i] != nil && !s.skip(t, errs[i]):
+			return n, &AttachError{t, errs[i]}
+		}
+	}
 	return n, nil
 }
 
@@ -108,18 +133,22 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	case "tracepoint":
 		return s.attachTracepoint(p, t, cookie)
 	case "rawtracepoint":
+		if l.prog.Type == ebpf.Tracing {
+			lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
+			break
+		}
 		lk, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.Func, Program: p})
 	case "fentry", "fexit":
 		lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
 	case "uprobe", "uretprobe", "usdt":
-		lk, err = s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
+		return s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
 	default:
 		return s.attachPerf(l.prog.Unit.Provider, p, t)
 	}
 	if err != nil {
 		return err
 	}
-	s.links = append(s.links, lk)
+	s.keep(lk)
 	return nil
 }
 
@@ -128,6 +157,9 @@ func attachKprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (lin
 	name := t.Func
 	if t.Module != "" && t.Module != "vmlinux" {
 		name = t.Module + ":" + t.Func
+	}
+	if err := noKprobes(); err != nil {
+		return nil, err
 	}
 	if ret {
 		return link.Kretprobe(name, p, o)
@@ -154,7 +186,7 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 	}
 	lk, err := attach(l.progs[0], o)
 	if err == nil {
-		s.links = append(s.links, lk)
+		s.keep(lk)
 		s.plans = append(s.plans, fmt.Sprintf("%s: kprobe.multi, %d targets", l.prog.Unit.Name, len(l.targets)))
 		return len(l.targets), nil
 	}
@@ -166,33 +198,13 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 	if perr != nil {
 		return 0, errors.Join(err, perr)
 	}
-	l.progs, l.multi = append(l.progs, p), false
-	l.progs[0], l.progs[1] = l.progs[1], l.progs[0]
-	n := 0
-	for i, t := range l.targets {
-		if err := s.attachOne(l, p, t, uint64(i)); err != nil {
-			if s.skip(t, err) {
-				continue
-			}
-			return n, &AttachError{t, err}
-		}
-		n++
+	l.progs, l.multi, l.single = []*ebpf.Program{p, l.progs[0]}, false, true
+	n, aerr := s.attachEach(l)
+	if aerr != nil {
+		return n, aerr
 	}
 	s.plans = append(s.plans, fmt.Sprintf("%s: kprobe one by one (kprobe.multi: %v), %d of %d targets", l.prog.Unit.Name, err, n, len(l.targets)))
 	return n, nil
-}
-
-// attachUprobe attaches at a file offset: Target.Offset, found by the World.
-func (s *Session) attachUprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (link.Link, error) {
-	ex, err := link.OpenExecutable(t.Module)
-	if err != nil {
-		return nil, err
-	}
-	o := &link.UprobeOptions{Address: t.Offset, PID: s.opts.PID, Cookie: cookie}
-	if ret {
-		return ex.Uretprobe("", p, o)
-	}
-	return ex.Uprobe("", p, o)
 }
 
 // RunSpecial runs all units of a provider that fathom itself triggers (begin, end, self, test, bench), in order.

@@ -25,9 +25,17 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 		}
 		return nil
 	}
+	if parts := strings.Split(pattern, ","); len(parts) > 1 {
+		for _, part := range parts {
+			if err := w.List(out, strings.TrimSpace(part), verbose); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	n := listEvents(out, pattern)
 	var first error
-	for _, p := range listPoints(pattern) {
+	for _, p := range listPoints(pattern, w.pid) {
 		ts, err := w.listed(p)
 		if err != nil && first == nil {
 			first = err
@@ -83,11 +91,14 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 				fmt.Fprintln(out, strings.TrimSuffix(p.Provider.Name+":"+event+":", "::"))
 				continue
 			}
-			ts, err := w.Expand(p)
+			ts, err := w.listed(p)
 			if err != nil {
 				return err
 			}
 			for _, t := range ts {
+				if t.Again {
+					continue
+				}
 				fmt.Fprintln(out, t.Name)
 				if verbose {
 					w.listArgs(out, t)
@@ -99,7 +110,7 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 }
 
 // listPoints reads a search: an attach point, or with a wildcard for its provider one for each that can be searched.
-func listPoints(pattern string) []check.AttachPoint {
+func listPoints(pattern string, pid int) []check.AttachPoint {
 	provider, rest, ok := strings.Cut(pattern, ":")
 	if !ok {
 		provider, rest = "*", "*"+pattern+"*"
@@ -121,8 +132,16 @@ func listPoints(pattern string) []check.AttachPoint {
 			text = "*:" + rest
 		case (p.Name == "uprobe" || p.Name == "uretprobe") && wild(provider):
 			continue // a search of all binaries is none
+		case p.Name == "usdt" && wild(provider) && !strings.Contains(rest, "/") && pid == 0:
+			continue
+		case p.Name == "usdt" && !strings.Contains(rest, ":"):
+			text = rest + ":*"
 		case (p.Name == "uprobe" || p.Name == "uretprobe") && !strings.Contains(rest, ":"):
 			text = rest + ":*"
+		}
+		if p.Name == "iter" && wild(text) {
+			out = append(out, check.AttachPoint{Provider: p, Func: text, Raw: "iter:" + text})
+			continue
 		}
 		points, msg, _ := check.ParseAttachPoint(&syntax.AttachPoint{Raw: p.Name + ":" + text}, nil, true)
 		if msg == "" {
@@ -150,8 +169,8 @@ func (w *World) listed(p check.AttachPoint) ([]check.Target, error) {
 		return nil, nil
 	}
 	switch p.Provider.Name {
-	case "usdt":
-		return nil, nil
+	case "kprobe", "kretprobe": // their names are known also where they cannot be attached
+		return w.kprobes(p)
 	}
 	return w.Expand(p)
 }
@@ -178,11 +197,33 @@ func (w *World) listArgs(out io.Writer, t check.Target) {
 				fmt.Fprintf(out, "    %s\n", declare(f.Result, "retval"))
 			}
 		}
+	case "uprobe", "uretprobe":
+		if f, err := w.userFunc(t); err == nil {
+			for _, p := range f.Params {
+				fmt.Fprintf(out, "    %s %s\n", userType(p.Type), p.Name)
+			}
+		}
 	case "rawtracepoint":
 		if f, err := w.tracepointProto(t.Func); err == nil {
 			listParams(out, f.Params[min(1, len(f.Params)):])
 		}
 	}
+}
+
+// userType writes a type as programs' own types are listed: const char*.
+func userType(t ctype.Type) string {
+	p, ok := t.(*ctype.Ptr)
+	if !ok {
+		return ctype.Name(t)
+	}
+	if _, fn := p.Elem.(*ctype.Func); fn {
+		return ctype.Name(t)
+	}
+	s := userType(p.Elem) + "*"
+	if p.Const() {
+		s = "const " + s
+	}
+	return s
 }
 
 func listParams(out io.Writer, ps []ctype.Param) {

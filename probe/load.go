@@ -6,9 +6,10 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
@@ -39,9 +40,9 @@ type Session struct {
 	opts  Options
 	maps  map[*ir.Map]*ebpf.Map
 	units []*loaded
-	links []link.Link
-	files []closer
-	plans []string // how each unit was attached, for -v
+	mu    sync.Mutex // of open: probes are attached by several goroutines
+	open  []closer   // links and events, in the order they were made
+	plans []string   // how each unit was attached, for -v
 }
 
 type closer interface{ Close() error }
@@ -53,6 +54,7 @@ type loaded struct {
 	progs   []*ebpf.Program
 	targets []check.Target // parallel to progs where each target has its own
 	multi   bool           // loaded for kprobe.multi
+	single  bool           // progs[0] is for all targets; another is kept for being closed
 }
 
 // VerifierError is a program the kernel refused.
@@ -156,6 +158,10 @@ func (s *Session) loadUnit(l *loaded) error {
 	switch l.prog.Unit.Provider {
 	case "fentry", "fexit":
 		return s.loadTracing(l, spec)
+	case "rawtracepoint":
+		if spec.Type == ebpf.Tracing {
+			return s.loadTracing(l, spec)
+		}
 	case "iter":
 		spec.AttachTo = l.targets[0].Func
 	case "kprobe", "kretprobe":
@@ -236,13 +242,42 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 
 // Detach ends all probes; programs and maps stay, so that end probes can run and results be read.
 func (s *Session) Detach() {
-	for _, l := range s.links {
-		l.Close()
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	each(len(open), func(i int) { open[i].Close() })
+}
+
+// keep has a link or event closed by Detach.
+func (s *Session) keep(c closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = append(s.open, c)
+}
+
+// workers is how many goroutines attach or detach at once: the kernel has each wait for a grace period of RCU, and they may
+// wait together.
+const workers = 32
+
+// each calls f with 0 … n-1, with many n by several goroutines at once.
+func each(n int, f func(int)) {
+	if n <= workers {
+		for i := range n {
+			f(i)
+		}
+		return
 	}
-	for _, f := range s.files {
-		f.Close()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
 	}
-	s.links, s.files = nil, nil
+	wg.Wait()
 }
 
 // Close gives everything back to the kernel.

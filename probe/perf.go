@@ -1,8 +1,10 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -42,23 +44,22 @@ func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) e
 	if err != nil {
 		return err
 	}
-	cpus, err := onlineCPUs()
+	places, err := s.perfPlaces(provider)
 	if err != nil {
 		return err
 	}
-	if provider == "interval" {
-		cpus = cpus[:1]
+	if len(places) > 0 && places[0].task != -1 {
+		attr.Bits |= unix.PerfBitInherit // threads that start later
 	}
-	pid := -1
-	if s.opts.PID != 0 && provider != "interval" {
-		pid = s.opts.PID
-	}
-	for _, cpu := range cpus {
-		fd, err := unix.PerfEventOpen(&attr, pid, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
-		if err != nil {
-			return fmt.Errorf("perf_event_open %s on CPU %d: %w", t.Func, cpu, err)
+	for _, pl := range places {
+		fd, err := unix.PerfEventOpen(&attr, pl.task, pl.cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if errors.Is(err, unix.ESRCH) && len(places) > 1 { // the thread has ended
+			continue
 		}
-		s.files = append(s.files, perfFile(fd))
+		if err != nil {
+			return fmt.Errorf("perf_event_open %s (task %d, CPU %d): %w", t.Func, pl.task, pl.cpu, err)
+		}
+		s.keep(perfFile(fd))
 		if err := s.linkPerf(fd, p, 0); err != nil {
 			return fmt.Errorf("attach program to %s: %w", t.Func, err)
 		}
@@ -85,7 +86,7 @@ func (s *Session) linkPerf(fd int, p *ebpf.Program, cookie uint64) error {
 	attr := linkCreate{prog: uint32(p.FD()), target: uint32(fd), attach: bpfPerfEvent, cookie: cookie}
 	lk, _, errno := unix.Syscall(unix.SYS_BPF, bpfLinkCreate, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno == 0 {
-		s.files = append(s.files, perfFile(lk))
+		s.keep(perfFile(lk))
 		return nil
 	}
 	if cookie != 0 || errno != unix.EINVAL {
@@ -106,11 +107,42 @@ func (s *Session) attachTracepoint(p *ebpf.Program, t check.Target, cookie uint6
 	if err != nil {
 		return fmt.Errorf("perf_event_open of event %d: %w", id, err)
 	}
-	s.files = append(s.files, perfFile(fd))
+	s.keep(perfFile(fd))
 	if err := s.linkPerf(fd, p, cookie); err != nil {
 		return err
 	}
 	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
+}
+
+// perfPlace is what an event is bound to: -1 is any.
+type perfPlace struct{ task, cpu int }
+
+// perfPlaces gives every CPU, or the threads of the process of -p; an interval ticks in one place.
+func (s *Session) perfPlaces(provider string) ([]perfPlace, error) {
+	var out []perfPlace
+	if s.opts.PID != 0 && provider != "interval" {
+		ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", s.opts.PID))
+		if err != nil {
+			return nil, fmt.Errorf("list threads: %w", err)
+		}
+		for _, e := range ents {
+			if tid, err := strconv.Atoi(e.Name()); err == nil {
+				out = append(out, perfPlace{tid, -1})
+			}
+		}
+		return out, nil
+	}
+	cpus, err := onlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	if provider == "interval" {
+		cpus = cpus[:1]
+	}
+	for _, c := range cpus {
+		out = append(out, perfPlace{-1, c})
+	}
+	return out, nil
 }
 
 // perfAttr describes the event of a target.

@@ -3,11 +3,14 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
@@ -22,6 +25,7 @@ type World struct {
 	users *usersym.Resolver
 	pid   int // -p: processes whose binaries wildcards mean
 
+	given   map[string]bool // functions that may be probed, by name, where somebody said which
 	fs      *tracefs.FS
 	fsErr   error
 	fsTried bool
@@ -115,6 +119,9 @@ func (w *World) tracefs() (*tracefs.FS, error) {
 func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 	switch p.Provider.Name {
 	case "kprobe", "kretprobe":
+		if err := noKprobes(); err != nil && (wild(p.Func) || wild(p.Module)) {
+			return nil, fmt.Errorf("No matches for %s %s: %w", p.Provider.Name, p.Func, err)
+		}
 		return w.kprobes(p)
 	case "fentry", "fexit":
 		return w.tracing(p)
@@ -126,6 +133,8 @@ func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 		return w.uprobes(p)
 	case "iter":
 		return w.iters(p)
+	case "usdt":
+		return w.usdts(p)
 	}
 	return nil, fmt.Errorf("%s probes cannot be attached yet", p.Provider.Name)
 }
@@ -159,6 +168,28 @@ func (w *World) Functions() ([]Function, error) {
 	return w.funcs, nil
 }
 
+// ReadTraceable takes the functions that may be probed from a file in the form of available_filter_functions.
+func (w *World) ReadTraceable(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read traceable functions: %w", err)
+	}
+	w.given, w.funcsOK = map[string]bool{}, true
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		fn := Function{Name: f[0]}
+		if len(f) > 1 {
+			fn.Module = strings.Trim(f[1], "[]")
+		}
+		w.given[fn.Name] = true
+		w.funcs = append(w.funcs, fn)
+	}
+	return nil
+}
+
 func kernelModule(m string) string {
 	if m == "" {
 		return "vmlinux"
@@ -169,7 +200,7 @@ func kernelModule(m string) string {
 func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	name := p.Provider.Name
 	if p.HasAddr {
-		return []check.Target{{Provider: name, Offset: p.Address, Name: fmt.Sprintf("%s:0x%x", name, p.Address)}}, nil
+		return []check.Target{{Provider: name, Offset: p.Address, Name: fmt.Sprintf("%s:%d", name, p.Address)}}, nil
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		return w.oneKprobe(p)
@@ -189,6 +220,21 @@ func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	}
 	sortTargets(out)
 	return out, nil
+}
+
+// kprobePMU is there if the kernel can put perf events on functions (CONFIG_KPROBE_EVENTS).
+const kprobePMU = "/sys/bus/event_source/devices/kprobe/type"
+
+// noKprobes says why no function of this kernel can be probed; nil if some may be.
+func noKprobes() error {
+	_, err := os.Stat(kprobePMU)
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if _, serr := os.Stat(filepath.Dir(filepath.Dir(kprobePMU))); serr != nil {
+		return nil // no sysfs to ask
+	}
+	return feature.Unsupported("kprobe", "stat "+kprobePMU, syscall.ENOENT)
 }
 
 // unsafeKprobe says if a wildcard must not include a symbol: the kernel's own tracing machinery and symbols that name
@@ -213,6 +259,9 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	}
 	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
 		return nil, peerError(fmt.Sprintf("specified module %s in probe %s is not loaded.", m, t.Name))
+	}
+	if w.given != nil && !w.given[p.Func] {
+		return nil, nil
 	}
 	ks, err := w.live.Kallsyms()
 	if err != nil {
@@ -359,71 +408,30 @@ func (w *World) rawTracepoints(p check.AttachPoint) ([]check.Target, error) {
 
 // iterTypes are what bpf_iter programs may walk: the kernel has a function bpf_iter_NAME for each.
 func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
+	if wild(p.Func) { // only where probes are listed
+		return w.listIters(p.Func)
+	}
 	if _, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+p.Func); err != nil {
 		return nil, nil
 	}
 	return []check.Target{{Provider: "iter", Module: p.Module, Func: p.Func, Name: "iter:" + p.Func}}, nil
 }
 
-// uprobes resolves the binary, then its functions; Target.Offset is the place in the file.
-func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
-	name := p.Provider.Name
+// listIters lists iterators: the kernel has a function bpf_iter_NAME and a struct bpf_iter__NAME for each
+// (include/linux/bpf.h, DEFINE_BPF_ITER_FUNC).
+func (w *World) listIters(pattern string) ([]check.Target, error) {
+	l, err := w.live.Types()
+	if err != nil {
+		return nil, err
+	}
 	var out []check.Target
-	for _, path := range w.binaries(p.Module) {
-		if p.HasAddr {
-			off, ok := w.users.FileOffset(path, p.Address)
-			if !ok {
-				off = p.Address
-			}
-			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, path, p.Address)})
-			continue
-		}
-		if !wild(p.Func) && p.Lang == "" {
-			off, _, size, ok := w.users.SymbolAddr(path, p.Func)
-			if !ok {
-				continue
-			}
-			if p.Offset != 0 && p.Offset >= size {
-				return nil, peerError(fmt.Sprintf("Offset outside the function bounds ('%s' size is %d)", p.Func, size))
-			}
-			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + path + ":" + p.Func}
-			if p.HasOff {
-				t.Name += fmt.Sprintf("+%d", p.Offset)
-			}
-			out = append(out, t)
-			continue
-		}
-		syms, err := w.users.Functions(path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		for _, s := range syms {
-			n := s.Name
-			if p.Lang == "cpp" {
-				n = usersym.Demangle(n)
-				if !wild(p.Func) && !strings.Contains(p.Func, "(") {
-					n, _, _ = strings.Cut(n, "(")
-				}
-			}
-			if check.Match(p.Func, n) {
-				out = append(out, check.Target{Provider: name, Module: path, Func: s.Name, Offset: s.Offset, Name: name + ":" + path + ":" + s.Name})
-			}
+	for _, n := range l.Names("bpf_iter__") {
+		name := strings.TrimPrefix(n, "bpf_iter__")
+		if _, err := l.Func("", "bpf_iter_"+name); err == nil && check.Match(pattern, name) {
+			out = append(out, check.Target{Provider: "iter", Func: name, Name: "iter:" + name})
 		}
 	}
-	sortTargets(out)
 	return out, nil
-}
-
-// binaries finds the files a uprobe means: paths, wildcards, programs in PATH, libraries.
-func (w *World) binaries(target string) []string {
-	if wild(target) {
-		ms, _ := filepath.Glob(target)
-		return ms
-	}
-	if p, ok := w.users.FindBinary(target, w.pid); ok {
-		return []string{p}
-	}
-	return nil
 }
 
 // Args implements check.World.
@@ -447,6 +455,8 @@ func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 			return nil, nil, err
 		}
 		return paramArgs(f.Params[min(1, len(f.Params)):]), nil, nil
+	case "uprobe", "uretprobe":
+		return w.uprobeArgs(t)
 	case "iter":
 		s, err := w.Types().ByName(ctype.KindStruct, "bpf_iter__"+t.Func)
 		if err != nil {
@@ -481,10 +491,16 @@ func (w *World) tracepointProto(name string) (*ctype.Func, error) {
 // paramArgs gives parameters their places: one 64-bit word each.
 func paramArgs(ps []ctype.Param) *types.Type {
 	t := &types.Type{Kind: types.Args, Size: 8}
-	for i, p := range ps {
-		ft := types.FromC(p.Type, types.Kernel)
-		t.Fields = append(t.Fields, types.Field{Name: p.Name, Type: ft, Off: 8 * i, Index: i})
+	slot := 0
+	for _, p := range ps {
+		if _, byValue := ctype.Strip(p.Type).(*ctype.Struct); byValue { // lies in the context itself, in as many words as it has
+			slot += (ctype.Size(p.Type) + 7) / 8
+			continue
+		}
+		t.Fields = append(t.Fields, types.Field{Name: p.Name, Type: types.FromC(p.Type, types.Kernel), Off: 8 * slot, Index: slot})
+		slot++
 	}
+	t.Len = slot // the result of the function follows
 	return t
 }
 

@@ -80,6 +80,17 @@ func (r *Resolver) FileOffset(path string, addr uint64) (uint64, bool) {
 	return s.file.Offset(addr)
 }
 
+// Addr gives the address as linked of a place in the file.
+func (r *Resolver) Addr(path string, off uint64) (uint64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, err := r.byPath(path)
+	if err != nil {
+		return 0, false
+	}
+	return s.file.Addr(off)
+}
+
 // Functions lists the functions of a file by name, labels of assembly left out. Names need not be unique.
 func (r *Resolver) Functions(path string) ([]Sym, error) {
 	r.mu.Lock()

@@ -184,10 +184,20 @@ func split(syms []elf.Sym) (funcs, data *elf.Table) {
 	return elf.NewTable(fs), elf.NewTable(ds)
 }
 
-// separate reads the symbols of the first debug file that belongs to f.
-func (r *Resolver) separate(f *elf.File, path, id string) []elf.Sym {
-	name, crc, linked := f.DebugLink()
+// debugPaths names where a debug file that belongs to f may be.
+func (r *Resolver) debugPaths(f *elf.File, path, id string) []string {
+	name, _, linked := f.DebugLink()
 	var paths []string
+	for _, d := range r.o.DebugInfo {
+		paths = append(paths, d) // perhaps the file itself
+		if len(id) > 2 {
+			paths = append(paths, filepath.Join(d, ".build-id", id[:2], id[2:]+".debug"))
+		}
+		if linked {
+			paths = append(paths, filepath.Join(d, name))
+		}
+		paths = append(paths, filepath.Join(d, filepath.Base(path)+".debug"))
+	}
 	if len(id) > 2 {
 		paths = append(paths, filepath.Join(r.o.Debug, ".build-id", id[:2], id[2:]+".debug"))
 	}
@@ -199,7 +209,13 @@ func (r *Resolver) separate(f *elf.File, path, id string) []elf.Sym {
 		}
 		paths = append(paths, filepath.Join(r.o.Debug, in, name))
 	}
-	for _, p := range paths {
+	return paths
+}
+
+// separate reads the symbols of the first debug file that belongs to f.
+func (r *Resolver) separate(f *elf.File, path, id string) []elf.Sym {
+	_, crc, _ := f.DebugLink()
+	for _, p := range r.debugPaths(f, path, id) {
 		if syms := debugFile(p, id, crc); len(syms) > 0 {
 			return syms
 		}
@@ -219,23 +235,13 @@ func (r *Resolver) inside(dir string) string {
 	return dir
 }
 
-// debugFile reads the symbols of a debug file if its build id is id or, where there is none, its checksum is crc.
+// debugFile reads the symbols of a debug file if it belongs to the program.
 func debugFile(path, id string, crc uint32) []elf.Sym {
-	r, _, err := openRegular(path)
-	if err != nil {
+	r, f := openDebug(path, id, crc)
+	if r == nil {
 		return nil
 	}
 	defer r.Close()
-	f, err := elf.Read(r)
-	if err != nil || f.BuildID() != id {
-		return nil
-	}
-	if id == "" {
-		sum := crc32.NewIEEE()
-		if _, err := io.Copy(sum, r); err != nil || sum.Sum32() != crc {
-			return nil
-		}
-	}
 	syms, _ := f.Symbols()
 	return syms
 }
@@ -261,4 +267,25 @@ func (r *Resolver) vdso(pid int, m mapping) *object {
 		return nil
 	}
 	return r.add(&object{id: id, path: m.path, loaded: true, syms: r.symbols(f, "")})
+}
+
+// openDebug opens a debug file if its build id is id or, where there is none, its checksum is crc. The caller closes it.
+func openDebug(path, id string, crc uint32) (*os.File, *elf.File) {
+	r, _, err := openRegular(path)
+	if err != nil {
+		return nil, nil
+	}
+	f, err := elf.Read(r)
+	if err != nil || f.BuildID() != id {
+		r.Close()
+		return nil, nil
+	}
+	if id == "" {
+		sum := crc32.NewIEEE()
+		if _, err := io.Copy(sum, r); err != nil || sum.Sum32() != crc {
+			r.Close()
+			return nil, nil
+		}
+	}
+	return r, f
 }

@@ -19,6 +19,7 @@ type process struct {
 	maps   [][]mapping // newest first: before and after execve
 	missed time.Time   // when an address was in no mapping, and they were read again
 	looked time.Time   // at who it is
+	told   uint64      // when the last event was that somebody told of; 0 for none
 	jit    perfMap
 }
 

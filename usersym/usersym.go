@@ -15,16 +15,20 @@ import (
 	"time"
 
 	"github.com/ianlancetaylor/demangle"
+
+	"github.com/fathom-trace/fathom/ctype/dwarftypes"
 )
 
 // Options steer a Resolver.
 type Options struct {
-	Proc       string // default /proc
-	Debug      string // root of separate debug files; default /usr/lib/debug
-	Cache      string // of the dynamic loader; default /etc/ld.so.cache
-	Path       string // list of directories to find programs in; default: the environment's PATH
-	NoDemangle bool   // give C++ and Rust names as they stand in files
-	Lines      bool   // fill Source and Line, which costs memory; Go programs only so far
+	Proc  string // default /proc
+	Debug string // root of separate debug files; default /usr/lib/debug
+	Cache string // of the dynamic loader; default /etc/ld.so.cache
+	Path  string // list of directories to find programs in; default: the environment's PATH
+	// DebugInfo are folders, or files, looked at first for separate debug files.
+	DebugInfo  []string
+	NoDemangle bool // give C++ and Rust names as they stand in files
+	Lines      bool // fill Source and Line, which costs memory; Go programs only so far
 }
 
 // Frame is a named address.
@@ -41,6 +45,10 @@ type Frame struct {
 // Resolver names user addresses. Many goroutines may use it.
 type Resolver struct {
 	o Options
+	// types are those of files asked for by path.
+	types map[string]fileTypes
+	// inlined are the sources of addresses that were asked for.
+	inlined map[place][]dwarftypes.Frame
 
 	mu     sync.Mutex
 	procs  map[int]*process

@@ -148,12 +148,12 @@ func (o *Output) intConv(dst []byte, c *conv, t *types.Type, b []byte) []byte {
 }
 
 // intSize gives the bytes that are printed of a value. Without a length modifier C, and bpftrace 0.27, take an int; we
-// take 64-bit values whole for d, i and u unless Options.Int32 is set, as nobody who prints nsecs wants less.
+// take 64-bit values whole for d, i and u, as nobody who prints nsecs wants less.
 func (o *Output) intSize(c *conv, t *types.Type) int {
 	switch {
 	case c.size > 0:
 		return c.size
-	case t.Size > 4 && (c.op == 'd' || c.op == 'u') && !o.o.Int32:
+	case t.Size > 4 && (c.op == 'd' || c.op == 'u'):
 		return 8
 	}
 	return 4

@@ -17,7 +17,8 @@ type row struct {
 	count  int64  // avg, stats
 	total  int64
 	hist   map[uint64]uint64 // bucket → count
-	points []point           // tseries
+	cpus   [][]byte          // tseries: buckets of all CPUs
+	points []point           // tseries: what they give
 }
 
 // Map prints a map: top and div as print's arguments, 0 for none. Equal contents give equal bytes.
@@ -61,7 +62,7 @@ func (o *Output) Map(m *ir.Map, entries []Entry, top, div uint64) error {
 // of its own prints as the map would with no other element.
 func (o *Output) MapElem(m *ir.Map, key []byte, e Entry) error {
 	e.Key = key
-	if m.Bucketed || m.Value.Kind == types.TSeries {
+	if m.Bucketed {
 		return o.Map(m, []Entry{e}, 0, 0)
 	}
 	r := combine(m.Value, e)
@@ -144,12 +145,21 @@ func collect(m *ir.Map, entries []Entry) []row {
 			index[string(e.Key[:n])] = i
 			rows = append(rows, row{key: e.Key[:n], hist: map[uint64]uint64{}})
 		}
+		if m.Value.Kind == types.TSeries {
+			rows[i].cpus = append(rows[i].cpus, e.Values...)
+			continue
+		}
 		var sum uint64
 		for _, v := range e.Values {
 			sum += word(v, 0)
 		}
 		rows[i].hist[le.Uint64(e.Key[n:])] += sum
 		rows[i].num += int64(sum)
+	}
+	if m.Value.Kind == types.TSeries {
+		for i := range rows {
+			rows[i].points = series(m.Value, rows[i].cpus)
+		}
 	}
 	return rows
 }
@@ -165,10 +175,6 @@ func word(b []byte, off int) uint64 {
 
 func combine(t *types.Type, e Entry) row {
 	r := row{key: e.Key}
-	if t.Kind == types.TSeries {
-		r.points = series(t, e.Values)
-		return r
-	}
 	set := false
 	for _, v := range e.Values {
 		n := int64(word(v, 0))

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strconv"
 	"syscall"
+
+	"github.com/fathom-trace/fathom/internal/sysno"
 )
 
 // Allocation flags of the kernel by bit (include/linux/gfp_types.h, since 6.10).
@@ -138,4 +140,40 @@ func mac(b []byte) string {
 		dst = append(dst, up[c>>4], up[c&15])
 	}
 	return string(dst)
+}
+
+// signals say what each signal means, as strsignal(3) prints it.
+var signals = [...]string{
+	1: "Hangup", "Interrupt", "Quit", "Illegal instruction", "Trace/breakpoint trap", "Aborted", "Bus error",
+	"Floating point exception", "Killed", "User defined signal 1", "Segmentation fault", "User defined signal 2", "Broken pipe",
+	"Alarm clock", "Terminated", "Stack fault", "Child exited", "Continued", "Stopped (signal)", "Stopped",
+	"Stopped (tty input)", "Stopped (tty output)", "Urgent I/O condition", "CPU time limit exceeded", "File size limit exceeded",
+	"Virtual timer expired", "Profiling timer expired", "Window changed", "I/O possible", "Power failure", "Bad system call",
+}
+
+// Real-time signals (include/uapi/asm-generic/signal.h); the C library keeps the first two for itself.
+const (
+	sigRTMin = 34
+	sigRTMax = 64
+)
+
+// signalName gives a signal's meaning, "N/A" for what cannot be a signal.
+func signalName(n int64) string {
+	switch {
+	case n > 0 && n < int64(len(signals)):
+		return signals[n]
+	case n >= sigRTMin && n <= sigRTMax:
+		return "Real-time signal " + strconv.FormatInt(n-sigRTMin, 10)
+	case n >= 0 && n <= sigRTMax:
+		return "Unknown signal " + strconv.FormatInt(n, 10)
+	}
+	return "N/A"
+}
+
+// syscallName gives the name of a system call of an architecture.
+func syscallName(arch string, nr uint64) string {
+	if s := sysno.Name(arch, nr); s != "" {
+		return s
+	}
+	return "Unknown system call"
 }

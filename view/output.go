@@ -9,7 +9,9 @@ import (
 	"io"
 	"strconv"
 
+	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
@@ -44,12 +46,11 @@ type Options struct {
 	Program  *ir.Program
 	Resolver Resolver
 	JSON     bool
+	Arch     string  // GOARCH of the kernel: system calls have other numbers on others; default amd64
 	Trunc    *string // what follows strings that were cut, default ".."
-	// MaxStrlen is the room of strings that str() read without a length: one that fills it was cut. Default 1024.
+	// MaxStrlen is the size of strings that str() read without a length: one that fills it was cut. Default 1024.
 	MaxStrlen int
 	NoWarn    bool // warnf prints nothing
-	// Int32 makes %d, %i and %u without a length modifier print 32 bits also of 64-bit values, as bpftrace 0.27 does.
-	Int32 bool
 }
 
 // Output prints. One goroutine may use it.
@@ -143,16 +144,21 @@ func (o *Output) text(kind ir.EventKind, b []byte) error {
 
 // message prints errorf and warnf: as a diagnostic at the call, or as JSON among the other output.
 func (o *Output) message(ev *ir.Event, b []byte) error {
-	name, word := "errorf", "ERROR"
-	if ev.Kind == ir.EvWarnf {
-		name, word = "warnf", "WARNING"
-	}
 	if o.o.JSON {
+		name := "errorf"
+		if ev.Kind == ir.EvWarnf {
+			name = "warnf"
+		}
 		o.line = append(append(o.line[:0], `{"type": "`...), name...)
 		o.line = quote(append(o.line, `", "msg": `...), string(b))
 		return o.place(ev)
 	}
-	_, err := fmt.Fprintf(o.o.Err, "%v: %s: %s\n", ev.Span, word, bytes.TrimSuffix(b, []byte{'\n'}))
+	sev := syntax.Error
+	if ev.Kind == ir.EvWarnf {
+		sev = syntax.Warning
+	}
+	_, err := fmt.Fprintf(o.o.Err, "%v: %v: %s\n", ev.Span, sev, bytes.TrimSuffix(b, []byte{'\n'}))
+	diag.Expanded(o.o.Err, sev, ev.Span.Via)
 	return err
 }
 

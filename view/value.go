@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/ctype"
@@ -103,6 +104,10 @@ func (o *Output) symbolic(t *types.Type, b []byte) string {
 		}
 	case types.Strerror:
 		return strerror(int64(int32(word(b, 0))))
+	case types.SignalName:
+		return signalName(int64(int32(word(b, 0))))
+	case types.SyscallName:
+		return syscallName(o.o.Arch, word(b, 0))
 	}
 	return ""
 }
@@ -296,6 +301,9 @@ const indent = "        "
 
 // frames gives the lines of a stack, and if the walk failed at their end: an address of all ones.
 func (o *Output) frames(t *types.Type, b []byte) (lines []string, failed bool) {
+	if t.Stack == types.StackBuildID {
+		return buildIDs(t, b), false
+	}
 	n := int(max(0, min(int64(t.Depth), int64(word(b, 0))/8, int64(len(b)-16)/8)))
 	addrs := make([]uint64, 0, n)
 	for i := 0; i < n && !failed; i++ {
@@ -309,4 +317,24 @@ func (o *Output) frames(t *types.Type, b []byte) (lines []string, failed bool) {
 		return o.o.Resolver.UserStack(int(word(b, 8)>>32), addrs, t.Stack), failed
 	}
 	return o.o.Resolver.KernelStack(addrs, t.Stack), failed
+}
+
+// Status of a frame with a build id (enum bpf_stack_build_id_status).
+const buildIDValid = 1
+
+// buildIDs gives the frames of a stack of build ids: the id of the file and the offset in it, or an address where there is
+// no file.
+func buildIDs(t *types.Type, b []byte) []string {
+	size := t.FrameSize()
+	n := int(max(0, min(int64(t.Depth), int64(word(b, 0))/int64(size), int64(len(b)-16)/int64(size))))
+	var out []string
+	for i := range n {
+		f := b[16+size*i:][:size]
+		if le.Uint32(f) == buildIDValid {
+			out = append(out, fmt.Sprintf("%x 0x%x", f[4:24], word(f, 24)))
+		} else {
+			out = append(out, fmt.Sprintf("0x%x", word(f, 24)))
+		}
+	}
+	return out
 }

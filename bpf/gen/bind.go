@@ -16,6 +16,7 @@ type binding struct {
 	words  bool // the context is an array of 64-bit arguments
 	exit   bool // fires when the function returns
 	ip     func(*lowerer, *ir.Ins)
+	typed  ebpf.AttachType // how units that are Typed attach, where that differs
 }
 
 // bindings has a row for each provider of lang/check that a running kernel executes.
@@ -28,7 +29,7 @@ var bindings = map[string]binding{
 	"fentry":        {prog: ebpf.Tracing, attach: ebpf.AttachTraceFEntry, words: true, ip: helperIP},
 	"fexit":         {prog: ebpf.Tracing, attach: ebpf.AttachTraceFExit, words: true, exit: true, ip: helperIP},
 	"iter":          {prog: ebpf.Tracing, attach: ebpf.AttachTraceIter, words: true},
-	"rawtracepoint": {prog: ebpf.RawTracepoint, words: true},
+	"rawtracepoint": {prog: ebpf.RawTracepoint, words: true, typed: ebpf.AttachTraceRawTp},
 	"tracepoint":    {prog: ebpf.TracePoint},
 	"profile":       {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
 	"interval":      {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
@@ -68,6 +69,9 @@ var arches = map[string]arch{
 		regs: map[string]int32{
 			"r15": 0, "r14": 8, "r13": 16, "r12": 24, "bp": 32, "bx": 40, "r11": 48, "r10": 56, "r9": 64, "r8": 72,
 			"ax": 80, "cx": 88, "dx": 96, "si": 104, "di": 112, "orig_rax": 120, "ip": 128, "cs": 136, "flags": 144, "sp": 152, "ss": 160,
+			// other names of the same
+			"rbp": 32, "rbx": 40, "rax": 80, "rcx": 88, "rdx": 96, "rsi": 104, "rdi": 112, "rip": 128, "pc": 128, "eflags": 144, "rsp": 152,
+			"fp": 32,
 		},
 		args: []string{"di", "si", "dx", "cx", "r8", "r9"}, ret: "ax", sp: "sp",
 		stackArg: func(n int) int32 { return int32(8 * (n - 6 + 1)) },

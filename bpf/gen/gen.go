@@ -5,6 +5,8 @@ package gen
 import (
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/ir"
 )
@@ -112,6 +114,9 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, names map[*ir.Map]st
 		}
 	}
 	prog := &bpf.Program{Name: u.Name, Type: b.prog, AttachType: b.attach, Unit: u, ScratchBytes: all}
+	if u.Typed && b.typed != 0 {
+		prog.Type, prog.AttachType = ebpf.Tracing, b.typed
+	}
 	total, shared := 0, int32(0)
 	if len(u.Calls) > 0 {
 		l.frameSlot()

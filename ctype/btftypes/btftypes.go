@@ -22,6 +22,8 @@ type Lookup struct {
 	loaded  map[string]*btf.Spec
 	seen    map[btf.Type]ctype.Type
 	enums   map[string]enumValue
+	raw     func() ([]byte, error) // reads the bytes of spec; nil if nobody can
+	bytes   []byte
 }
 
 type enumValue struct {
@@ -99,8 +101,11 @@ func pick(ts []btf.Type, kind ctype.Kind) btf.Type {
 	return nil
 }
 
-// EnumValue implements ctype.Lookup. The first call reads all enums.
+// EnumValue implements ctype.Lookup. Without SetRaw, the first call reads all enums.
 func (l *Lookup) EnumValue(name string) (*ctype.Enum, int64, bool) {
+	if v, found, ok := l.rawEnum(name); found || ok && len(l.loaded) == 0 {
+		return v.e, v.v, found
+	}
 	if l.enums == nil {
 		l.enums = map[string]enumValue{}
 		for _, s := range l.specs() {

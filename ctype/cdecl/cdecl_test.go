@@ -1,10 +1,15 @@
 package cdecl
 
 import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/ctype/cpp"
 )
 
 type none struct{}
@@ -74,4 +79,90 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) { _ = NewScope(none{}).Parse(s) })
+}
+
+// headers finds what the C compiler of this machine finds in the usual places.
+type headers []string
+
+func (h headers) Open(name, from string, quoted, after bool) (string, string, error) {
+	for _, dir := range h {
+		if after {
+			after = !strings.HasPrefix(from, dir+"/")
+			continue
+		}
+		if b, err := os.ReadFile(dir + "/" + name); err == nil {
+			return dir + "/" + name, string(b), nil
+		}
+	}
+	return "", "", fs.ErrNotExist
+}
+
+// TestHeaders reads real headers and compares sizes and offsets with the C compiler.
+func TestHeaders(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		if os.Getenv("FATHOM_ORACLES") == "require" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	const includes = "#include <stddef.h>\n#include <sys/stat.h>\n#include <netinet/in.h>\n#include <netinet/tcp.h>\n#include <signal.h>\n" +
+		"#include <linux/if_packet.h>\n#include <linux/perf_event.h>\n#include <linux/bpf.h>\n#include <sys/epoll.h>\n#include <sys/un.h>\n#include <time.h>\n"
+	members := [][2]string{
+		{"struct stat", "st_mtim"}, {"struct sockaddr_in", "sin_addr"}, {"struct sockaddr_in6", "sin6_scope_id"}, {"struct sigaction", "sa_flags"},
+		{"siginfo_t", "_sifields"}, {"struct sockaddr_ll", "sll_addr"}, {"struct perf_event_attr", "config3"}, {"union bpf_attr", "link_create"},
+		{"struct epoll_event", "data"}, {"struct sockaddr_un", "sun_path"}, {"struct timespec", "tv_nsec"}, {"stack_t", "ss_size"},
+		{"struct perf_event_mmap_page", "aux_size"}, {"struct bpf_map_info", "btf_vmlinux_id"}, {"struct tpacket3_hdr", "tp_padding"}, {"struct tcphdr", "th_urp"},
+	}
+	var b strings.Builder
+	b.WriteString(includes + "#include <stdio.h>\nint main(void) {\n")
+	for _, m := range members {
+		fmt.Fprintf(&b, "printf(\"%%zu %%zu\\n\", sizeof(%s), offsetof(%s, %s));\n", m[0], m[0], m[1])
+	}
+	b.WriteString("}\n")
+	dir := t.TempDir()
+	cmd := exec.Command(gcc, "-x", "c", "-o", dir+"/a", "-")
+	cmd.Stdin = strings.NewReader(b.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("headers are missing: %v\n%s", err, out)
+	}
+	out, err := exec.Command(dir + "/a").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Fields(string(out))
+
+	triplet, _ := exec.Command(gcc, "-print-multiarch").Output()
+	p := cpp.New(cpp.Options{Files: headers{"/usr/include/" + strings.TrimSpace(string(triplet)), "/usr/include"}})
+	ts, errs := p.Run("main", includes)
+	for _, e := range errs {
+		t.Errorf("%s:%d: %v", e.File, e.Off, e)
+	}
+	s := NewScope(none{})
+	if err := s.ParseTokens(ts, 0, func(cpp.Token) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	for i, m := range members {
+		kind, name := ctype.KindTypedef, m[0]
+		if n, ok := strings.CutPrefix(name, "struct "); ok {
+			kind, name = ctype.KindStruct, n
+		} else if n, ok := strings.CutPrefix(name, "union "); ok {
+			kind, name = ctype.KindUnion, n
+		}
+		typ, err := s.ByName(kind, name)
+		if err != nil {
+			t.Errorf("%s: %v", m[0], err)
+			continue
+		}
+		st, _ := ctype.Strip(typ).(*ctype.Struct)
+		if st == nil {
+			t.Errorf("%s is a %T", m[0], typ)
+			continue
+		}
+		mem, ok := st.Member(m[1])
+		got := fmt.Sprint(ctype.Size(typ), " ", mem.BitOff/8)
+		if w := want[2*i] + " " + want[2*i+1]; !ok || got != w {
+			t.Errorf("%s.%s: size and offset %s, the compiler has %s (found %v)", m[0], m[1], got, w, ok)
+		}
+	}
 }

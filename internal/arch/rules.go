@@ -32,6 +32,7 @@ var Edges = []Edge{
 	{"lang/syntax/syntaxtest", "./lang/syntax os testing/... github.com/google/go-cmp/cmp", "the test driver of .bt files is no part of the compiler"},
 	{"ir", "./lang/syntax ./lang/types", "values know their type and the place in the script"},
 	{"ir/...", "./ir", "builders and passes work on the IR"},
+	{"ir/build", "./debuginfo/usdt", "where the arguments of a USDT probe are stands in its note"},
 	{"ir/build", "./lang/check ./lang/syntax ./lang/types ./ctype", "checked programs become IR"},
 	{"bpf/...", "./bpf ./ir", "code generation starts at the IR, never at text"},
 	{"bpf/gen", "./lang/syntax", "instructions know their place in the script, for verifier errors"},
@@ -55,6 +56,7 @@ var Edges = []Edge{
 	{"kernel/live", ebpfCore, "the running kernel's BTF"},
 	{"kernel/dump kernel/image", "./vmcore/... " + unpack, "dumps and images"},
 	{"kernel/remote", "./lab/guest/qmp net", "a guest's gdb stub and monitor"},
+	{"usersym", "./ctype/dwarftypes", "what a program's debug information says of its types"},
 	{"usersym", "./debuginfo/... ./internal/bin ./internal/feature github.com/ianlancetaylor/demangle " + unpack + " " + sys, "symbols of processes and ELF files"},
 	{"tracefs", "./traceevent ./internal/feature ./internal/lease " + sys, "instances outlive a process: they need a lease"},
 	{"netstate", "./wire/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is"},
@@ -71,7 +73,9 @@ var Edges = []Edge{
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
-	{"view", "syscall", "names of signals and errors"},
+	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
+	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
+	{"lang/check", "./internal/sysno", "__NR_read is a number"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.
@@ -88,7 +92,7 @@ var Edges = []Edge{
 	{"internal/ktest/...", "./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench", "syscall golang.org/x/sys/unix", "measures processes: time, memory, system calls"},
+	{"internal/gen/bench", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 

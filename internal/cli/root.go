@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/docs"
+	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
@@ -75,6 +77,9 @@ func report(w io.Writer, err error) int {
 		return code.code
 	case errors.Is(err, script.ErrDiagnosed):
 		return exitNegative
+	case errors.Is(err, script.ErrNoProbes):
+		fmt.Fprintln(os.Stdout, err)
+		return exitNegative
 	case errors.As(err, &peer):
 		fmt.Fprintf(w, "ERROR: %s\n", peer.msg)
 		return exitNegative
@@ -118,15 +123,32 @@ Examples:
 	return c
 }
 
-// helpCommand is help VERB, and help E-CODE for what the last line of an error names.
+// topics are what help explains beside verbs and errors.
+var topics = map[string]func(io.Writer) error{
+	"lang": func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
+	"tools": func(w io.Writer) error {
+		fmt.Fprintf(w, "Tools that come with fathom: run one with fathom trace NAME.\n\n")
+		for _, t := range examples.Tools() {
+			if _, err := fmt.Fprintf(w, "  %-15s %s\n", t.Name, t.Doc); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+}
+
+// helpCommand is help VERB, help TOPIC, and help E-CODE for what the last line of an error names.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [VERB|E-CODE]",
-		Short: "Explain a verb, or the code of an error",
+		Use:   "help [VERB|lang|tools|E-CODE]",
+		Short: "Explain a verb, the language, the tools that come along, or the code of an error",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return c.Root().Help()
+			}
+			if topic, ok := topics[args[0]]; ok {
+				return topic(c.OutOrStdout())
 			}
 			if text, ok := diag.Help(args[0]); ok {
 				_, err := fmt.Fprintln(c.OutOrStdout(), text)

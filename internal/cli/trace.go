@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/doctor"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/kernel/live"
@@ -46,6 +49,10 @@ type traceFlags struct {
 	failures   bool
 	strict     bool
 	noWarnings bool
+	filter     string
+	traceable  string
+	headers    script.Headers
+	debugInfo  []string
 	mode       string
 	test       bool
 	bench      bool
@@ -85,6 +92,12 @@ Examples:
 	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
+	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
+	fl.StringArrayVar(&f.headers.Files, "include", nil, "read the C header `FILE` before the program's own C")
+	fl.Bool("usdt-file-activation", false, "turn on USDT probes in all processes of a file: the kernel always does")
+	fl.StringArrayVar(&f.debugInfo, "debuginfo", nil, "look for debug files of user programs in `PATH` first")
+	fl.StringVar(&f.filter, "probe-filter", "", "only attach points that match `REGEX`; begin and end stay")
+	fl.StringVar(&f.traceable, "traceable-functions", "", "functions that kprobes may be put on, a line each, are in `FILE`")
 	fl.BoolVar(&f.noWarnings, "no-warnings", false, "no warnings about the program")
 	fl.StringVar(&f.mode, "mode", "", "run only test or bench probes: `MODE` test or bench")
 	fl.BoolVar(&f.test, "test", false, "the same as --mode test")
@@ -150,6 +163,8 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	case f.showVer && name == "bpftrace":
 		_, err := fmt.Fprintf(c.OutOrStdout(), "bpftrace v0.27.1 (fathom %s)\n", version())
 		return err
+	case f.info && name == "bpftrace":
+		return doctor.WritePeerInfo(c.OutOrStdout(), "v0.27.1 (fathom "+version()+")")
 	case f.info:
 		return doctorInfo(c.Context(), c.OutOrStdout())
 	case f.list:
@@ -193,7 +208,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	defer signal.Stop(usr1)
 	o.User1 = usr1
 	res, err := script.Run(c.Context(), o)
+	var ae *probe.AttachError
 	switch {
+	case name == "bpftrace" && errors.As(err, &ae):
+		return peerError{fmt.Sprintf("%v\nERROR: Unable to attach probe: %s. If this is expected, set the 'missing_probes' config variable to 'warn'.", ae.Err, ae.Target.Name)}
 	case err != nil:
 		return err
 	case res.Code != 0:
@@ -206,7 +224,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 
 // source finds the program: -e, a file, or - for standard input; what is left are its parameters.
 func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Source, []string, error) {
-	if len(f.program) > 0 {
+	if n := len(f.program); n > 0 {
+		if name == "bpftrace" { // which keeps the last one only
+			f.program = f.program[n-1:]
+		}
 		return &syntax.Source{Name: "stdin", Text: strings.Join(f.program, "\n")}, args, nil
 	}
 	if len(args) == 0 || dash == 0 {
@@ -220,6 +241,9 @@ func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Sourc
 		return &syntax.Source{Name: "stdin", Text: string(b)}, args[1:], nil
 	}
 	b, err := os.ReadFile(args[0])
+	if t, ok := examples.Find(args[0]); ok && errors.Is(err, fs.ErrNotExist) {
+		return &syntax.Source{Name: t.Name + ".bt", Text: t.Text}, args[1:], nil
+	}
 	if err != nil {
 		if name == "bpftrace" && errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, peerError{fmt.Sprintf("failed to open file '%s': No such file or directory", args[0])}
@@ -235,9 +259,15 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		return script.Options{}, err
 	}
 	o := script.Options{
-		Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
+		Traceable: f.traceable, Headers: f.headers, DebugInfo: f.debugInfo, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
+		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
+	}
+	if f.filter != "" {
+		if o.Filter, err = regexp.Compile(f.filter); err != nil {
+			return o, peerError{fmt.Sprintf("Invalid --probe-filter regex: %v", err)}
+		}
 	}
 	switch {
 	case f.test:
@@ -299,7 +329,7 @@ func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer l.Close()
-	users := usersym.New(usersym.Options{})
+	users := usersym.New(usersym.Options{DebugInfo: f.debugInfo})
 	defer users.Close()
 	pid, err := parsePID(f.pid)
 	if err != nil {

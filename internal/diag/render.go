@@ -44,8 +44,17 @@ func (st Style) render(w io.Writer, d syntax.Diag) {
 	if d.Span.Src != nil {
 		excerpt(w, d.Span)
 	}
+	Expanded(w, d.Severity, d.Span.Via)
 	if d.Hint != "" {
 		fmt.Fprintf(w, "HINT: %s\n", d.Hint)
+	}
+}
+
+// Expanded writes the calls of macros that a place comes from, the innermost first. at may be nil.
+func Expanded(w io.Writer, sev syntax.Severity, at *syntax.Span) {
+	for ; at != nil && at.Src != nil; at = at.Via {
+		fmt.Fprintf(w, "%v: %v: expanded from\n", *at, sev)
+		excerpt(w, *at)
 	}
 }
 

@@ -58,17 +58,12 @@ func (r *runner) bench(ring *probe.Reader) (Result, error) {
 	return res, r.buf.Flush()
 }
 
-// table prints average times, or with -f json one object.
+// table prints average times, or with -f json an object for each.
 func (r *runner) table(rows [][2]string) {
 	if r.o.JSON {
-		fmt.Fprint(r.buf, `{"type": "benchmark_result", "data": {`)
-		for i, x := range rows {
-			if i > 0 {
-				fmt.Fprint(r.buf, ", ")
-			}
-			fmt.Fprintf(r.buf, `%q: {"average": %s, "iters": %d}`, x[0], x[1], benchRounds)
+		for _, x := range rows {
+			fmt.Fprintf(r.buf, `{"type": "benchmark_result", "data": {%q: {"average": %s, "iters": %d}}}`+"\n", x[0], x[1], benchRounds)
 		}
-		fmt.Fprintln(r.buf, "}}")
 		return
 	}
 	fmt.Fprintf(r.buf, "%-41s%-15s%s\n%s\n", "Benchmark", "Time(ns)", "Iterations", strings.Repeat("-", 66))

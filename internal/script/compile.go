@@ -32,7 +32,7 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 		return c, diags
 	}
 	if co.Declare == nil {
-		co.Declare = declare
+		co.Declare = Headers{Arch: co.Arch}.declare
 	}
 	c.Info, more = check.Check(c.File, co)
 	diags = append(diags, more...)

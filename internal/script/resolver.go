@@ -20,8 +20,11 @@ import (
 type resolver struct {
 	live  *live.Live
 	users *usersym.Resolver
-	names map[uint64]string // users
-	cgs   map[uint64]string // cgroup paths
+	drain func() // has users know what was mapped until now
+	// source asks for lines and inlined functions of user frames (show_debug_info).
+	source bool
+	names  map[uint64]string // users
+	cgs    map[uint64]string // cgroup paths
 	// binaries are the files that are probed: what is left to ask when a process has ended.
 	binaries []string
 	boot     int64 // real time minus boot time, ns
@@ -78,18 +81,43 @@ func frame(a uint64, name string, off uint64, ok bool, mode types.StackMode) str
 // UserStack implements view.Resolver.
 func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []string {
 	out := make([]string, 0, len(addrs))
+	r.drain()
 	for n, f := range r.users.Frames(pid, addrs) {
 		a := addrs[n]
 		for i := 0; i < len(r.binaries) && f.Name == ""; i++ {
 			f, _ = r.users.AtFile(r.binaries[i], a)
 		}
 		s := frame(a, f.Name, f.Offset, f.Name != "", mode)
-		if mode == types.StackPerf && f.File != "" {
-			s += " (" + f.File + ")"
+		if r.source && f.Name != "" && (mode == types.StackBpftrace || mode == types.StackPerf) {
+			for _, in := range r.users.Inlined(f) {
+				at := ""
+				if in.Line > 0 && mode == types.StackBpftrace {
+					at = fmt.Sprintf("@%s:%d", in.File, in.Line)
+				}
+				switch {
+				case !in.Inlined:
+					s += at
+				case mode == types.StackPerf:
+					out = append(out, fmt.Sprintf("%x %s (inlined)", a, in.Name))
+				default:
+					out = append(out, "[inlined] "+in.Name+at)
+				}
+			}
+		}
+		if mode == types.StackPerf {
+			s += inFile(f)
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// inFile is what perf's form says of a frame's file.
+func inFile(f usersym.Frame) string {
+	if f.File == "" {
+		return ""
+	}
+	return " (" + f.File + ")"
 }
 
 // KernelSym implements view.Resolver.
@@ -102,6 +130,7 @@ func (r *resolver) KernelSym(addr uint64) string {
 
 // UserSym implements view.Resolver.
 func (r *resolver) UserSym(pid int, addr uint64) string {
+	r.drain()
 	if f, ok := r.users.Resolve(pid, addr); ok && f.Name != "" {
 		return f.Name
 	}
@@ -162,8 +191,8 @@ func (r *resolver) Strftime(format string, ns uint64, id int) string {
 		t += r.boot
 	case 1:
 		t += int64(clock(unix.CLOCK_REALTIME)) - int64(clock(unix.CLOCK_MONOTONIC))
-	default:
-		t += int64(clock(unix.CLOCK_REALTIME)) - int64(clock(unix.CLOCK_TAI))
+	default: // TAI is whole seconds away; the two clocks are read one after the other
+		t -= time.Duration(int64(clock(unix.CLOCK_TAI)) - int64(clock(unix.CLOCK_REALTIME))).Round(time.Second).Nanoseconds()
 	}
 	return strftime(format, time.Unix(0, t))
 }

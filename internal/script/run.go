@@ -3,11 +3,11 @@ package script
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -29,20 +29,29 @@ import (
 
 // Options say how to run a program.
 type Options struct {
-	Source    *syntax.Source
-	Params    []string
-	Named     map[string]string
-	Config    check.Config
-	Unsafe    bool
-	PID       int      // -p
-	Command   []string // -c
-	JSON      bool
-	Quiet     bool
-	Verbose   bool
-	Failures  bool // -k
-	Strict    bool
-	DryRun    bool
-	Notify    bool // say when all probes are attached, for test runners
+	Source   *syntax.Source
+	Params   []string
+	Named    map[string]string
+	Config   check.Config
+	Unsafe   bool
+	PID      int      // -p
+	Command  []string // -c
+	JSON     bool
+	Quiet    bool
+	Verbose  bool
+	Failures bool // -k
+	Strict   bool
+	DryRun   bool
+	Notify   bool // say when all probes are attached, for test runners
+	// Filter leaves out attach points whose text it does not match; begin and end always stay. nil keeps all.
+	Filter *regexp.Regexp
+	// Traceable is a file with the functions kprobes may be put on, in the form of tracefs's available_filter_functions;
+	// "" is the kernel's own.
+	Traceable string
+	Headers   Headers
+	DebugInfo []string // folders or files looked at first for debug files of user programs
+	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
+	ClockMap  string
 	NoWarn    bool
 	For       time.Duration
 	Stdout    io.Writer
@@ -56,6 +65,9 @@ type Options struct {
 	// User1 delivers SIGUSR1 for self:signal probes.
 	User1 <-chan os.Signal
 }
+
+// ErrNoProbes says that nothing is wrong with the program, but that nothing it probes is there.
+var ErrNoProbes = errors.New("No probes to attach")
 
 // ErrDiagnosed says that what is wrong was told through Options.Diags.
 var ErrDiagnosed = errors.New("the program has errors")
@@ -77,15 +89,17 @@ type runner struct {
 	o     Options
 	live  *live.Live
 	users *usersym.Resolver
-	world *probe.World
-	sess  *probe.Session
-	out   *view.Output
-	buf   *bufio.Writer
-	comp  *Compiled
-	child *child
-	done  bool
-	code  int
-	start time.Time
+	// mappings are told to users; nil where nobody asks for user addresses.
+	mappings *probe.Mappings
+	world    *probe.World
+	sess     *probe.Session
+	out      *view.Output
+	buf      *bufio.Writer
+	comp     *Compiled
+	child    *child
+	done     bool
+	code     int
+	start    time.Time
 	// cleared are maps that clear() emptied: those without key have no way to be absent.
 	cleared map[*ir.Map]bool
 	// delivered counts records by the unit that sent them.
@@ -116,8 +130,11 @@ func (r *runner) open() error {
 	if r.live, err = live.Open(live.Options{}); err != nil {
 		return err
 	}
-	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle})
+	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle, DebugInfo: r.o.DebugInfo})
 	r.world = probe.NewWorld(r.live, r.users, r.o.PID)
+	if r.o.Traceable != "" {
+		return r.world.ReadTraceable(r.o.Traceable)
+	}
 	return nil
 }
 
@@ -130,6 +147,9 @@ func (r *runner) close() {
 	}
 	if r.world != nil {
 		r.world.Close()
+	}
+	if r.mappings != nil {
+		r.mappings.Close()
 	}
 	if r.users != nil {
 		r.users.Close()
@@ -154,9 +174,11 @@ func (r *runner) compile() error {
 	if err != nil {
 		ncpu = runtime.NumCPU()
 	}
-	bo := build.Options{NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset()}
+	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	bo.PID = r.o.PID
 	bo.CgroupID = cgroupID
+	bo.Kaddr = r.world.Kallsyms
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
 		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
 		if !ok {
@@ -172,7 +194,12 @@ func (r *runner) compile() error {
 	if n := r.o.Config.PerfRBPages; n > 0 {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
-	co := check.Options{World: r.world, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	co := check.Options{World: r.world, Arch: runtime.GOARCH, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
+	r.o.Headers.Arch = runtime.GOARCH
+	co.Declare = r.o.Headers.declare
+	if r.o.Filter != nil {
+		co.Filter = r.o.Filter.MatchString
+	}
 	if r.child != nil {
 		bo.ChildPID, co.HasChild = r.child.pid(), true
 	} else if r.o.PID != 0 {
@@ -190,7 +217,7 @@ func (r *runner) compile() error {
 		return ErrDiagnosed
 	}
 	if len(r.comp.Info.Instances) == 0 && r.o.Mode == "" {
-		return peerError("No probes to attach")
+		return ErrNoProbes
 	}
 	return nil
 }
@@ -227,7 +254,7 @@ func (r *runner) load() error {
 func (r *runner) run(ctx context.Context) (Result, error) {
 	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
 	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: r.resolver(),
-		JSON: r.o.JSON, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.MaxStrlen, NoWarn: r.o.NoWarn})
+		JSON: r.o.JSON, Arch: runtime.GOARCH, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.StrSize(), NoWarn: r.o.NoWarn})
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err
@@ -249,6 +276,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 			defer c.Close()
 		}
 	}
+	r.remember()
 	n, err := r.sess.Attach()
 	if err != nil {
 		return Result{}, err
@@ -265,7 +293,6 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		fmt.Fprintln(r.buf, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 		r.buf.Flush()
 	}
-	r.remember()
 	if r.child != nil {
 		r.users.Note(r.child.pid())
 		if err := r.child.resume(); err != nil {
@@ -284,6 +311,12 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 // resolver names addresses; it is told the binaries the program probes.
 func (r *runner) resolver() view.Resolver {
 	res := newResolver(r.live, r.users)
+	res.source = !r.comp.Info.Config.HideDebugInfo
+	res.drain = func() {
+		if r.mappings != nil {
+			r.mappings.Drain()
+		}
+	}
 	for _, in := range r.comp.Info.Instances {
 		if in.Provider.Space != types.User {
 			continue
@@ -308,6 +341,10 @@ func (r *runner) remember() {
 	}
 	if !asks {
 		return
+	}
+	var err error
+	if r.mappings, err = probe.WatchMappings(r.users); err != nil && r.o.Verbose {
+		fmt.Fprintf(r.o.Stderr, "user addresses of processes that end soon may have no names: %v\n", err)
 	}
 	dirs, _ := os.ReadDir("/proc")
 	for _, d := range dirs {
@@ -479,113 +516,4 @@ func (r *runner) rest(ring *probe.Reader, drop bool) error {
 		}
 	}
 	return r.buf.Flush()
-}
-
-// event prints one record or does what it asks for.
-func (r *runner) event(rec []byte) error {
-	if id := arg(rec, -1); id < uint64(len(r.comp.Prog.Events)) {
-		r.delivered[r.comp.Prog.Events[id].Unit]++
-	}
-	act, err := r.out.Event(rec)
-	if err != nil || act.Event == nil {
-		return err
-	}
-	ev := act.Event
-	switch ev.Kind {
-	case ir.EvPrintMap:
-		return r.printMap(ev.Map, arg(rec, 0), arg(rec, 1))
-	case ir.EvPrintMapElem:
-		return r.printElem(ev.Map, rec[8:])
-	case ir.EvClear:
-		r.cleared[ev.Map] = true
-		return r.sess.Clear(ev.Map)
-	case ir.EvZero:
-		return r.sess.Zero(ev.Map)
-	case ir.EvExit:
-		r.done, r.code = true, int(int64(arg(rec, 0)))
-	case ir.EvSystem:
-		return r.system(act.Text)
-	case ir.EvCat:
-		return r.cat(act.Text)
-	case ir.EvFail:
-		r.failure(ev, int64(arg(rec, 0)))
-	}
-	return nil
-}
-
-func arg(rec []byte, i int) uint64 {
-	if len(rec) < 16+8*i {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(rec[8+8*i:])
-}
-
-func (r *runner) printMap(m *ir.Map, top, div uint64) error {
-	es, err := r.sess.Entries(m)
-	if err != nil {
-		return err
-	}
-	return r.out.Map(m, entries(es), top, div)
-}
-
-func entries(es []probe.Entry) []view.Entry {
-	out := make([]view.Entry, len(es))
-	for i, e := range es {
-		out[i] = view.Entry{Key: e.Key, Values: e.Values}
-	}
-	return out
-}
-
-// printElem prints one element of a map of aggregations; a histogram is all elements that share the key.
-func (r *runner) printElem(m *ir.Map, key []byte) error {
-	es, err := r.sess.Entries(m)
-	if err != nil {
-		return err
-	}
-	n := m.KeySize
-	if m.Bucketed {
-		n -= 8
-	}
-	if len(key) < n {
-		key = append(append([]byte(nil), key...), make([]byte, n-len(key))...)
-	}
-	var some []probe.Entry
-	for _, e := range es {
-		if string(e.Key[:n]) == string(key[:n]) {
-			some = append(some, e)
-		}
-	}
-	return r.out.Map(m, entries(some), 0, 0)
-}
-
-func allZero(es []probe.Entry) bool {
-	for _, e := range es {
-		for _, v := range e.Values {
-			for _, c := range v {
-				if c != 0 {
-					return false
-				}
-			}
-		}
-	}
-	return true
-}
-
-func (r *runner) printMaps() error {
-	for _, m := range r.comp.Prog.Maps {
-		if m.Name[0] != '@' {
-			continue
-		}
-		es, err := r.sess.Entries(m)
-		if err != nil {
-			return err
-		}
-		if len(es) == 0 || r.cleared[m] && m.Key == nil && allZero(es) {
-			continue // nothing was put in it, or not since it was cleared
-		}
-		if err := r.out.Map(m, entries(es), 0, 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }

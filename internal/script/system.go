@@ -159,6 +159,9 @@ func (r *runner) cat(path string) error {
 // failure tells of a helper that failed, at the place in the program that called it.
 func (r *runner) failure(ev *ir.Event, rc int64) {
 	r.buf.Flush()
+	if done, err := r.out.Failure(ev, rc); done || err != nil {
+		return
+	}
 	if r.o.Diags != nil {
 		r.o.Diags([]syntax.Diag{{Span: ev.Span, Severity: syntax.Warning,
 			Msg: fmt.Sprintf("Failed to %s: %s (%d)", ev.Text, errnoText(rc), rc)}})

@@ -10,7 +10,7 @@ import (
 func actions() map[string]lowering {
 	return map[string]lowering{
 		"printf": formatted(ir.EvPrintf), "errorf": formatted(ir.EvErrorf), "warnf": formatted(ir.EvWarnf),
-		"debugf": formatted(ir.EvPrintf), "system": formatted(ir.EvSystem), "cat": formatted(ir.EvCat),
+		"debugf": debugf, "system": formatted(ir.EvSystem), "cat": formatted(ir.EvCat),
 		"print": print_, "clear": wholeMap(ir.EvClear), "zero": wholeMap(ir.EvZero), "time": timeNow, "join": join, "exit": exit,
 	}
 }
@@ -96,6 +96,23 @@ func formatted(kind ir.EventKind) lowering {
 		x.sendExprs(id, c.Args[1:])
 		return value{t: types.VoidT}
 	}
+}
+
+// debugf has the kernel write to its trace pipe, which is for everybody to see. The kernel takes three arguments.
+func debugf(x *fn, c *syntax.Call, _ *types.Type) value {
+	f, _ := x.literalOf(c.Args[0])
+	text := x.literal(f)
+	args := []ir.Val{x.addr(text.m), ir.Imm(int64(text.t.Size))}
+	for _, a := range c.Args[1:] {
+		v := x.expr(a)
+		if v.t.IsScalar() {
+			args = append(args, x.regVal(x.scalarVal(v)))
+			continue
+		}
+		args = append(args, x.addr(x.toMem(v)))
+	}
+	x.call(ir.FnTracePrintk, args...)
+	return value{t: types.VoidT}
 }
 
 // print_ is print(value), print(@map [, top [, div]]).

@@ -16,19 +16,23 @@ import (
 
 // Options steer the translation.
 type Options struct {
-	NumCPU    int  // possible CPUs: reading a per-CPU map visits that many, default 1
-	RingBytes int  // size of the event ring, default 16 MiB
-	NoRing    bool // programs that print nothing need none: set by the caller that counts only
-	Failures  bool // -k: failed helpers are events
+	Arch      string // GOARCH, default amd64
+	NumCPU    int    // possible CPUs: reading a per-CPU map visits that many, default 1
+	RingBytes int    // size of the event ring, default 16 MiB
+	NoRing    bool   // programs that print nothing need none: set by the caller that counts only
+	Failures  bool   // -k: failed helpers are events
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
 	PIDNSDev, PIDNSIno uint64
 	ChildPID           int // cpid
+	PID                int // only this process, for attachments that cannot tell by themselves; 0 is all
 	// Uaddr gives the address in memory of a symbol of a binary, for uaddr(); nil where there is no process to ask.
 	Uaddr func(path, symbol string) (uint64, bool)
+	Kaddr func(symbol string) (uint64, bool) // the address of a kernel symbol, for percpu_kaddr()
 	// CgroupID gives the id of a cgroup by its path, for cgroupid().
 	CgroupID  func(path string) (uint64, bool)
 	StartNs   uint64 // boot-time clock when tracing began
-	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai)
+	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai) and tseries
+	ClockMap  string // "@name" of a map without key that tseries reads instead of the clock, for tests; "" is the clock
 }
 
 // builder holds what the units of one program share.
@@ -130,12 +134,11 @@ func mapOf(m *check.Map, maxKeys int) *ir.Map {
 		n.KeySize = keySize(m.Key)
 	}
 	switch v.Kind {
-	case types.Hist, types.LHist:
+	case types.Hist, types.LHist, types.TSeries:
 		n.Bucketed = true
 		n.KeySize = (n.KeySize+7)&^7 + 8
-		n.ValueSize = 8
 	}
-	perCPU := v.IsAgg() && v.Kind != types.TSeries
+	perCPU := v.IsAgg()
 	switch {
 	case m.Key == nil && !n.Bucketed:
 		n.Kind, n.KeySize, n.MaxEntries = ir.Array, 4, 1
@@ -163,13 +166,10 @@ func valueSize(t *types.Type) int {
 	case types.Avg, types.Stats, types.Min, types.Max:
 		return 16
 	case types.TSeries:
-		return max(1, int(t.Bounds.Max)) * tseriesBucket
+		return tseriesBucket
 	}
 	return max(1, t.Size)
 }
-
-// tseriesBucket is the size of one interval of a tseries: interval number, value, count.
-const tseriesBucket = 24
 
 // unit translates one instance.
 func (b *builder) unit(clause int, in *check.Instance, target int) {
@@ -179,6 +179,7 @@ func (b *builder) unit(clause int, in *check.Instance, target int) {
 	u.Entry = f
 	x := &fn{b: b, in: in, u: u, f: f, vars: map[*check.Var]storage{}, captured: captures(in)}
 	x.blk = f.NewBlock()
+	x.onlyPID()
 	if in.Pred != nil {
 		x.predicate(in.Pred)
 	}
@@ -197,7 +198,7 @@ func perTarget(in *check.Instance) bool {
 		return false
 	}
 	switch in.Provider.Name {
-	case "kprobe", "kretprobe", "uprobe", "uretprobe", "tracepoint":
+	case "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt", "tracepoint":
 		return false
 	}
 	found := false

@@ -82,7 +82,7 @@ func retval(x *fn, _ *syntax.Call, t *types.Type) value {
 	d := x.f.NewReg()
 	n := 0
 	if x.in.Args != nil {
-		n = len(x.in.Args.Fields)
+		n = x.in.Args.Len
 	}
 	x.add(ir.Ins{Op: ir.Retval, Dst: d, Imm: int64(n)})
 	if t.IsInt() {

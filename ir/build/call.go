@@ -2,6 +2,8 @@ package build
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -17,9 +19,10 @@ func functions() map[string]lowering {
 	m := map[string]lowering{
 		"str": str, "buf": buf, "kstack": stack, "ustack": stack, "ksym": ksym, "usym": usym, "ntop": ntop, "pton": pton,
 		"macaddr": macaddr, "reg": reg, "strncmp": strncmp, "strlen": strlen, "strcontains": strcontains, "len": length,
-		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror),
+		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror), "signal_name": same(types.SignalName), "syscall_name": same(types.SyscallName),
+		"find": find, "strstr": strstr, "str_concat": strConcat, "memcmp": memcmp, "percpu_kaddr": perCPUKaddr,
 		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
-		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": nil, "path": path,
+		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": socketCookie, "path": path,
 		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "assert": assert,
 		"static_assert": nothing, "fail": nothing, "is_err": isErr, "container_of": containerOf, "func": funcName, "probe": probeName, "args": nil,
 	}
@@ -48,6 +51,9 @@ func (x *fn) callExpr(c *syntax.Call) value {
 // builtin evaluates a bare name.
 func (x *fn) builtin(name string, e *syntax.Ident, t *types.Type) value {
 	if n, ok := argNumber(name); ok {
+		if x.in.Provider.Name == "usdt" {
+			return x.usdtArg(n, e.Span, t)
+		}
 		d := x.f.NewReg()
 		x.add(ir.Ins{Op: ir.Arg, Dst: d, Imm: int64(n)})
 		return scalarOf(t, ir.R(d))
@@ -60,11 +66,11 @@ func (x *fn) builtin(name string, e *syntax.Ident, t *types.Type) value {
 	return l(x, &syntax.Call{Span: e.Span, Name: name}, t)
 }
 
+// argNumber reads arg0, arg1, ….
 func argNumber(name string) (int, bool) {
-	if len(name) != 4 || name[:3] != "arg" || name[3] < '0' || name[3] > '9' {
-		return 0, false
-	}
-	return int(name[3] - '0'), true
+	digits, ok := strings.CutPrefix(name, "arg")
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil && n >= 0
 }
 
 // callInto evaluates calls that can write their result where it is wanted.
@@ -166,7 +172,7 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 		return inMem(t, m)
 	case v.form == direct:
 		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), n, x.addr(v.m))
-	case v.form == ref:
+	case v.form == ref && !v.t.IsScalar():
 		rc = x.call(readHelper(v.space), x.addr(m.at(4)), n, v.v)
 	default:
 		rc = x.call(readHelper(x.space(v.t.Space)), x.addr(m.at(4)), n, x.scalarVal(v))
@@ -175,8 +181,11 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 	return inMem(t, m)
 }
 
-// userStack is BPF_F_USER_STACK.
-const userStack = 1 << 8
+// Flags of bpf_get_stack: BPF_F_USER_STACK and BPF_F_USER_BUILD_ID.
+const (
+	userStack   = 1 << 8
+	userBuildID = 1 << 11
+)
 
 func stack(x *fn, c *syntax.Call, t *types.Type) value {
 	m := slotMem(x.temp(t.Size))
@@ -184,11 +193,14 @@ func stack(x *fn, c *syntax.Call, t *types.Type) value {
 	x.store(m.at(8), 8, ir.Imm(0))
 	if t.Kind == types.UStack {
 		flags = userStack
+		if t.Stack == types.StackBuildID {
+			flags |= userBuildID
+		}
 		x.store(m.at(8), 8, x.pidTgid())
 	}
 	n := x.f.NewReg()
 	at := m.at(16)
-	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(8 * t.Depth), A: ir.Imm(flags)})
+	x.add(ir.Ins{Op: ir.Stack, Dst: n, Slot: at.slot, Base: at.base, Off: at.off, Imm: int64(t.FrameSize() * t.Depth), A: ir.Imm(flags)})
 	if t.Kind == types.KStack && x.in.Provider.Name == "tracepoint" {
 		x.taskStack(n, at, t.Depth)
 	}
@@ -383,7 +395,7 @@ func length(x *fn, c *syntax.Call, t *types.Type) value {
 	v := x.expr(c.Args[0])
 	switch v.t.Kind {
 	case types.KStack, types.UStack:
-		return scalarOf(t, x.bin(ir.Div, x.load(x.toMem(v), 8, false), ir.Imm(8)))
+		return scalarOf(t, x.bin(ir.Div, x.load(x.toMem(v), 8, false), ir.Imm(int64(v.t.FrameSize()))))
 	case types.String:
 		return scalarOf(t, x.strlen(x.asString(v)))
 	case types.Buffer:
@@ -413,14 +425,43 @@ func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
 		x.zero(x.elem(m), m.ValueSize)
 		return scalarOf(types.BoolT, ir.Imm(1))
 	}
-	if m.Kind == ir.PerCPUArray {
-		id := x.b.event(&ir.Event{Kind: ir.EvZero, Map: m, Span: x.span})
+	if m.Kind == ir.PerCPUArray { // only the printing side reaches all CPUs
+		id := x.b.event(&ir.Event{Kind: ir.EvClear, Map: m, Span: x.span})
 		x.send(id, nil)
 		return scalarOf(types.BoolT, ir.Imm(1))
 	}
 	rc := x.call(ir.FnMapDelete, x.mapPtr(m), x.addr(x.key(m, key)))
 	yes, no := x.block(), x.block()
 	return x.boolValue(func() { x.branch(ir.Eq, rc, ir.Imm(0), yes, no) }, yes, no)
+}
+
+// find is has_key that also gives the value: a variable keeps its value where the key is missing.
+func find(x *fn, c *syntax.Call, t *types.Type) value {
+	r, _ := c.Args[0].(*syntax.MapRef)
+	v, _ := c.Args[2].(*syntax.Var)
+	m := x.b.maps[r.Name]
+	p := x.lookup(m, x.key(m, c.Args[1]))
+	yes, no := x.block(), x.block()
+	return x.boolValue(func() {
+		some := x.block()
+		x.branch(ir.Ne, p, ir.Imm(0), some, no)
+		x.at(some)
+		if dst := x.in.Vars[v]; dst != nil {
+			at := mem{base: p.R}
+			if dst.Type.IsScalar() {
+				x.setVar(dst, x.convert(x.load(at, size8(m.ValueSize), m.Value.Signed), m.Value, dst.Type))
+			} else {
+				x.put(slotMem(x.place(dst).slot), dst.Type, inMem(m.Value, at))
+			}
+		}
+		x.jump(yes)
+	}, yes, no)
+}
+
+// socketCookie wants the pointer as the context has it: the verifier must know its type.
+func socketCookie(x *fn, c *syntax.Call, t *types.Type) value {
+	x.u.Typed = true
+	return scalarOf(t, x.call(ir.FnGetSocketCookie, x.address(c.Args[0])))
 }
 
 func bswap(x *fn, c *syntax.Call, t *types.Type) value {

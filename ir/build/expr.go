@@ -27,8 +27,16 @@ func (x *fn) valAs(e syntax.Expr, t *types.Type) ir.Val {
 	return x.convert(x.scalarVal(v), v.t, t)
 }
 
-// expr evaluates e.
+// expr evaluates e. Reads that its value still needs are made at e's place.
 func (x *fn) expr(e syntax.Expr) value {
+	v := x.eval(e)
+	if s := e.Where(); s.Src != nil {
+		x.span = s
+	}
+	return v
+}
+
+func (x *fn) eval(e syntax.Expr) value {
 	if c, ok := x.in.Consts[e]; ok {
 		if c.IsStr {
 			return x.literal(c.Str)
@@ -470,6 +478,7 @@ func (x *fn) index(e *syntax.Index) value {
 		v = inMem(v.t, x.toMem(v))
 	}
 	if v.form == ref {
+		x.checkIndex(v.t, elem, i, e.Span)
 		return refTo(elem, x.bin(ir.Add, v.v, x.bin(ir.Mul, i, ir.Imm(int64(elem.Size)))), v.space)
 	}
 	if i.IsImm() {
@@ -477,6 +486,22 @@ func (x *fn) index(e *syntax.Index) value {
 	}
 	return x.indexDirect(v, elem, i)
 }
+
+// checkIndex warns at run time of an index beyond an array of the kernel or a process: what is there is something else.
+func (x *fn) checkIndex(t, elem *types.Type, i ir.Val, at syntax.Span) {
+	n := t.Size / max(1, elem.Size)
+	if i.IsImm() || n == 0 { // checked already; arrays without a length are as long as somebody says elsewhere
+		return
+	}
+	in, out := x.block(), x.block()
+	x.branch(ir.Lt, i, ir.Imm(int64(n)), in, out)
+	x.at(out)
+	x.send(x.b.event(&ir.Event{Kind: ir.EvWarnf, Fmt: outOfBounds, Span: at}), nil)
+	x.jump(in)
+	x.at(in)
+}
+
+const outOfBounds = "Array access out of bounds. This can lead to unexpected results."
 
 // indexDirect reads an element of an array in BPF memory at an index known only when running: outside it gives 0.
 func (x *fn) indexDirect(v value, elem *types.Type, i ir.Val) value {

@@ -272,10 +272,11 @@ func aggregations() map[string]aggregation {
 			}, func(v mem) { x.store(v, 8, n) })
 		},
 		"avg": average, "stats": average,
-		"min":   func(x *fn, m *ir.Map, l *syntax.MapRef, c *syntax.Call) { extreme(x, m, l, c, ir.Lt) },
-		"max":   func(x *fn, m *ir.Map, l *syntax.MapRef, c *syntax.Call) { extreme(x, m, l, c, ir.Gt) },
-		"hist":  histogram,
-		"lhist": linear,
+		"min":     func(x *fn, m *ir.Map, l *syntax.MapRef, c *syntax.Call) { extreme(x, m, l, c, ir.Lt) },
+		"max":     func(x *fn, m *ir.Map, l *syntax.MapRef, c *syntax.Call) { extreme(x, m, l, c, ir.Gt) },
+		"hist":    histogram,
+		"lhist":   linear,
+		"tseries": timeSeries,
 	}
 }
 

@@ -62,8 +62,20 @@ func (x *fn) strlen(v value) ir.Val {
 	return ir.R(i)
 }
 
-// strcontains looks for a string in another: bpf_loop tries each start.
+// strcontains says if a string is in another.
 func strcontains(x *fn, c *syntax.Call, t *types.Type) value {
+	yes, no := x.block(), x.block()
+	at := x.position(c)
+	return x.boolValue(func() { x.branch(ir.Ne, at, ir.Imm(0), yes, no) }, yes, no)
+}
+
+// strstr gives where a string is in another, -1 if it is not.
+func strstr(x *fn, c *syntax.Call, t *types.Type) value {
+	return scalarOf(t, x.bin(ir.Sub, x.position(c), ir.Imm(1)))
+}
+
+// position looks for a string in another: bpf_loop tries each start. It gives 1 for the first, 0 for none.
+func (x *fn) position(c *syntax.Call) ir.Val {
 	hay, needle := x.expr(c.Args[0]), x.expr(c.Args[1])
 	h, n := x.shared(hay), x.shared(needle)
 	found := x.u.NewSlot("found", 8)
@@ -82,12 +94,12 @@ func strcontains(x *fn, c *syntax.Call, t *types.Type) value {
 	match, miss := cb.block(), cb.block()
 	cb.matchAt(inMem(hay.t, slotMem(h)), inMem(needle.t, slotMem(n)), i, match, miss)
 	cb.at(match)
-	cb.store(slotMem(found), 8, ir.Imm(1))
+	cb.store(slotMem(found), 8, cb.bin(ir.Add, i, ir.Imm(1)))
 	cb.ret(ir.Imm(1))
 	cb.at(miss)
 	cb.endCallback()
 	x.call(ir.FnLoop, ir.Imm(int64(hay.t.Size)), x.funcPtr(cb.f), x.frame(), ir.Imm(0))
-	return scalarOf(types.BoolT, x.load(slotMem(found), 8, false))
+	return x.load(slotMem(found), 8, false)
 }
 
 // below ends a callback whose index is not below n, so that the verifier knows it is.

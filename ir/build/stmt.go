@@ -18,6 +18,26 @@ func (x *fn) stmts(ss []syntax.Stmt) {
 	}
 }
 
+// onlyPID leaves out runs for other processes than the one asked for, where the event is everybody's.
+func (x *fn) onlyPID() {
+	switch x.in.Provider.Name {
+	case "kprobe", "kretprobe", "fentry", "fexit", "tracepoint", "rawtracepoint":
+	default:
+		return
+	}
+	if x.b.opts.PID == 0 {
+		return
+	}
+	yes, no := x.block(), x.block()
+	mark := len(x.tmp)
+	x.branch(ir.Eq, x.bin(ir.Shr, x.pidTgid(), ir.Imm(32)), ir.Imm(int64(x.b.opts.PID)), yes, no)
+	x.at(no)
+	x.count(ir.Filtered)
+	x.ret(ir.Imm(0))
+	x.at(yes)
+	x.endStmt(mark)
+}
+
 func (x *fn) stmt(s syntax.Stmt) {
 	switch s := s.(type) {
 	case *syntax.ExprStmt:

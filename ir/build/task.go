@@ -1,6 +1,8 @@
 package build
 
 import (
+	"strings"
+
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -49,7 +51,7 @@ func assert(x *fn, c *syntax.Call, _ *types.Type) value {
 	x.cond(c.Args[0], ok, bad)
 	x.at(bad)
 	msg, _ := x.literalOf(c.Args[1])
-	x.send(x.b.event(&ir.Event{Kind: ir.EvErrorf, Fmt: msg, Span: c.Span}), nil)
+	x.send(x.b.event(&ir.Event{Kind: ir.EvErrorf, Fmt: "assert failed: " + strings.ReplaceAll(msg, "%", "%%"), Span: c.Span}), nil)
 	x.exit(ir.Imm(1), c.Span)
 	x.at(ok)
 	return value{t: types.VoidT}

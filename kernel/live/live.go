@@ -97,7 +97,9 @@ func (l *Live) makeTypes() (*btftypes.Lookup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return btftypes.New(s, l.ModuleBTF), nil
+	t := btftypes.New(s, l.ModuleBTF)
+	t.SetRaw(func() ([]byte, error) { return os.ReadFile(l.o.Sys + "/kernel/btf/vmlinux") })
+	return t, nil
 }
 
 // Modules names the loaded modules, sorted, from /proc/modules and, for those built with BTF, /sys/kernel/btf; none if

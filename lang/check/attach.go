@@ -284,11 +284,8 @@ func (a *AttachPoint) parseUSDT(parts []string) string {
 	default:
 		return a.count(len(parts), 2, 3)
 	}
-	switch {
-	case a.Func == "":
+	if a.Func == "" {
 		return "usdt probe must have a target function or wildcard"
-	case a.Module == "":
-		return "usdt probe must specify at least path or pid to probe. To target all paths/pids set the path to '*'."
 	}
 	return ""
 }

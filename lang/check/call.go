@@ -161,7 +161,7 @@ func (x *inst) call(e *syntax.Call) *types.Type {
 // invoke checks what every row has in common, and then asks the row.
 func (x *inst) invoke(f *Func, args []syntax.Expr, e syntax.Expr, at syntax.Span) *types.Type {
 	if f.Unsafe && !x.c.opts.Unsafe {
-		x.errorf(at, "%s() is an unsafe function being used in safe mode", f.Name).Hint = "run with --unsafe if you mean it"
+		x.errorf(at, "%s() is unsafe. To use you need the --unsafe flag", f.Name)
 	}
 	if f.needs != 0 && x.Provider.Args&f.needs == 0 {
 		x.errorf(at, "%s can not be used with \"%s\" probes", f.Name, x.Provider.Name)

@@ -1,55 +1,96 @@
 package check
 
 import (
-	"strings"
-
+	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
-// declareC enters the program's own C: directives here, types through Options.Declare.
+// Macros are object-like macros of C: those of the program and of the headers it includes. What Options.Declare gives may
+// implement it.
+type Macros interface {
+	// MacroValue gives what a macro stands for if that is an integer constant.
+	MacroValue(name string) (int64, bool)
+	// MacroText gives what a macro stands for, expanded.
+	MacroText(name string) (string, bool)
+}
+
+// declareC enters the program's own C, types and macros, through Options.Declare.
 func (c *checker) declareC(defs []*syntax.CDef) {
 	c.expanding = map[string]bool{}
-	var decls []*syntax.CDef
-	for _, d := range defs {
-		if strings.HasPrefix(d.Text, "#") {
-			c.directive(d)
-			continue
-		}
-		decls = append(decls, d)
-	}
-	if len(decls) == 0 {
+	c.cdefs = defs
+	if len(defs) == 0 {
 		return
 	}
 	if c.opts.Declare == nil {
-		c.errorf(decls[0].Span, "C declarations are not supported here")
+		c.errorf(defs[0].Span, "C declarations are not supported here")
 		return
 	}
-	types, ds := c.opts.Declare(decls, c.ctypes)
+	types, ds := c.opts.Declare(defs, c.ctypes)
 	for _, d := range ds {
 		c.add(d)
 	}
 	if types != nil {
 		c.ctypes = types
 	}
+	c.macrosC, _ = types.(Macros)
 }
 
-// directive takes object-like macros that are expressions. Includes bring nothing that the kernel's own type information
-// does not have; other directives are left alone.
-func (c *checker) directive(d *syntax.CDef) {
-	rest, ok := strings.CutPrefix(strings.TrimSpace(strings.TrimPrefix(d.Text, "#")), "define")
-	if !ok {
-		return
+// define gives the expression a macro of C stands for, nil if there is no such macro or it is no expression.
+func (c *checker) define(name string) syntax.Expr {
+	if d, ok := c.defines[name]; ok {
+		return d
 	}
-	rest = strings.TrimSpace(strings.ReplaceAll(rest, "\\\n", " "))
-	n := 0
-	for n < len(rest) && (rest[n] == '_' || rest[n] >= '0' && rest[n] <= '9' || rest[n]|0x20 >= 'a' && rest[n]|0x20 <= 'z') {
-		n++
+	if c.macrosC == nil {
+		return nil
 	}
-	if n == 0 || n == len(rest) || rest[n] == '(' {
-		return
+	var d syntax.Expr
+	if text, ok := c.macrosC.MacroText(name); ok && text != "" {
+		if x, ds := syntax.ParseExpr(&syntax.Source{Name: "#define " + name, Text: text}); len(ds) == 0 {
+			d = x
+		}
 	}
-	x, ds := syntax.ParseExpr(&syntax.Source{Name: "#define " + rest[:n], Text: rest[n:]})
-	if len(ds) == 0 {
-		c.defines[rest[:n]] = x
-	}
+	c.defines[name] = d
+	return d
 }
+
+// types finds the C types that names in an instance mean: the program's own, then those of the probed binary, then the
+// kernel's.
+func (x *inst) types() ctype.Lookup {
+	if !x.Provider.isUser() || len(x.Targets) == 0 {
+		return x.c.ctypes
+	}
+	path := x.Targets[0].Module
+	if l, ok := x.c.userTypes[path]; ok {
+		return l
+	}
+	l := x.c.ctypes
+	if user := x.c.world.UserTypes(path); user != nil {
+		l = layered{user, x.c.world.Types()}
+		if len(x.c.cdefs) > 0 && x.c.opts.Declare != nil {
+			if own, _ := x.c.opts.Declare(x.c.cdefs, l); own != nil { // what is wrong with them was said before
+				l = own
+			}
+		}
+	}
+	x.c.userTypes[path] = l
+	return l
+}
+
+// layered asks one Lookup after the other.
+type layered struct{ first, then ctype.Lookup }
+
+func (l layered) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
+	if t, err := l.first.ByName(kind, name); err == nil {
+		return t, nil
+	}
+	return l.then.ByName(kind, name)
+}
+
+func (l layered) EnumValue(name string) (*ctype.Enum, int64, bool) {
+	if e, v, ok := l.first.EnumValue(name); ok {
+		return e, v, true
+	}
+	return l.then.EnumValue(name)
+}
+
+func (l layered) Func(module, name string) (*ctype.Func, error) { return l.then.Func(module, name) }

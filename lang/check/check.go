@@ -25,7 +25,10 @@ type checker struct {
 	macros map[string][]*syntax.Macro
 	// defines are the object-like #define macros of the program that are expressions.
 	defines    map[string]syntax.Expr
-	expanding  map[string]bool // #defines being looked at: they may name themselves
+	macrosC    Macros // nil for none
+	cdefs      []*syntax.CDef
+	userTypes  map[string]ctype.Lookup // by the path of a binary
+	expanding  map[string]bool         // #defines being looked at: they may name themselves
 	expansions int
 	argN       *Func
 
@@ -74,7 +77,7 @@ func newChecker(opts Options) *checker {
 		opts.World = noWorld{}
 	}
 	return &checker{opts: opts, world: opts.World, ctypes: opts.World.Types(), funcs: funcTable(), argN: newArgN(), maps: map[string]*mapInfo{},
-		defines: map[string]syntax.Expr{}}
+		defines: map[string]syntax.Expr{}, userTypes: map[string]ctype.Lookup{}}
 }
 
 func (c *checker) check(file *syntax.File) *Info {
@@ -87,9 +90,6 @@ func (c *checker) check(file *syntax.File) *Info {
 	c.declareMaps(file.Maps)
 	for i, p := range file.Probes {
 		c.clause(i, p)
-	}
-	if len(c.insts) == 0 && !c.failed() {
-		c.errorf(syntax.Span{}, "No probes to attach")
 	}
 	for _, x := range c.insts {
 		x.resolve()
@@ -278,6 +278,7 @@ func (noWorld) Expand(p AttachPoint) ([]Target, error) {
 func (noWorld) Args(Target) (*types.Type, *types.Type, error) {
 	return nil, nil, fmt.Errorf("nothing is known of this system")
 }
+func (noWorld) UserTypes(string) ctype.Lookup               { return nil }
 func (noWorld) Suggest(AttachPoint) []string                { return nil }
 func (noWorld) Kallsyms(string) (uint64, bool)              { return 0, false }
 func (noWorld) Usyms(string, string) (uint64, uint64, bool) { return 0, 0, false }

@@ -33,6 +33,7 @@ func runSource(src *syntax.Source, opts check.Options) (*check.Info, []syntax.Di
 	if opts.World == nil {
 		opts.World = newWorld()
 	}
+	opts.Declare = declare
 	return check.Check(f, opts)
 }
 
@@ -153,12 +154,13 @@ func TestHints(t *testing.T) {
 			t.Errorf("%s: nothing said", tc.in)
 			continue
 		}
+		d := ds[max(0, slices.IndexFunc(ds, func(d syntax.Diag) bool { return d.Hint != "" }))]
 		fixed := ""
-		if f := ds[0].Fix; f != nil {
+		if f := d.Fix; f != nil {
 			fixed = tc.in[:f.Span.Start.Off] + f.Text + tc.in[f.Span.End.Off:]
 		}
-		if ds[0].Hint != tc.hint || fixed != tc.fix {
-			t.Errorf("%s\n got %q, %q\nwant %q, %q", tc.in, ds[0].Hint, fixed, tc.hint, tc.fix)
+		if d.Hint != tc.hint || fixed != tc.fix {
+			t.Errorf("%s\n got %q, %q\nwant %q, %q", tc.in, d.Hint, fixed, tc.hint, tc.fix)
 		}
 	}
 }

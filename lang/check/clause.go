@@ -22,38 +22,66 @@ type uses struct {
 func (c *checker) clause(i int, p *syntax.Probe) {
 	u := c.usesOf(p)
 	groups := map[string]*inst{}
-	found := false
+	n, wrong := 0, false
 	for _, ap := range p.Points {
 		points, msg, hint := ParseAttachPoint(ap, c.opts.Params, c.opts.Unsafe)
 		if msg != "" {
 			c.errorf(ap.Span, "%s", msg).Hint = hint
-			found = true
+			wrong = true
 			continue
 		}
 		for _, a := range points {
-			ts, said := c.expand(a, len(points) > 1)
-			found = found || said || len(ts) > 0
+			if c.opts.Filter != nil && a.Provider.Name != "begin" && a.Provider.Name != "end" && !c.opts.Filter(filterName(a)) {
+				wrong = true // not asked for: nothing is missing
+				continue
+			}
+			ts := c.expand(a, len(points) > 1)
+			n += len(ts)
 			for _, t := range ts {
 				c.place(groups, i, p, ap, a, t, u)
 			}
 		}
 	}
-	if !found && c.cfg.MissingProbes == "error" {
-		c.errorf(p.Span, "No attach points for probe")
+	if n > 0 || wrong || len(p.Points) == 0 {
+		return
+	}
+	at := p.Points[0].Span.To(p.Points[len(p.Points)-1].Span)
+	switch c.cfg.MissingProbes {
+	case "error":
+		c.errorf(at, "Probe has no valid attach points. If this is expected, set the 'missing_probes' config variable to 'warn'.")
+	case "warn":
+		c.warnf(at, "Probe has no valid attach points. It is being removed which may cause issues with program behavior.")
 	}
 }
 
-// expand finds the targets of one attach point. said reports that it was explained why there are none.
-func (c *checker) expand(a AttachPoint, quiet bool) (ts []Target, said bool) {
+// filterName is what --probe-filter is matched with: the attach point with the probe type's full name.
+func filterName(a AttachPoint) string {
+	if _, rest, ok := strings.Cut(a.Raw, ":"); ok {
+		return a.Provider.Name + ":" + rest
+	}
+	return a.Provider.Name
+}
+
+// expand finds the targets of one attach point, and says why there are none.
+func (c *checker) expand(a AttachPoint, quiet bool) []Target {
 	if a.Provider.Special {
-		return []Target{special(a)}, false
+		return []Target{special(a)}
 	}
 	ts, err := c.world.Expand(a)
 	if err == nil && len(ts) > 0 {
-		return ts, false
+		return ts
 	}
 	if quiet || c.cfg.MissingProbes == "ignore" {
-		return nil, c.cfg.MissingProbes == "ignore"
+		return nil
+	}
+	kprobe := a.Provider.Name == "kprobe" || a.Provider.Name == "kretprobe"
+	if kprobe && !isWild(a.Func) && a.Func != "" {
+		c.warnf(a.Span, "%s is not traceable (either non-existing, inlined, or marked as \"notrace\"); attaching to it will likely fail", a.Func)
+		if c.opts.Unsafe && err == nil { // the kernel will tell
+			t := Target{Provider: a.Provider.Name, Module: a.Module, Func: a.Func, Offset: a.Offset}
+			t.Name = a.Provider.Name + ":" + strings.TrimPrefix(a.Module+":"+a.Func, ":")
+			return []Target{t}
+		}
 	}
 	msg := "No matches for " + a.Provider.Name + " " + strings.TrimPrefix(a.Module+":"+a.Func, ":") + "."
 	if err != nil {
@@ -68,7 +96,7 @@ func (c *checker) expand(a AttachPoint, quiet bool) (ts []Target, said bool) {
 	if s := c.world.Suggest(a); len(s) > 0 {
 		d.Hint = "did you mean `" + s[0] + "`?"
 	}
-	return nil, true
+	return nil
 }
 
 // special gives the target of a probe that needs no look at the system.
@@ -113,6 +141,9 @@ func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syn
 	}
 	if u.argN && a.Provider.Name == "kprobe" {
 		key += " " + c.userParams(t)
+	}
+	if u.argN {
+		key += " " + t.USDT
 	}
 	if u.probe {
 		key += " " + t.Name

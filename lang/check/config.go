@@ -229,3 +229,12 @@ func IsSetting(name string) bool {
 	_, _, err := findSetting(name)
 	return err == nil
 }
+
+// StrSize gives the room of a string that str() reads without a length: max_strlen characters and the NUL that reading
+// always writes. From the default of 1024 on the NUL counts, so that the room stays a power of two.
+func (c Config) StrSize() int {
+	if c.MaxStrlen < 1024 {
+		return c.MaxStrlen + 1
+	}
+	return c.MaxStrlen
+}

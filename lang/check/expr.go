@@ -106,11 +106,16 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 	if f := x.c.builtin(e.Name); f != nil {
 		return x.invoke(f, nil, e, e.Span)
 	}
-	if en, v, ok := x.c.ctypes.EnumValue(e.Name); ok {
+	if en, v, ok := x.types().EnumValue(e.Name); ok {
 		x.Consts[e] = Const{Int: v}
 		return types.FromC(en, types.SpaceNone)
 	}
-	if d, ok := x.c.defines[e.Name]; ok && !x.c.expanding[e.Name] {
+	if x.c.macrosC != nil {
+		if v, ok := x.c.macrosC.MacroValue(e.Name); ok {
+			return x.known(e, Const{Int: v})
+		}
+	}
+	if d := x.c.define(e.Name); d != nil && !x.c.expanding[e.Name] {
 		x.c.expanding[e.Name] = true
 		defer delete(x.c.expanding, e.Name)
 		t := x.expr(d)
@@ -119,7 +124,7 @@ func (x *inst) ident(e *syntax.Ident) *types.Type {
 		}
 		return t
 	}
-	if v, ok := wellKnown(e.Name); ok {
+	if v, ok := wellKnown(x.c.opts.Arch, e.Name); ok {
 		return x.known(e, Const{Int: v})
 	}
 	d := x.errorf(e.Span, "Unknown identifier: '%s'", e.Name)

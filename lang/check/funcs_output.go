@@ -8,6 +8,7 @@ import (
 var outputRows = []*Func{
 	{Name: "printf", Sig: "printf(fmt, args...)", Doc: "print formatted", Min: 1, Max: -1, Async: true, Void: true, spec: "f*", Check: checkFormat},
 	{Name: "errorf", Sig: "errorf(fmt, args...)", Doc: "print an error with its place", Min: 1, Max: -1, Async: true, Void: true, spec: "f*", Check: checkFormat},
+	{Name: "debugf", Sig: "debugf(const fmt, args...)", Doc: "print to the kernel's trace pipe", Min: 1, Max: 4, Void: true, spec: "f*", Check: checkFormat},
 	{Name: "warnf", Sig: "warnf(fmt, args...)", Doc: "print a warning with its place", Min: 1, Max: -1, Async: true, Void: true, spec: "f*", Check: checkFormat},
 	{Name: "system", Sig: "system(fmt, args...)", Doc: "run a command", Min: 1, Max: -1, Async: true, Void: true, Unsafe: true, spec: "f*", Check: checkFormat},
 	{Name: "cat", Sig: "cat(fmt, args...)", Doc: "print a file", Min: 1, Max: -1, Async: true, Void: true, spec: "f*", Check: checkFormat},

@@ -48,7 +48,7 @@ func checkStr(c *Call) *types.Type {
 		c.errorf("str() expects a string, integer or a pointer type as first argument (%v provided)", t)
 		return types.NoneT
 	}
-	size := c.x.c.cfg.MaxStrlen
+	size := c.x.c.cfg.StrSize()
 	if n, ok := c.constant(1); ok {
 		switch {
 		case n.Int < 0:
@@ -124,11 +124,13 @@ func checkKaddr(c *Call) *types.Type {
 	if !ok {
 		c.errorf("Failed to resolve kernel symbol: %s", name)
 	}
-	t := &types.Type{Kind: types.Int, Size: 8, Space: types.Kernel}
-	if c.Func.Name == "kaddr" && ok {
+	if c.Func.Name == "percpu_kaddr" {
+		return types.PtrTo(types.Uint64, types.Kernel)
+	}
+	if ok {
 		c.x.Consts[c.Expr] = Const{Int: int64(addr), big: int64(addr) < 0}
 	}
-	return t
+	return &types.Type{Kind: types.Int, Size: 8, Space: types.Kernel}
 }
 
 // checkUaddr gives a pointer to an integer of the symbol's size.
@@ -255,7 +257,7 @@ func checkPath(c *Call) *types.Type {
 
 func checkSock(c *Call) *types.Type {
 	p := c.x.Provider.Name
-	if p != "fentry" && p != "fexit" && p != "iter" {
+	if p != "fentry" && p != "fexit" && p != "iter" && p != "rawtracepoint" {
 		c.errorf("socket_cookie can not be used with \"%s\" probes", p)
 		return types.NoneT
 	}

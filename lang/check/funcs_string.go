@@ -18,7 +18,8 @@ var stringRows = []*Func{
 	{Name: "memcmp", Sig: "memcmp(a, b, int n)", Doc: "compare n bytes", Min: 3, Max: 3, spec: "**i", ret: types.Int64},
 	{Name: "strftime", Sig: "strftime(const string fmt, int ns)", Doc: "time as text", Min: 2, Max: 2, spec: "si", Check: checkStrftime},
 	{Name: "strerror", Sig: "strerror(int errno)", Doc: "name of an error", Min: 1, Max: 1, spec: "i", ret: &types.Type{Kind: types.Strerror, Size: 8}},
-	{Name: "signal_name", Sig: "signal_name(int sig)", Doc: "name of a signal", Min: 1, Max: 1, spec: "i", Check: checkSignalName},
+	{Name: "signal_name", Sig: "signal_name(int sig)", Doc: "what a signal means", Min: 1, Max: 1, spec: "i", ret: &types.Type{Kind: types.SignalName, Size: 8}},
+	{Name: "syscall_name", Sig: "syscall_name(int nr)", Doc: "name of a system call", Min: 1, Max: 1, spec: "i", ret: &types.Type{Kind: types.SyscallName, Size: 8}},
 }
 
 // stringLike reports what the string functions take.
@@ -96,17 +97,6 @@ func checkStrftime(c *Call) *types.Type {
 		}
 	}
 	return &types.Type{Kind: types.Strftime, Size: 24}
-}
-
-func checkSignalName(c *Call) *types.Type {
-	if v, ok := c.constant(0); ok {
-		for name, n := range signals {
-			if int64(n) == v.Int {
-				return c.x.known(c.Expr, Const{Str: name, IsStr: true})
-			}
-		}
-	}
-	return types.StringT(64)
 }
 
 // convertRows change how a value is seen.

@@ -17,6 +17,9 @@ type Target struct {
 	Offset   uint64 // bytes into the function; address for kprobe:addr and uprobe:path:addr (Func == "")
 	Count    uint64 // timers: rate or period in the unit of Func; software, hardware: sample period, 0 = default
 	Name     string // as the probe builtin prints it
+	USDT     string // usdt: operands of its arguments (package usdt)
+	Sema     uint64 // usdt: offset in the file of the counter that turns the probe on, 0 for none
+	Again    bool   // a further place of the probe before it: counted with that one
 }
 
 // World is the system a program is meant for, as far as checking needs it.
@@ -30,6 +33,9 @@ type World interface {
 	// event, for fentry, fexit, rawtracepoint and uprobe with debug information, parameters by Index. fexit has the result
 	// as Retval. An error says why there are none.
 	Args(t Target) (*types.Type, *types.Type, error)
+	// UserTypes finds the C types of a binary, by its debug information; nil if nothing is known of binaries. It is asked
+	// only for names that occur.
+	UserTypes(path string) ctype.Lookup
 	// Suggest gives the existing probe names that look most like the parts of p, the best first.
 	Suggest(p AttachPoint) []string
 	// Kallsyms gives the address of a kernel symbol, for kaddr.
@@ -85,11 +91,13 @@ const (
 // Options steer a check.
 type Options struct {
 	World    World
+	Arch     string   // GOARCH of the kernel, default amd64
 	Params   []string // $1 …
 	Config   Config   // from environment and command line; a config block fills what is unset
 	Unsafe   bool
-	HasChild bool              // -c or cpid known
-	Named    map[string]string // getopt
+	HasChild bool                          // -c or cpid known
+	Named    map[string]string             // getopt
+	Filter   func(attachPoint string) bool // leaves out attach points it is false for, but not begin and end; nil keeps all
 	// Declare reads the program's own C declarations and gives a Lookup that finds them, then what base has. nil refuses them.
 	Declare func(defs []*syntax.CDef, base ctype.Lookup) (ctype.Lookup, []syntax.Diag)
 }

@@ -94,11 +94,15 @@ type subst struct {
 	macro *syntax.Macro
 	id    int // makes the names of this expansion unique
 	args  map[string]syntax.Expr
+	at    syntax.Span // the call
 }
 
 // cloner copies trees: s, if not nil, replaces parameters; calls of macros are expanded.
 func (x *expander) cloner(s *subst) *syntax.Cloner {
 	cl := &syntax.Cloner{}
+	if s != nil {
+		cl.Via = &s.at
+	}
 	cl.Expr = func(e syntax.Expr) syntax.Expr {
 		if x.nodes++; x.nodes > maxExpansion {
 			return x.tooBig(e)
@@ -112,7 +116,7 @@ func (x *expander) cloner(s *subst) *syntax.Cloner {
 		case *syntax.Call:
 			return x.call(cl, e)
 		case *syntax.Ident:
-			return x.ident(e)
+			return x.ident(cl, e)
 		}
 		return nil
 	}
@@ -144,14 +148,14 @@ func (x *expander) replace(s *subst, cl *syntax.Cloner, e syntax.Expr) syntax.Ex
 		if a, ok := s.args[e.Name]; ok {
 			return x.copyArg(a)
 		}
-		return &syntax.Var{Span: e.Span, Name: fmt.Sprint(e.Name, mark, s.id)}
+		return &syntax.Var{Span: via(cl, e.Span), Name: fmt.Sprint(e.Name, mark, s.id)}
 	case *syntax.MapRef:
 		a, ok := s.args[e.Name].(*syntax.MapRef)
 		if !ok {
 			x.c.errorf(e.Span, "Unhygienic access to map: %s. Maps must be passed into the macro as arguments.", e.Name)
 			return &syntax.Bad{Span: e.Span}
 		}
-		return &syntax.MapRef{Span: e.Span, Name: a.Name, Key: cl.CloneExpr(e.Key)}
+		return &syntax.MapRef{Span: via(cl, e.Span), Name: a.Name, Key: cl.CloneExpr(e.Key)}
 	case *syntax.Ident:
 		if a, ok := s.args[e.Name]; ok {
 			return x.copyArg(a)
@@ -196,8 +200,16 @@ func (x *expander) recast(s *subst, cl *syntax.Cloner, e *syntax.Cast) syntax.Ex
 	return &syntax.Binary{Span: e.Span, Op: u.Op, OpSpan: u.Span, X: x.copyArg(a), Y: cl.CloneExpr(u.X)}
 }
 
+// via is a place in the body of the macro that cl copies.
+func via(cl *syntax.Cloner, s syntax.Span) syntax.Span {
+	if s.Via == nil {
+		s.Via = cl.Via
+	}
+	return s
+}
+
 // ident expands a macro without parameters that is called by its bare name.
-func (x *expander) ident(e *syntax.Ident) syntax.Expr {
+func (x *expander) ident(cl *syntax.Cloner, e *syntax.Ident) syntax.Expr {
 	ms := x.c.macros[e.Name]
 	if len(ms) == 0 {
 		if name, ok := strings.CutPrefix(e.Name, "__builtin_"); ok && x.c.builtin(name) != nil {
@@ -207,7 +219,7 @@ func (x *expander) ident(e *syntax.Ident) syntax.Expr {
 	}
 	for _, m := range ms {
 		if len(m.Params) == 0 {
-			return x.expand(m, e.Span, nil)
+			return x.expand(m, via(cl, e.Span), nil)
 		}
 	}
 	x.c.errorf(e.Span, "Call to %s() has the wrong number of arguments. Expected: %d but got 0.", e.Name, len(ms[0].Params))
@@ -228,10 +240,10 @@ func (x *expander) call(cl *syntax.Cloner, e *syntax.Call) syntax.Expr {
 		args = append(args, cl.CloneExpr(a))
 	}
 	if m := pickMacro(ms, args); m != nil {
-		return x.expand(m, e.Span, args)
+		return x.expand(m, via(cl, e.Span), args)
 	}
 	if _, ok := x.c.funcs[e.Name]; ok { // a macro may share its name with a function of other parameters
-		return &syntax.Call{Span: e.Span, Name: e.Name, NameSpan: e.NameSpan, Args: args}
+		return &syntax.Call{Span: via(cl, e.Span), Name: e.Name, NameSpan: e.NameSpan, Args: args}
 	}
 	x.mismatch(ms, e, args)
 	return &syntax.Bad{Span: e.Span}
@@ -315,7 +327,7 @@ func (x *expander) expand(m *syntax.Macro, at syntax.Span, args []syntax.Expr) s
 		return &syntax.Bad{Span: at}
 	}
 	x.c.expansions++
-	s := &subst{macro: m, id: x.c.expansions, args: map[string]syntax.Expr{}}
+	s := &subst{macro: m, id: x.c.expansions, args: map[string]syntax.Expr{}, at: at}
 	for i, p := range m.Params {
 		name, _ := paramName(p)
 		s.args[name] = args[i]

@@ -71,7 +71,7 @@ func (x *inst) baseType(t *syntax.TypeExpr) *types.Type {
 	case t.Of != nil:
 		return x.typeOfExpr(t.Of)
 	}
-	r, ok := x.c.namedType(t.Name)
+	r, ok := x.namedType(t.Name)
 	if !ok {
 		x.errorf(t.Span, "Cannot resolve unknown type \"%s\"", t.Name)
 		return types.NoneT
@@ -80,7 +80,7 @@ func (x *inst) baseType(t *syntax.TypeExpr) *types.Type {
 }
 
 // namedType finds a type by its name.
-func (c *checker) namedType(name string) (*types.Type, bool) {
+func (x *inst) namedType(name string) (*types.Type, bool) {
 	if t, ok := named[name]; ok {
 		return t, true
 	}
@@ -90,7 +90,7 @@ func (c *checker) namedType(name string) (*types.Type, bool) {
 		kinds, name = []ctype.Kind{k}, rest
 	}
 	for _, k := range kinds {
-		if t, err := c.ctypes.ByName(k, name); err == nil {
+		if t, err := x.types().ByName(k, name); err == nil {
 			return types.FromC(t, types.SpaceNone), true
 		}
 	}
@@ -129,8 +129,11 @@ func (x *inst) typeOfExpr(e syntax.Expr) *types.Type {
 		return x.typeOf(e)
 	case *syntax.Ident:
 		if x.c.builtin(e.Name) == nil {
-			if t, ok := x.c.namedType(e.Name); ok {
+			if t, ok := x.namedType(e.Name); ok {
 				return t
+			}
+			if _, _, ok := x.types().EnumValue(e.Name); ok {
+				return types.Uint64 // by itself an enumerator is a number, which has 64 bits
 			}
 		}
 	case *syntax.MapRef:

@@ -1,8 +1,18 @@
 package check
 
+import (
+	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sysno"
+)
+
 // wellKnown gives constants of C headers that the kernel's type information does not have, because they are #defines:
-// error numbers, address families and signals, as on x86 and arm64 (include/uapi/asm-generic/errno*.h, linux/socket.h).
-func wellKnown(name string) (int64, bool) {
+// error numbers, address families, system calls and signals, as on x86 and arm64 (include/uapi/asm-generic/errno*.h, linux/socket.h).
+func wellKnown(arch, name string) (int64, bool) {
+	if call, ok := strings.CutPrefix(name, "__NR_"); ok {
+		n, ok := sysno.Number(arch, call)
+		return int64(n), ok
+	}
 	if n, ok := signals[name]; ok {
 		return int64(n), true
 	}

@@ -5,7 +5,9 @@ import (
 	"sort"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/ctype/cpp"
 	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
@@ -180,6 +182,8 @@ func (w *fakeWorld) Args(t check.Target) (*types.Type, *types.Type, error) {
 	return a, types.FromC(f.Result, types.Kernel), nil
 }
 
+func (w *fakeWorld) UserTypes(string) ctype.Lookup { return nil }
+
 func (w *fakeWorld) Suggest(p check.AttachPoint) []string {
 	if p.Provider.Name == "kprobe" {
 		return []string{"kprobe:vfs_read"}
@@ -192,3 +196,20 @@ func (w *fakeWorld) Kallsyms(name string) (uint64, bool) {
 }
 
 func (w *fakeWorld) Usyms(_, name string) (uint64, uint64, bool) { return 0x1000, 4, name == "counter" }
+
+// macros are a program's directives, without its declarations.
+type macros struct {
+	ctype.Lookup
+	pp *cpp.Preprocessor
+}
+
+func (m macros) MacroValue(name string) (int64, bool) { return m.pp.Value(name) }
+func (m macros) MacroText(name string) (string, bool) { return m.pp.Macro(name) }
+
+func declare(defs []*syntax.CDef, base ctype.Lookup) (ctype.Lookup, []syntax.Diag) {
+	m := macros{base, cpp.New(cpp.Options{})}
+	for _, d := range defs {
+		m.pp.Run("", d.Text)
+	}
+	return m, nil
+}

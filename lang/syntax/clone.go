@@ -5,6 +5,15 @@ package syntax
 type Cloner struct {
 	Expr func(Expr) Expr
 	Stmt func(Stmt) Stmt
+	// Via, where set, becomes the Span.Via of all copies that have none.
+	Via *Span
+}
+
+func (c *Cloner) span(s Span) Span {
+	if s.Via == nil {
+		s.Via = c.Via
+	}
+	return s
 }
 
 // Clone copies an expression.
@@ -22,53 +31,69 @@ func (c *Cloner) CloneExpr(x Expr) Expr {
 	}
 	switch x := x.(type) {
 	case *Bad:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *IntLit:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *StrLit:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *BoolLit:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *Ident:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *Var:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *Param:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *Discard:
-		return dup(x)
+		y := *x
+		y.Span = c.span(x.Span)
+		return &y
 	case *MapRef:
-		return &MapRef{x.Span, x.Name, c.CloneExpr(x.Key)}
+		return &MapRef{c.span(x.Span), x.Name, c.CloneExpr(x.Key)}
 	case *Range:
-		return &Range{x.Span, c.CloneExpr(x.Lo), c.CloneExpr(x.Hi)}
+		return &Range{c.span(x.Span), c.CloneExpr(x.Lo), c.CloneExpr(x.Hi)}
 	case *Call:
-		return &Call{x.Span, x.Name, x.NameSpan, c.exprs(x.Args)}
+		return &Call{c.span(x.Span), x.Name, x.NameSpan, c.exprs(x.Args)}
 	case *Unary:
-		return &Unary{x.Span, x.Op, c.CloneExpr(x.X), x.Postfix}
+		return &Unary{c.span(x.Span), x.Op, c.CloneExpr(x.X), x.Postfix}
 	case *Binary:
-		return &Binary{x.Span, x.Op, x.OpSpan, c.CloneExpr(x.X), c.CloneExpr(x.Y)}
+		return &Binary{c.span(x.Span), x.Op, x.OpSpan, c.CloneExpr(x.X), c.CloneExpr(x.Y)}
 	case *Cond:
 		return c.cond(x)
 	case *IfExpr:
-		return &IfExpr{x.Span, c.CloneStmt(x.If).(*If)}
+		return &IfExpr{c.span(x.Span), c.CloneStmt(x.If).(*If)}
 	case *Field:
-		return &Field{x.Span, c.CloneExpr(x.X), x.Name, x.NameSpan, x.Arrow}
+		return &Field{c.span(x.Span), c.CloneExpr(x.X), x.Name, x.NameSpan, x.Arrow}
 	case *Index:
-		return &Index{x.Span, c.CloneExpr(x.X), c.CloneExpr(x.I)}
+		return &Index{c.span(x.Span), c.CloneExpr(x.X), c.CloneExpr(x.I)}
 	case *Cast:
-		return &Cast{x.Span, x.Head, c.typeExpr(x.Type), c.CloneExpr(x.X)}
+		return &Cast{c.span(x.Span), x.Head, c.typeExpr(x.Type), c.CloneExpr(x.X)}
 	case *Tuple:
-		return &Tuple{x.Span, c.exprs(x.Elems)}
+		return &Tuple{c.span(x.Span), c.exprs(x.Elems)}
 	case *Record:
-		r := &Record{Span: x.Span}
+		r := &Record{Span: c.span(x.Span)}
 		for _, f := range x.Fields {
-			r.Fields = append(r.Fields, &RecordField{f.Span, f.Name, c.CloneExpr(f.Value)})
+			r.Fields = append(r.Fields, &RecordField{c.span(f.Span), f.Name, c.CloneExpr(f.Value)})
 		}
 		return r
 	case *BlockExpr:
 		return c.CloneBlock(x)
 	case *Comptime:
-		return &Comptime{x.Span, c.CloneExpr(x.X)}
+		return &Comptime{c.span(x.Span), c.CloneExpr(x.X)}
 	case *TypeExpr:
 		return c.typeExpr(x)
 	}
@@ -77,7 +102,7 @@ func (c *Cloner) CloneExpr(x Expr) Expr {
 
 // CloneBlock copies a block expression without asking c.Expr about the block itself.
 func (c *Cloner) CloneBlock(x *BlockExpr) *BlockExpr {
-	return &BlockExpr{x.Span, c.stmts(x.Stmts), c.CloneExpr(x.Result)}
+	return &BlockExpr{c.span(x.Span), c.stmts(x.Stmts), c.CloneExpr(x.Result)}
 }
 
 // CloneStmt copies s; nil stays nil.
@@ -92,35 +117,30 @@ func (c *Cloner) CloneStmt(s Stmt) Stmt {
 	}
 	switch s := s.(type) {
 	case *ExprStmt:
-		return &ExprStmt{s.Span, c.CloneExpr(s.X)}
+		return &ExprStmt{c.span(s.Span), c.CloneExpr(s.X)}
 	case *Assign:
-		return &Assign{s.Span, c.CloneExpr(s.LHS), s.Op, c.CloneExpr(s.RHS)}
+		return &Assign{c.span(s.Span), c.CloneExpr(s.LHS), s.Op, c.CloneExpr(s.RHS)}
 	case *Let:
-		return &Let{s.Span, c.variable(s.Var), c.typeExpr(s.Type), c.CloneExpr(s.Init)}
+		return &Let{c.span(s.Span), c.variable(s.Var), c.typeExpr(s.Type), c.CloneExpr(s.Init)}
 	case *If:
-		return &If{s.Span, c.CloneExpr(s.Cond), c.block(s.Then), c.CloneStmt(s.Else), s.Comptime}
+		return &If{c.span(s.Span), c.CloneExpr(s.Cond), c.block(s.Then), c.CloneStmt(s.Else), s.Comptime}
 	case *While:
-		return &While{s.Span, c.CloneExpr(s.Cond), c.block(s.Body)}
+		return &While{c.span(s.Span), c.CloneExpr(s.Cond), c.block(s.Body)}
 	case *Unroll:
-		return &Unroll{s.Span, c.CloneExpr(s.N), c.block(s.Body)}
+		return &Unroll{c.span(s.Span), c.CloneExpr(s.N), c.block(s.Body)}
 	case *For:
-		return &For{s.Span, c.variable(s.Var), c.CloneExpr(s.Over), c.block(s.Body)}
+		return &For{c.span(s.Span), c.variable(s.Var), c.CloneExpr(s.Over), c.block(s.Body)}
 	case *Jump:
-		return &Jump{s.Span, s.Tok, c.CloneExpr(s.Value)}
+		return &Jump{c.span(s.Span), s.Tok, c.CloneExpr(s.Value)}
 	case *Block:
 		return c.block(s)
 	}
 	panic("syntax: unknown statement")
 }
 
-func dup[T any](x *T) *T {
-	y := *x
-	return &y
-}
-
 // cond keeps Then == C of the short form.
 func (c *Cloner) cond(x *Cond) Expr {
-	d := &Cond{Span: x.Span, C: c.CloneExpr(x.C)}
+	d := &Cond{Span: c.span(x.Span), C: c.CloneExpr(x.C)}
 	d.Then = d.C
 	if x.Then != x.C {
 		d.Then = c.CloneExpr(x.Then)
@@ -134,14 +154,16 @@ func (c *Cloner) variable(v *Var) *Var {
 	if w, ok := c.CloneExpr(v).(*Var); ok {
 		return w
 	}
-	return dup(v)
+	w := *v
+	w.Span = c.span(v.Span)
+	return &w
 }
 
 func (c *Cloner) block(b *Block) *Block {
 	if b == nil {
 		return nil
 	}
-	return &Block{b.Span, c.stmts(b.Stmts), c.CloneExpr(b.Result)}
+	return &Block{c.span(b.Span), c.stmts(b.Stmts), c.CloneExpr(b.Result)}
 }
 
 func (c *Cloner) typeExpr(t *TypeExpr) *TypeExpr {
@@ -153,7 +175,7 @@ func (c *Cloner) typeExpr(t *TypeExpr) *TypeExpr {
 			return r
 		}
 	}
-	return &TypeExpr{t.Span, t.Name, c.CloneExpr(t.Of), c.typeExpr(t.Elem), t.Ptr, t.Dims}
+	return &TypeExpr{c.span(t.Span), t.Name, c.CloneExpr(t.Of), c.typeExpr(t.Elem), t.Ptr, t.Dims}
 }
 
 func (c *Cloner) exprs(xs []Expr) []Expr {

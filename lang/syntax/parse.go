@@ -113,7 +113,7 @@ func (p *parser) ident(msg string) (string, bool) {
 
 // rng is the span of the bytes start..end.
 func (p *parser) rng(start, end int) Span {
-	return Span{p.src, p.lines.pos(start), p.lines.pos(end)}
+	return Span{Src: p.src, Start: p.lines.pos(start), End: p.lines.pos(end)}
 }
 
 // here is the span of the next token.

@@ -17,13 +17,14 @@ type Pos struct {
 type Span struct {
 	Src        *Source
 	Start, End Pos
+	Via        *Span // the call of the macro whose body this is in; nil outside of macros
 }
 
 // Where returns s itself, so that every node embedding a Span implements Node.
 func (s Span) Where() Span { return s }
 
 // To returns the span from the start of s to the end of e.
-func (s Span) To(e Span) Span { return Span{s.Src, s.Start, e.End} }
+func (s Span) To(e Span) Span { return Span{s.Src, s.Start, e.End, s.Via} }
 
 // Text returns the source text s covers.
 func (s Span) Text() string {

@@ -17,32 +17,34 @@ type Kind uint8
 
 // The kinds. Those from Count on are map values that only their own functions write.
 const (
-	None       Kind = iota // not known (yet)
-	Void                   // no value: what printf gives
-	Bool                   // 1 byte
-	Int                    // Size 1, 2, 4, 8; Signed
-	Ptr                    // 8 bytes; Elem; Space
-	Array                  // Len × Elem
-	String                 // Size bytes
-	Buffer                 // uint32 length, then Size-4 bytes of data
-	Struct                 // C struct or union: C
-	Tuple                  // Fields without names
-	Record                 // Fields with names
-	KStack                 // Stack layout
-	UStack                 // Stack layout
-	KSym                   // uint64 address
-	USym                   // uint64 address, uint32 tgid, uint32 unused
-	Inet                   // uint32 family (AF_INET, AF_INET6), 16 bytes of address
-	MAC                    // 6 bytes, 2 of padding
-	Username               // uint64 uid
-	ProbeName              // uint64 index into Program.ProbeNames
-	CgroupPath             // uint64 hierarchy id, uint64 cgroup id
-	Strftime               // uint64 format index, uint64 nsecs, uint64 clock
-	Strerror               // uint64 errno
-	Timestamp              // uint64: nsecs(sw_tai) and the like where they need their clock
-	Enum                   // Int that prints as a name: Size, Signed, C
-	Context                // ctx: the program's own context pointer
-	Args                   // args: Fields live in the context; only its fields can be used, or print(args)
+	None        Kind = iota // not known (yet)
+	Void                    // no value: what printf gives
+	Bool                    // 1 byte
+	Int                     // Size 1, 2, 4, 8; Signed
+	Ptr                     // 8 bytes; Elem; Space
+	Array                   // Len × Elem
+	String                  // Size bytes
+	Buffer                  // uint32 length, then Size-4 bytes of data
+	Struct                  // C struct or union: C
+	Tuple                   // Fields without names
+	Record                  // Fields with names
+	KStack                  // Stack layout
+	UStack                  // Stack layout
+	KSym                    // uint64 address
+	USym                    // uint64 address, uint32 tgid, uint32 unused
+	Inet                    // uint32 family (AF_INET, AF_INET6), 16 bytes of address
+	MAC                     // 6 bytes, 2 of padding
+	Username                // uint64 uid
+	ProbeName               // uint64 index into Program.ProbeNames
+	CgroupPath              // uint64 hierarchy id, uint64 cgroup id
+	Strftime                // uint64 format index, uint64 nsecs, uint64 clock
+	Strerror                // uint64 errno
+	SignalName              // uint64 signal number
+	SyscallName             // uint64 system call number
+	Timestamp               // uint64: nsecs(sw_tai) and the like where they need their clock
+	Enum                    // Int that prints as a name: Size, Signed, C
+	Context                 // ctx: the program's own context pointer
+	Args                    // args: Fields live in the context; only its fields can be used, or print(args)
 
 	Count // uint64, per CPU
 	Sum   // uint64 (Signed: int64), per CPU
@@ -74,7 +76,7 @@ type Type struct {
 	Lit    bool // an integer literal, which takes the other operand's type where it fits
 	Space  Space
 	Elem   *Type
-	Len    int
+	Len    int // Array: elements; Args: words of the context they take
 	Fields []Field
 	C      ctype.Type // *ctype.Struct, *ctype.Enum; nil for a Ptr to void
 	Name   string     // as written or as C names it
@@ -165,7 +167,18 @@ func ArrayOf(elem *Type, n int) *Type {
 // StackT gives the type of a stack of at most depth frames: one uint64 count of bytes (or a negative errno), one uint64
 // tgid<<32|tid, then depth uint64 addresses.
 func StackT(kind Kind, mode StackMode, depth int) *Type {
-	return &Type{Kind: kind, Size: 16 + 8*depth, Stack: mode, Depth: depth}
+	t := &Type{Kind: kind, Stack: mode, Depth: depth}
+	t.Size = 16 + t.FrameSize()*depth
+	return t
+}
+
+// FrameSize gives the bytes of one frame of a stack: an address, or with StackBuildID a struct bpf_stack_build_id
+// (include/uapi/linux/bpf.h: s32 status, u8 build_id[20], u64 offset or ip).
+func (t *Type) FrameSize() int {
+	if t.Stack == StackBuildID {
+		return 32
+	}
+	return 8
 }
 
 // TupleOf lays elems out as C would.
@@ -222,7 +235,7 @@ func (t *Type) IsInt() bool { return t.Kind == Int || t.Kind == Bool || t.Kind =
 // IsScalar says if a value of t fits one register.
 func (t *Type) IsScalar() bool {
 	switch t.Kind {
-	case Int, Bool, Enum, Ptr, KSym, Username, ProbeName, Strerror, Timestamp, Context, Args:
+	case Int, Bool, Enum, Ptr, KSym, Username, ProbeName, Strerror, SignalName, SyscallName, Timestamp, Context, Args:
 		return true
 	}
 	return false
@@ -270,7 +283,7 @@ func Equal(a, b *Type) bool {
 var kindNames = map[Kind]string{
 	None: "none", Void: "void", Bool: "bool", KStack: "kstack", UStack: "ustack", KSym: "ksym_t", USym: "usym_t", Inet: "inet_t",
 	MAC: "mac_address_t", Username: "username_t", ProbeName: "string", CgroupPath: "cgroup_path_t", Strftime: "timestamp",
-	Strerror: "strerror_t", Timestamp: "timestamp", Context: "ctx", Args: "args", Count: "count_t", Sum: "sum_t", Avg: "avg_t",
+	Strerror: "strerror_t", SignalName: "string", SyscallName: "string", Timestamp: "timestamp", Context: "ctx", Args: "args", Count: "count_t", Sum: "sum_t", Avg: "avg_t",
 	Min: "min_t", Max: "max_t", Stats: "stats_t", Hist: "hist_t", LHist: "lhist_t", TSeries: "tseries_t",
 }
 

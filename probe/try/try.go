@@ -40,6 +40,7 @@ const (
 	KprobeMulti   Feature = "kprobe.multi" // BPF links on fprobes
 	KprobeSession Feature = "kprobe.session"
 	Fentry        Feature = "fentry"
+	Iter          Feature = "iter" // of tasks
 	Tracepoint    Feature = "tracepoint"
 	RawTracepoint Feature = "rawtracepoint"
 	Uprobe        Feature = "uprobe"
@@ -67,6 +68,7 @@ var detectors = map[Feature]func() error{
 	KprobeMulti:   sync.OnceValue(haveKprobeMulti),
 	KprobeSession: sync.OnceValue(features.HaveBPFLinkKprobeSession),
 	Fentry:        sync.OnceValue(haveFentry),
+	Iter:          sync.OnceValue(haveIter),
 	Tracepoint:    sync.OnceValue(haveTracepoint),
 	RawTracepoint: sync.OnceValue(haveRawTracepoint),
 	Uprobe:        sync.OnceValue(haveUprobe),
@@ -138,6 +140,12 @@ func haveFentry() error {
 }
 
 // haveTracepoint attaches to the event by its id, which needs tracefs only for being read.
+func haveIter() error {
+	return with(ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "task"}, func(p *ebpf.Program) (link.Link, error) {
+		return link.AttachIter(link.IterOptions{Program: p})
+	})
+}
+
 func haveTracepoint() error {
 	return inTracefs(func(root string) error {
 		b, err := os.ReadFile(filepath.Join(root, "events/sched/sched_switch/id"))

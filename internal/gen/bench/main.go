@@ -14,7 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/examples"
 )
 
 // rounds is how often each short run is repeated.
@@ -52,8 +55,10 @@ func main() {
 	}
 	fmt.Printf("# Benchmarks\n\nMade by `make bench` on %s, %d CPUs. Only ratios count: these machines are shared.\n\n", kernel(), cpus())
 	starts(tools)
+	attaches(tools)
 	bursts(tools)
 	counting(tools)
+	perRun(tools)
 	size(tools)
 }
 
@@ -149,6 +154,60 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func spread(v []float64) string {
 	slices.Sort(v)
 	return fmt.Sprintf("%.1f (%.1f)", v[len(v)/2], v[0])
+}
+
+// attaches measures how long well-known tools take until their probes are attached, the same texts with every peer.
+func attaches(tools []tool) {
+	fmt.Printf("## Start of a tool to its probes being attached\n\nThe texts are those of `examples/tools`. Median (least) of 5 runs.\n\n| tool | run by | wall ms | CPU ms | peak RSS MB |\n| --- | --- | --- | --- | --- |\n")
+	for _, name := range []string{"opensnoop", "execsnoop", "biolatency", "runqlat", "tcpdrop", "syscount"} {
+		text, ok := examples.Find(name)
+		if !ok {
+			continue
+		}
+		for _, t := range tools {
+			var wall, cpu []float64
+			var rss int64
+			for range 5 {
+				if u, ok := untilAttached(t, text.Text); ok {
+					wall, cpu, rss = append(wall, ms(u.wall)), append(cpu, ms(u.cpu)), max(rss, u.rss)
+				}
+			}
+			if len(wall) < 5 {
+				fmt.Printf("| %s | %s | fails | | |\n", name, t.name)
+				continue
+			}
+			fmt.Printf("| %s | %s | %s | %s | %.1f |\n", name, t.name, spread(wall), spread(cpu), float64(rss)/1e6)
+		}
+	}
+	fmt.Println()
+}
+
+// untilAttached runs a program until it says that its probes are attached.
+func untilAttached(t tool, program string) (u usage, ok bool) {
+	cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", program)...)
+	cmd.Env = append(os.Environ(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return u, false
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return u, false
+	}
+	sc := bufio.NewScanner(out)
+	for !ok && sc.Scan() {
+		ok = strings.Contains(sc.Text(), "PROBES_ATTACHED")
+	}
+	u.wall = time.Since(start)
+	cmd.Process.Signal(os.Interrupt)
+	for sc.Scan() {
+	}
+	cmd.Wait()
+	if ru, has := cmd.ProcessState.SysUsage().(*syscall.Rusage); has {
+		u.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+		u.rss = ru.Maxrss << 10
+	}
+	return u, ok
 }
 
 // loop makes n getppid calls, as fast as it can, and prints the nanoseconds of each.
@@ -261,6 +320,94 @@ func counting(tools []tool) {
 		fmt.Printf("| %s | %.0f | %.0f |\n", t.name, with, with-base)
 	}
 	fmt.Println()
+}
+
+// perRun measures programs by the kernel's own clock: run_time_ns and run_cnt of bpf_prog_info with statistics on.
+func perRun(tools []tool) {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		fmt.Printf("## Nanoseconds of one run\n\nThe kernel keeps no statistics here: %v.\n\n", err)
+		return
+	}
+	defer stats.Close()
+	fmt.Printf("## One run, as the kernel counts it\n\nNanoseconds of a run (bpf_stats, which adds two clock readings to each), least of 5 rounds, taken in turns; instructions as translated.\n\n| program | tool | ns | instructions |\n| --- | --- | --- | --- |\n")
+	for _, p := range []string{
+		`tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }`,
+		`tracepoint:raw_syscalls:sys_enter { @[tid] = count(); }`,
+		`tracepoint:raw_syscalls:sys_enter /pid == 1/ { @ = count(); }`,
+		`tracepoint:raw_syscalls:sys_enter { @ = hist(args->id); }`,
+		`tracepoint:raw_syscalls:sys_enter { @[args->id] = sum(args->id); }`,
+	} {
+		best, insns := make([]float64, len(tools)), make([]int, len(tools))
+		for range 5 {
+			for i, t := range tools {
+				if ns, n := oneRun(t, p); ns > 0 && (best[i] == 0 || ns < best[i]) {
+					best[i], insns[i] = ns, n
+				}
+			}
+		}
+		for i, t := range tools {
+			if best[i] == 0 {
+				fmt.Printf("| `%s` | %s | fails | |\n", p, t.name)
+				continue
+			}
+			fmt.Printf("| `%s` | %s | %.0f | %d |\n", p, t.name, best[i], insns[i])
+		}
+	}
+	fmt.Println()
+}
+
+// oneRun gives the average of a program under 300,000 system calls, and its size.
+func oneRun(t tool, program string) (ns float64, insns int) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, 0
+	}
+	before := programs()
+	cmd := exec.Command(t.argv[0], append(slices.Clone(t.argv[1:]), "-e", program)...)
+	if err := cmd.Start(); err != nil {
+		return 0, 0
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(os.Interrupt)
+	time.Sleep(1500 * time.Millisecond)
+	exec.Command(self, "loop", "300000").Run()
+	for id, p := range programs() {
+		if _, old := before[id]; old || p.runs < 300000 {
+			continue
+		}
+		return float64(p.time.Nanoseconds()) / float64(p.runs), p.insns
+	}
+	return 0, 0
+}
+
+type program struct {
+	runs  uint64
+	time  time.Duration
+	insns int
+}
+
+// programs gives what the kernel counted of every BPF program.
+func programs() map[ebpf.ProgramID]program {
+	out := map[ebpf.ProgramID]program{}
+	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue
+		}
+		st, serr := p.Stats()
+		info, ierr := p.Info()
+		p.Close()
+		if serr != nil || ierr != nil {
+			continue
+		}
+		insns, err := info.Instructions()
+		if err != nil {
+			continue
+		}
+		out[id] = program{st.RunCount, st.Runtime, int(insns.Size() / 8)}
+	}
+	return out
 }
 
 func size(tools []tool) {

@@ -1,0 +1,9 @@
+// Package docs holds the documents that the binary prints.
+package docs
+
+import _ "embed" // the documents
+
+// Language is the language by example, in Markdown.
+//
+//go:embed language.md
+var Language string

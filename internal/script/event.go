@@ -1,0 +1,118 @@
+package script
+
+import (
+	"encoding/binary"
+
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/view"
+)
+
+// event prints one record or does what it asks for.
+func (r *runner) event(rec []byte) error {
+	if id := arg(rec, -1); id < uint64(len(r.comp.Prog.Events)) {
+		r.delivered[r.comp.Prog.Events[id].Unit]++
+	}
+	act, err := r.out.Event(rec)
+	if err != nil || act.Event == nil {
+		return err
+	}
+	ev := act.Event
+	switch ev.Kind {
+	case ir.EvPrintMap:
+		return r.printMap(ev.Map, arg(rec, 0), arg(rec, 1))
+	case ir.EvPrintMapElem:
+		return r.printElem(ev.Map, rec[8:])
+	case ir.EvClear:
+		r.cleared[ev.Map] = true
+		return r.sess.Clear(ev.Map)
+	case ir.EvZero:
+		return r.sess.Zero(ev.Map)
+	case ir.EvExit:
+		r.done, r.code = true, int(int64(arg(rec, 0)))
+	case ir.EvSystem:
+		return r.system(act.Text)
+	case ir.EvCat:
+		return r.cat(act.Text)
+	case ir.EvFail:
+		r.failure(ev, int64(arg(rec, 0)))
+	}
+	return nil
+}
+
+func arg(rec []byte, i int) uint64 {
+	if len(rec) < 16+8*i {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(rec[8+8*i:])
+}
+
+func (r *runner) printMap(m *ir.Map, top, div uint64) error {
+	es, err := r.sess.Entries(m)
+	if err != nil {
+		return err
+	}
+	return r.out.Map(m, entries(es), top, div)
+}
+
+func entries(es []probe.Entry) []view.Entry {
+	out := make([]view.Entry, len(es))
+	for i, e := range es {
+		out[i] = view.Entry{Key: e.Key, Values: e.Values}
+	}
+	return out
+}
+
+// printElem prints one element of a map of aggregations; a histogram is all elements that share the key.
+func (r *runner) printElem(m *ir.Map, key []byte) error {
+	es, err := r.sess.Entries(m)
+	if err != nil {
+		return err
+	}
+	n := m.KeySize
+	if m.Bucketed {
+		n -= 8
+	}
+	if len(key) < n {
+		key = append(append([]byte(nil), key...), make([]byte, n-len(key))...)
+	}
+	var some []probe.Entry
+	for _, e := range es {
+		if string(e.Key[:n]) == string(key[:n]) {
+			some = append(some, e)
+		}
+	}
+	return r.out.Map(m, entries(some), 0, 0)
+}
+
+func allZero(es []probe.Entry) bool {
+	for _, e := range es {
+		for _, v := range e.Values {
+			for _, c := range v {
+				if c != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (r *runner) printMaps() error {
+	for _, m := range r.comp.Prog.Maps {
+		if m.Name[0] != '@' {
+			continue
+		}
+		es, err := r.sess.Entries(m)
+		if err != nil {
+			return err
+		}
+		if len(es) == 0 || r.cleared[m] && m.Key == nil && allZero(es) {
+			continue // nothing was put in it, or not since it was cleared
+		}
+		if err := r.out.Map(m, entries(es), 0, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
