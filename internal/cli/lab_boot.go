@@ -32,6 +32,8 @@ type bootFlags struct {
 	preset          []string
 	qemu            []string
 	console         bool
+	gdb             string
+	dump            string
 	timeout         time.Duration
 }
 
@@ -61,6 +63,8 @@ func (f *bootFlags) flags(c *cobra.Command) {
 	fl.StringSliceVar(&f.preset, "preset", nil, "add a part with a name: nokaslr, crashkernel, panic-wait, oops-panic, sysrq, verbose")
 	fl.StringArrayVar(&f.qemu, "qemu", nil, "add an argument of QEMU, such as -device or pvpanic")
 	fl.BoolVar(&f.console, "console", false, "show the guest's console on standard error")
+	fl.StringVar(&f.gdb, "gdb", "", "open QEMU's gdb stub at `ADDRESS`, such as 127.0.0.1:1234, and turn KASLR off")
+	fl.StringVar(&f.dump, "dump", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
 	fl.DurationVar(&f.timeout, "for", 10*time.Minute, "end the guest after this `TIME`")
 }
 
@@ -84,6 +88,9 @@ Examples:
 			res, err := f.run(ctx, f.kernel, args, true)
 			for _, l := range res.Log {
 				fmt.Fprintln(os.Stderr, "fathom: guest:", l)
+			}
+			if res.Dump != "" {
+				fmt.Fprintf(os.Stderr, "fathom: the guest's memory is in %s\n", res.Dump)
 			}
 			if err != nil {
 				return bootError("boot "+f.kernel, err)
@@ -117,6 +124,9 @@ func (f *bootFlags) run(ctx context.Context, kernel string, args []string, strea
 	if f.console {
 		o.Console = os.Stderr
 	}
+	if f.gdb != "" {
+		fmt.Fprintf(os.Stderr, "gdb: gdb -ex 'target remote %s' vmlinux\n", f.gdb)
+	}
 	return guest.Run(ctx, o)
 }
 
@@ -147,6 +157,15 @@ func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (
 			return o, usageError{"fathom lab boot", fmt.Errorf("no preset %q", name)}
 		}
 		o.Append = append(o.Append, presets[name]...)
+	}
+	if f.gdb != "" {
+		o.QEMUArgs = append(o.QEMUArgs, "-gdb", "tcp:"+f.gdb)
+		o.Append = append(o.Append, "nokaslr")
+	}
+	if f.dump != "" {
+		if o.DumpOnPanic, err = filepath.Abs(f.dump); err != nil {
+			return o, err
+		}
 	}
 	if f.nic != "" {
 		if err := o.AddNIC(guest.NIC{Model: f.nic, Queues: f.queues, Net: f.network}); err != nil {
