@@ -181,7 +181,7 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 	switch f.root {
 	case "none":
 		if args[0] == "fathom" {
-			o.Commands[0].Args = append([]string{"/init"}, args[1:]...)
+			o.Commands[0].Args = append([]string{guest.SelfAlone}, args[1:]...)
 		}
 		return nil
 	case "host":

@@ -30,6 +30,9 @@ var portModules = []string{"virtio_pci", "virtio_console"}
 // binDir holds the init binary, alone, so that it can be mounted where another root is seen.
 const binDir = "/fathom/bin"
 
+// SelfAlone is where commands find the init binary when they see the initramfs.
+const SelfAlone = binDir + "/fathom"
+
 // etc is the little that C libraries and Go's os/user look for.
 var etc = []File{
 	{Name: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")},
@@ -69,8 +72,8 @@ func writeImage(w io.Writer, o *Options) error {
 	if err != nil {
 		return err
 	}
-	a.add(File{Name: binDir + "/fathom", Path: o.Init})
-	a.add(File{Name: "/init", Link: binDir + "/fathom"})
+	a.add(File{Name: SelfAlone, Path: o.Init})
+	a.add(File{Name: "/init", Link: SelfAlone})
 	a.add(File{Name: pid1.JobFile, Data: b})
 	for _, f := range append(slices.Clip(etc), o.Files...) {
 		a.add(f)
