@@ -17,6 +17,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/lab/guest"
+	"github.com/fathom-trace/fathom/lab/guest/kmod"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
 
@@ -209,9 +210,14 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 func bootError(what string, err error) error {
 	var s *guest.SetupError
 	var p *guest.PanicError
+	var m *kmod.MismatchError
 	switch {
 	case errors.As(err, &s):
-		return &diag.Error{What: s.What, Because: s.Because, Try: s.Try, Err: err, Code: diag.ExitNoInput}
+		code := diag.ExitNoInput
+		if errors.As(err, &m) {
+			code = diag.ExitBadInput
+		}
+		return &diag.Error{What: s.What, Because: s.Because, Try: s.Try, Err: err, Code: code}
 	case errors.As(err, &p):
 		fmt.Fprintln(os.Stderr, p.Console)
 		return &diag.Error{What: what, Because: p.Line, Err: err}
