@@ -86,6 +86,10 @@ func (s *Session) attach(l *loaded) (int, error) {
 		if l.multi {
 			return s.kprobeMulti(l)
 		}
+	case "uprobe", "uretprobe", "usdt":
+		if l.multi {
+			return s.uprobeMulti(l)
+		}
 	case "iter":
 		return len(l.targets), nil
 	}
@@ -95,6 +99,51 @@ func (s *Session) attach(l *loaded) (int, error) {
 	}
 	s.plans = append(s.plans, fmt.Sprintf("%s: %s, %d of %d targets", l.prog.Unit.Name, l.prog.Unit.Provider, n, count(l.targets)))
 	return n, nil
+}
+
+// oneByOne loads the program of l anew for single targets, after err told that not all can be attached in one call.
+func (s *Session) oneByOne(l *loaded, err error) (int, error) {
+	spec, serr := s.spec(l.prog)
+	if serr != nil {
+		return 0, serr
+	}
+	p, perr := s.newProgram(l, spec)
+	if perr != nil {
+		return 0, errors.Join(err, perr)
+	}
+	l.progs, l.multi, l.single = []*ebpf.Program{p, l.progs[0]}, false, true
+	return s.attachEach(l)
+}
+
+// uprobeMulti attaches all places of a file in one call; where the kernel refuses one of them, one by one.
+func (s *Session) uprobeMulti(l *loaded) (int, error) {
+	o := &link.UprobeMultiOptions{PID: uint32(s.opts.PID)}
+	for i, t := range l.targets {
+		o.Addresses = append(o.Addresses, t.Offset)
+		o.RefCtrOffsets = append(o.RefCtrOffsets, t.Sema)
+		if l.prog.Unit.Cookie {
+			o.Cookies = append(o.Cookies, uint64(i))
+		}
+	}
+	ex, err := link.OpenExecutable(l.targets[0].Module)
+	var lk link.Link
+	if err == nil {
+		attach := ex.UprobeMulti
+		if l.prog.Unit.Provider == "uretprobe" {
+			attach = ex.UretprobeMulti
+		}
+		lk, err = attach(nil, l.progs[0], o)
+	}
+	if err == nil {
+		s.keep(lk)
+		s.plans = append(s.plans, fmt.Sprintf("%s: uprobe.multi, %d targets", l.prog.Unit.Name, count(l.targets)))
+		return count(l.targets), nil
+	}
+	n, aerr := s.oneByOne(l, err)
+	if aerr == nil {
+		s.plans = append(s.plans, fmt.Sprintf("%s: uprobe one by one (uprobe.multi: %v), %d of %d targets", l.prog.Unit.Name, err, n, count(l.targets)))
+	}
+	return n, aerr
 }
 
 // attachEach attaches to each of the targets, many at once where there are many, and gives the number of probes.
@@ -190,16 +239,7 @@ func (s *Session) kprobeMulti(l *loaded) (int, error) {
 		s.plans = append(s.plans, fmt.Sprintf("%s: kprobe.multi, %d targets", l.prog.Unit.Name, len(l.targets)))
 		return len(l.targets), nil
 	}
-	spec, serr := s.spec(l.prog)
-	if serr != nil {
-		return 0, serr
-	}
-	p, perr := s.newProgram(l, spec)
-	if perr != nil {
-		return 0, errors.Join(err, perr)
-	}
-	l.progs, l.multi, l.single = []*ebpf.Program{p, l.progs[0]}, false, true
-	n, aerr := s.attachEach(l)
+	n, aerr := s.oneByOne(l, err)
 	if aerr != nil {
 		return n, aerr
 	}

@@ -174,12 +174,35 @@ func (s *Session) loadUnit(l *loaded) error {
 			}
 		}
 	}
+	if wantUprobeMulti(l) {
+		multi := spec.Copy()
+		multi.AttachType = ebpf.AttachTraceUprobeMulti
+		if p, err := ebpf.NewProgram(multi); err == nil {
+			l.progs, l.multi = []*ebpf.Program{p}, true
+			return nil
+		}
+	}
 	p, err := s.newProgram(l, spec)
 	if err != nil {
 		return err
 	}
 	l.progs = []*ebpf.Program{p}
 	return nil
+}
+
+// wantUprobeMulti says if the targets of l are places of one file, which may be attached in one call (since 6.6).
+func wantUprobeMulti(l *loaded) bool {
+	switch l.prog.Unit.Provider {
+	case "uprobe", "uretprobe", "usdt":
+	default:
+		return false
+	}
+	for _, t := range l.targets {
+		if t.Module != l.targets[0].Module {
+			return false
+		}
+	}
+	return len(l.targets) > 1
 }
 
 // wantMulti says if the targets of l can be attached in one call.

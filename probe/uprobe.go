@@ -212,7 +212,7 @@ func (w *World) line(p check.AttachPoint) ([]check.Target, error) {
 		return nil, err
 	}
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("No code for line %d of %s in %s", p.Address, file, binary)
+		return nil, peerError(fmt.Sprintf("No code for line %d of %s in %s", p.Address, file, binary))
 	}
 	var out []check.Target
 	for _, a := range w.firstOfFunctions(path, addrs) {

@@ -50,6 +50,16 @@ type peerError string
 
 func (e peerError) Error() string { return string(e) }
 
+// noMatch says in bpftrace's words that nothing matches, and why.
+type noMatch struct {
+	what string
+	err  error
+}
+
+func (e noMatch) Error() string { return fmt.Sprintf("No matches for %s: %v", e.what, e.err) }
+
+func (e noMatch) Unwrap() error { return e.err }
+
 // Close gives back what the World opened.
 func (w *World) Close() error {
 	if w.fs != nil {
@@ -120,7 +130,7 @@ func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 	switch p.Provider.Name {
 	case "kprobe", "kretprobe":
 		if err := noKprobes(); err != nil && (wild(p.Func) || wild(p.Module)) {
-			return nil, fmt.Errorf("No matches for %s %s: %w", p.Provider.Name, p.Func, err)
+			return nil, noMatch{p.Provider.Name + " " + p.Func, err}
 		}
 		return w.kprobes(p)
 	case "fentry", "fexit":
@@ -270,7 +280,34 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	if len(ks.ByName(p.Func)) == 0 {
 		return nil, nil
 	}
+	w.loadTypes(p.Module)
 	return []check.Target{t}, nil
+}
+
+// moduleOf gives the module that has a function which the kernel itself has not, "" if the kernel has it or nobody.
+func (w *World) moduleOf(name string) string {
+	ks, err := w.live.Kallsyms()
+	if err != nil {
+		return ""
+	}
+	module := ""
+	for s := range ks.Named(name) {
+		if s.Module == "" {
+			return ""
+		}
+		module = s.Module
+	}
+	return module
+}
+
+// loadTypes makes the types of a module known by their names, if it has any.
+func (w *World) loadTypes(module string) {
+	if module == "" || module == "vmlinux" {
+		return
+	}
+	if l, err := w.live.Types(); err == nil {
+		_ = l.Load(module) // built without BTF: the kernel's types are what there is
+	}
 }
 
 func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
@@ -280,9 +317,15 @@ func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		mod := p.Module
-		if _, err := w.Types().Func(mod, p.Func); err != nil {
+		_, err := w.Types().Func(mod, p.Func)
+		if err != nil && mod == "" {
+			mod = w.moduleOf(p.Func)
+			_, err = w.Types().Func(mod, p.Func)
+		}
+		if err != nil {
 			return nil, nil
 		}
+		w.loadTypes(mod)
 		return []check.Target{{Provider: name, Module: kernelModule(mod), Func: p.Func, Name: name + ":" + kernelModule(mod) + ":" + p.Func}}, nil
 	}
 	fns, err := w.Functions()

@@ -135,3 +135,88 @@ func TestFunc(t *testing.T) {
 		t.Errorf("other.c: %#x", addrs)
 	}
 }
+
+const nested = `volatile int global;
+static inline __attribute__((always_inline)) int inner(int x) {
+	for (int i = 0; i < x; i++)
+		global += i;
+	return global;
+}
+static inline __attribute__((always_inline)) int middle(int x) {
+	global = x;
+	return inner(x + 1);
+}
+__attribute__((noinline)) int outer(int x) {
+	return middle(x) + 1;
+}
+int main(int argc, char **argv) { return outer(argc); }
+`
+
+// TestFrames compares the functions at every address of a function with those that addr2line finds.
+func TestFrames(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	tool, terr := exec.LookPath("addr2line")
+	if err != nil || terr != nil {
+		if os.Getenv("FATHOM_ORACLES") == "require" {
+			t.Fatal(err, terr)
+		}
+		t.Skip(err, terr)
+	}
+	dir := t.TempDir()
+	src, bin := filepath.Join(dir, "nested.c"), filepath.Join(dir, "nested")
+	if err := os.WriteFile(src, []byte(nested), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(gcc, "-O2", "-g", "-no-pie", "-o", bin, src).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f, err := elf.Open(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, err := f.DWARF()
+	if err != nil {
+		t.Fatal(err)
+	}
+	syms, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, deepest := New(d), 0
+	for _, s := range syms {
+		if s.Name != "outer" {
+			continue
+		}
+		for pc := s.Value; pc < s.Value+s.Size; pc++ {
+			frames, err := l.Frames(pc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			deepest = max(deepest, len(frames))
+			var got []string
+			for _, fr := range frames {
+				got = append(got, fmt.Sprintf("%s %s:%d", fr.Name, filepath.Base(fr.File), fr.Line))
+			}
+			out, err := exec.Command(tool, "-f", "-i", "-s", "-e", bin, fmt.Sprintf("%#x", pc)).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			var want []string
+			for i := 0; i+1 < len(lines); i += 2 {
+				at, _, _ := strings.Cut(lines[i+1], " (discriminator")
+				want = append(want, lines[i]+" "+at)
+			}
+			if g, w := strings.Join(got, ", "), strings.Join(want, ", "); g != w {
+				t.Errorf("%#x: %s, addr2line has %s", pc, g, w)
+			}
+		}
+	}
+	if deepest != 3 {
+		t.Errorf("at most %d functions at one address", deepest)
+	}
+	if frames, err := l.Frames(1); err != nil || len(frames) > 0 {
+		t.Errorf("nowhere: %v %v", frames, err)
+	}
+}

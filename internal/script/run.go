@@ -67,7 +67,7 @@ type Options struct {
 }
 
 // ErrNoProbes says that nothing is wrong with the program, but that nothing it probes is there.
-var ErrNoProbes = errors.New("No probes to attach")
+var ErrNoProbes error = peerError("No probes to attach")
 
 // ErrDiagnosed says that what is wrong was told through Options.Diags.
 var ErrDiagnosed = errors.New("the program has errors")

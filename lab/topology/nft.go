@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/netns"
@@ -19,6 +21,9 @@ const (
 	reg2 = unix.NFT_REG_2
 )
 
+// nftTime bounds the kernel's answer to a batch.
+const nftTime = 5 * time.Second
+
 var nftHooks = map[string]*nftables.ChainHook{
 	"prerouting": nftables.ChainHookPrerouting, "input": nftables.ChainHookInput, "forward": nftables.ChainHookForward,
 	"output": nftables.ChainHookOutput, "postrouting": nftables.ChainHookPostrouting,
@@ -26,7 +31,9 @@ var nftHooks = map[string]*nftables.ChainHook{
 
 // filter puts rules into table inet lab: a chain for each hook, and one beside it for NAT.
 func filter(ns netns.NS, rules []spec.NFTRule) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
+	// A kernel without nf_tables acknowledges a batch once, and not each of its messages: the library waits for the rest.
+	answer := func(c *netlink.Conn) error { return c.SetReadDeadline(time.Now().Add(nftTime)) }
+	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()), nftables.WithSockOptions(answer))
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}

@@ -23,6 +23,7 @@ func (c *checker) clause(i int, p *syntax.Probe) {
 	u := c.usesOf(p)
 	groups := map[string]*inst{}
 	n, wrong := 0, false
+	var missed []func() // wildcards that match nothing are told of only if nothing else is left
 	for _, ap := range p.Points {
 		points, msg, hint := ParseAttachPoint(ap, c.opts.Params, c.opts.Unsafe)
 		if msg != "" {
@@ -35,8 +36,12 @@ func (c *checker) clause(i int, p *syntax.Probe) {
 				wrong = true // not asked for: nothing is missing
 				continue
 			}
-			ts := c.expand(a, len(points) > 1)
+			quiet := len(points) > 1 || len(p.Points) > 1 && (isWild(a.Func) || isWild(a.Module))
+			ts := c.expand(a, quiet)
 			n += len(ts)
+			if quiet && len(points) == 1 {
+				missed = append(missed, func() { c.expand(a, false) })
+			}
 			for _, t := range ts {
 				c.place(groups, i, p, ap, a, t, u)
 			}
@@ -44,6 +49,9 @@ func (c *checker) clause(i int, p *syntax.Probe) {
 	}
 	if n > 0 || wrong || len(p.Points) == 0 {
 		return
+	}
+	for _, say := range missed {
+		say()
 	}
 	at := p.Points[0].Span.To(p.Points[len(p.Points)-1].Span)
 	switch c.cfg.MissingProbes {
