@@ -1,13 +1,21 @@
 package cli
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
 
 func TestMain(m *testing.M) {
+	if pid1.IsInit() { // of a guest that a script boots
+		os.Exit(Main(os.Args))
+	}
 	testscript.Main(m, map[string]func(){
 		"fathom":   func() { os.Exit(Main(os.Args)) },
 		"bpftrace": func() { os.Exit(Main(append([]string{"bpftrace"}, os.Args[1:]...))) },
@@ -16,5 +24,30 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line as a person would, without root.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata"})
+	testscript.Run(t, testscript.Params{Dir: "testdata", Condition: condition, Setup: keepCache})
+}
+
+// condition tells scripts where they are: [namespaces] if network namespaces can be made, [guests] if FATHOM_GUESTS asks
+// for guests.
+func condition(name string) (bool, error) {
+	switch name {
+	case "namespaces":
+		ns, err := netns.New()
+		if err != nil {
+			return false, nil
+		}
+		return true, ns.Close()
+	case "guests":
+		return os.Getenv("FATHOM_GUESTS") != "", nil
+	}
+	return false, fmt.Errorf("no condition %q", name)
+}
+
+// keepCache shows scripts the cache of kernels, and how to run them.
+func keepCache(e *testscript.Env) error {
+	dir, err := os.UserCacheDir()
+	e.Setenv("XDG_CACHE_HOME", dir)
+	e.Setenv("UNIQUE", strconv.Itoa(os.Getpid()))
+	e.Setenv("FATHOM_ACCEL", os.Getenv("FATHOM_ACCEL"))
+	return err
 }

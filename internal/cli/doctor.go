@@ -9,8 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/doctor"
-	"github.com/fathom-trace/fathom/internal/lease"
-	"github.com/fathom-trace/fathom/internal/netns"
 )
 
 func doctorCommand() *cobra.Command {
@@ -55,7 +53,7 @@ func writeReport(w io.Writer, r doctor.Report, json bool) error {
 
 // removeOrphans removes what belongs to processes that are gone.
 func removeOrphans() error {
-	gone, err := lease.Default(os.Geteuid(), os.Getenv).Clean(map[string]lease.Cleaner{netns.Kind: netns.Clean})
+	gone, err := leases().Clean(cleaners())
 	for _, r := range gone {
 		fmt.Printf("removed %s %s\n", r.Kind, r.Name)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
 
 // Exit codes (docs/architecture.md).
@@ -36,6 +37,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 
 // Main runs the command line args (with the program's name first) and gives the exit code.
 func Main(args []string) int {
+	if pid1.IsInit() { // of a guest that lab boot started
+		return report(os.Stderr, pid1.Main())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var cmd *cobra.Command
@@ -103,6 +107,7 @@ func root() *cobra.Command {
 Examples:
   fathom trace -e 'tracepoint:syscalls:sys_enter_openat { printf("%s %s\n", comm, str(args.filename)); }' --for 5s
   fathom trace -l 'tracepoint:net:*'
+  fathom lab up 'a:10.0.0.1/24 -- b:10.0.0.2/24'
   fathom doctor`,
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
@@ -114,7 +119,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), coreCommand(), explainCommand(), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
 	return c
 }
 

@@ -71,6 +71,57 @@ type Lease struct {
 	rec Record
 }
 
+// ErrTaken says that a thing of that name exists.
+var ErrTaken = errors.New("the name is taken")
+
+// Claim is New for a thing that must be the only one of its kind and name. It fails with [ErrTaken] while another record
+// names it. free, which may be nil, is asked while no one else can claim.
+func (d Dir) Claim(kind, name string, data any, free func() error) (*Lease, error) {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("record %s %s: %w", kind, name, err)
+	}
+	if err := d.trusted(); err != nil {
+		return nil, err
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all, err := d.List()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(r Record) bool { return r.Kind == kind && r.Name == name }) {
+		return nil, fmt.Errorf("%s %s: %w", kind, name, ErrTaken)
+	}
+	if free != nil {
+		if err := free(); err != nil {
+			return nil, err
+		}
+	}
+	return d.New(kind, name, data)
+}
+
+// Adopt makes this process the owner of a thing that someone kept, so as to remove it: should it die meanwhile, the rest
+// is an orphan.
+func (d Dir) Adopt(r Record) (*Lease, error) {
+	o, err := d.owner(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("adopt %s %s: %w", r.Kind, r.Name, err)
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := d.load(r.file); err != nil {
+		return nil, fmt.Errorf("adopt %s %s: %w", r.Kind, r.Name, err)
+	}
+	r.Kept, r.Owner = false, o
+	return &Lease{dir: d, rec: r}, d.write(r)
+}
+
 // serial makes file names of one process unique.
 var serial atomic.Uint64
 
@@ -92,7 +143,8 @@ func (d Dir) New(kind, name string, data any) (*Lease, error) {
 	if err := d.trusted(); err != nil {
 		return nil, err
 	}
-	l.rec.file = fmt.Sprintf("%d-%d%s", os.Getpid(), serial.Add(1), suffix)
+	// The start time is part of the name: a kept record must not be overwritten by a process with the number of its maker.
+	l.rec.file = fmt.Sprintf("%d-%d-%d%s", os.Getpid(), l.rec.Owner.Start, serial.Add(1), suffix)
 	return l, d.write(l.rec)
 }
 

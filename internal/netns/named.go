@@ -85,6 +85,14 @@ func NewNamed(d lease.Dir, name string) (n *Named, err error) {
 	return nil, errors.Join(err, ns.Close())
 }
 
+// Bind gives a namespace a name, without a lease: that is its owner's. It fails if the name is taken.
+func (n NS) Bind(name string) error {
+	if !validName(name) {
+		return fmt.Errorf("name network namespace %q: %w", name, fs.ErrInvalid)
+	}
+	return bind(n, name)
+}
+
 // bind mounts the namespace on its name. It fails if the name is taken.
 func bind(ns NS, name string) error {
 	if err := os.MkdirAll(RunDir, 0o755); err != nil {

@@ -46,6 +46,23 @@ func (n NS) Do(f func() error) error {
 	})
 }
 
+// Exec replaces this process with a program, in the namespace: the thread that enters is the one that execve(2) keeps. It
+// returns only if it fails. path is the program, args begin with its name.
+func (n NS) Exec(path string, args, env []string) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	old, err := Current()
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = fmt.Errorf("run %s: %w", path, unix.Exec(path, args, env))
+	return errors.Join(err, unix.Setns(old.fd, unix.CLONE_NEWNET)) // the thread goes back to others
+}
+
 // onThread runs f on a thread that ends afterwards: its namespaces are not given to other goroutines. It is never the
 // main thread, which does not end, and whose namespaces others take for the process's (/proc/PID/ns).
 func onThread(f func() error) error {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fathom-trace/fathom/lab/guest/initramfs"
@@ -31,8 +32,15 @@ type Options struct {
 	Files    []File         // added to the initramfs
 	Modules  []string       // loaded in order, with what they depend on; "name param=value" passes parameters
 	Carry    []string       // modules put with their dependencies into /lib/modules, not loaded
-	Collect  []string       // files of the guest to bring back at the end, filepath.Match patterns
-	Linger   bool           // keep the guest up after the commands, until [Guest.Quit]
+	// ModuleFiles are modules of others, loaded after Modules: "path param=value".
+	ModuleFiles []string
+	Mounts      []pid1.Mount // made before the commands
+	// DumpOnPanic is a file that gets the guest's memory, as an ELF vmcore, when its kernel panics. The guest then has a
+	// pvpanic device, and module qemu_fw_cfg so that the dump has its VMCOREINFO note.
+	DumpOnPanic string
+
+	Collect []string // files of the guest to bring back at the end, filepath.Match patterns
+	Linger  bool     // keep the guest up after the commands, until [Guest.Quit]
 
 	Accel     Accel                 // BestAccel if empty
 	Mem       int                   // MiB; 1024 if 0
@@ -63,6 +71,7 @@ type Result struct {
 	Files    map[string][]byte // by Options.Collect
 	Log      []string          // what PID 1 could not do, such as load a module
 	Release  string            // uname -r
+	Dump     string            // Options.DumpOnPanic, if it was written
 	Console  string            // the last 64 KiB
 	Boot     time.Duration     // from the start of QEMU to PID 1's greeting
 	Total    time.Duration     // to the end of QEMU
@@ -160,6 +169,8 @@ type Guest struct {
 	ended   chan struct{} // closed when PID 1 says that the job is done
 	done    chan struct{} // closed when all is over; res and err are set then
 
+	dumpErr atomic.Pointer[error] // of the dump on panic; nil while there was none
+
 	state *collector
 	res   Result
 	err   error
@@ -168,6 +179,9 @@ type Guest struct {
 // Start boots a guest and returns while it boots. The guest ends with ctx.
 func Start(ctx context.Context, o Options) (*Guest, error) {
 	o.defaults()
+	if err := o.dumpDevices(); err != nil {
+		return nil, err
+	}
 	img, err := buildImage(&o)
 	if err != nil {
 		return nil, fmt.Errorf("build initramfs: %w", err)
@@ -182,6 +196,9 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 		g.vm.kill()
 		exit := g.vm.wait()
 		return nil, errors.Join(err, &EndError{Exit: exit, QEMU: g.vm.stderr.String(), Console: g.console.String()})
+	}
+	if o.DumpOnPanic != "" {
+		go g.dumpOnPanic()
 	}
 	go g.follow()
 	return g, nil
@@ -261,6 +278,11 @@ func (g *Guest) follow() {
 		g.res.Boot = g.state.helloAt.Sub(g.started)
 	}
 	panicked := panicLine(g.res.Console)
+	if err := g.dumpErr.Load(); err != nil && *err == nil {
+		g.res.Dump = g.opts.DumpOnPanic
+	} else if err != nil {
+		defer func() { g.err = errors.Join(g.err, *err) }()
+	}
 	switch {
 	case killed == nil && panicked != "":
 		g.err = &PanicError{Line: panicked, Console: g.res.Console}

@@ -27,6 +27,12 @@ const resultPort = "/dev/vport0p1"
 // portModules drive it. Newer kernels have them built in.
 var portModules = []string{"virtio_pci", "virtio_console"}
 
+// binDir holds the init binary, alone, so that it can be mounted where another root is seen.
+const binDir = "/fathom/bin"
+
+// SelfAlone is where commands find the init binary when they see the initramfs.
+const SelfAlone = binDir + "/fathom"
+
 // etc is the little that C libraries and Go's os/user look for.
 var etc = []File{
 	{Name: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")},
@@ -58,7 +64,7 @@ func writeImage(w io.Writer, o *Options) error {
 		return err
 	}
 	a := archive{w: initramfs.NewWriter(pack)}
-	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger}
+	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger, Mounts: o.Mounts}
 	if err := a.modules(o, &job); err != nil {
 		return err
 	}
@@ -66,7 +72,8 @@ func writeImage(w io.Writer, o *Options) error {
 	if err != nil {
 		return err
 	}
-	a.add(File{Name: "/init", Path: o.Init})
+	a.add(File{Name: SelfAlone, Path: o.Init})
+	a.add(File{Name: "/init", Link: SelfAlone})
 	a.add(File{Name: pid1.JobFile, Data: b})
 	for _, f := range append(slices.Clip(etc), o.Files...) {
 		a.add(f)
@@ -143,11 +150,49 @@ func (a *archive) modules(o *Options, job *pid1.Job) error {
 		return out
 	}
 	job.PortMods, job.Modules = load(portModules), load(names)
+	if err == nil {
+		err = a.extra(o, dir, job)
+	}
 	carry, cerr := dir.Resolve(o.Carry...)
 	for _, m := range carry {
 		a.add(File{Name: path.Join("/lib/modules", o.Kernel.Release, m.Name+".ko"), Data: m.ELF})
 	}
 	return errors.Join(err, cerr)
+}
+
+// extra adds modules that are not the kernel's own, behind what they depend on. One that was built for another kernel is
+// refused here, with the field that differs, and not by the guest's kernel with ENOEXEC.
+func (a *archive) extra(o *Options, dir *kmod.Dir, job *pid1.Job) error {
+	for _, arg := range o.ModuleFiles {
+		file, params, _ := strings.Cut(arg, " ")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if b, err = kmod.Decompress(b); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		info, err := kmod.Read(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if err := dir.Fits(info); err != nil {
+			return &SetupError{What: "load module " + file, Because: err.Error(), Try: []string{"build it against the headers of " + o.Kernel.Release}, Err: err}
+		}
+		deps, err := dir.Resolve(info.Depends...)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		for _, m := range append(deps, kmod.Module{Name: kmod.Name(file), ELF: b}) {
+			p := path.Join(pid1.ModuleDir, m.Name+".ko")
+			if !slices.ContainsFunc(job.Modules, func(have pid1.Module) bool { return have.Path == p }) {
+				a.add(File{Name: p, Data: m.ELF})
+				job.Modules = append(job.Modules, pid1.Module{Name: m.Name, Path: p})
+			}
+		}
+		job.Modules[len(job.Modules)-1].Params = params
+	}
+	return nil
 }
 
 // checkStatic refuses an init that the guest's kernel could not start, before a boot is spent on it.

@@ -44,10 +44,18 @@ type Kernel struct {
 	Package string // linux-image-6.12.117+deb12-amd64
 	Release string // 6.12.117+deb12-amd64, as uname -r says
 	Dir     string // where boot/ and lib/modules/ are
+
+	BzImage   string // the image, if it is not boot/vmlinuz-RELEASE of Dir
+	ModuleDir string // the modules, if they are not in lib/modules/RELEASE of Dir
 }
 
 // Image is the path of the bzImage.
-func (k Kernel) Image() string { return filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release) }
+func (k Kernel) Image() string {
+	if k.BzImage != "" {
+		return k.BzImage
+	}
+	return filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release)
+}
 
 // SystemMap is the path of System.map.
 func (k Kernel) SystemMap() string { return filepath.Join(k.Dir, "boot", "System.map-"+k.Release) }
@@ -57,7 +65,11 @@ func (k Kernel) Config() string { return filepath.Join(k.Dir, "boot", "config-"+
 
 // Modules lists the kernel's module folder.
 func (k Kernel) Modules() (*kmod.Dir, error) {
-	d, err := kmod.Open(os.DirFS(filepath.Join(k.Dir, "lib", "modules", k.Release)))
+	dir := k.ModuleDir
+	if dir == "" {
+		dir = filepath.Join(k.Dir, "lib", "modules", k.Release)
+	}
+	d, err := kmod.Open(os.DirFS(dir))
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k.Name, err)
 	}

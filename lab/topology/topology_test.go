@@ -25,9 +25,14 @@ import (
 // child, as environment, makes the test binary build a named pair and wait to be killed.
 const child = "FATHOM_TOPOLOGY_CHILD"
 
-var guests = ktest.Config{Modules: []string{"veth"}}
+var guests = ktest.Config{Modules: []string{
+	"veth", "bridge", "8021q", "dummy", "tun", "sch_netem", "sch_tbf", "nf_tables", "nft_reject_inet", "nft_nat", "nft_masq", "nft_chain_nat",
+}}
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(labChild); dir != "" {
+		upAndDown(dir, os.Getenv(labChild+"_PERSON"))
+	}
 	if dir := os.Getenv(child); dir != "" {
 		if _, err := topology.Join(named(&lease.Dir{Path: dir}, os.Getppid())); err != nil {
 			fmt.Println(err)

@@ -25,8 +25,13 @@ func (Linux) Glob(pattern string) ([]string, error) { return filepath.Glob(patte
 // Open opens a file for reading.
 func (Linux) Open(name string) (fs.File, error) { return os.Open(name) }
 
-// Mkdir makes a folder and its parents.
-func (Linux) Mkdir(dir string) error { return os.MkdirAll(dir, 0o755) }
+// Mkdir makes a folder and its parents. One that is there is left as it is, also where nothing can be made.
+func (Linux) Mkdir(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	return os.MkdirAll(dir, 0o755)
+}
 
 // Symlink makes a symbolic link, which may be there already.
 func (Linux) Symlink(target, name string) error {
@@ -36,9 +41,13 @@ func (Linux) Symlink(target, name string) error {
 	return nil
 }
 
-// Mount mounts a file system; EBUSY means that the kernel did it already (CONFIG_DEVTMPFS_MOUNT).
+// Mount mounts a file system, or with type "bind" a folder with all that is mounted below it; EBUSY means that the kernel did it already (CONFIG_DEVTMPFS_MOUNT).
 func (Linux) Mount(source, target, fstype, data string) error {
-	if err := unix.Mount(source, target, fstype, 0, data); err != unix.EBUSY {
+	var flags uintptr
+	if fstype == "bind" {
+		flags, fstype = unix.MS_BIND|unix.MS_REC, ""
+	}
+	if err := unix.Mount(source, target, fstype, flags, data); err != unix.EBUSY {
 		return err
 	}
 	return nil
@@ -155,7 +164,7 @@ func (Linux) Start(c Command, stdout, stderr *os.File) (int, error) {
 	return syscall.ForkExec(c.Args[0], c.Args, &syscall.ProcAttr{
 		Dir: dir, Env: c.Env,
 		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Chroot: c.Root},
 	})
 }
 

@@ -29,6 +29,7 @@ type Job struct {
 	Port     string   // device the frames go to: /dev/vport0p1
 	PortMods []Module // loaded before the port is opened
 	Modules  []Module // in load order
+	Mounts   []Mount  // made in order, after the modules are loaded
 	Commands []Command
 	Collect  []string // files to send to the host at the end, in filepath.Match patterns
 	Linger   bool     // do not power off after the job; the host ends the guest
@@ -37,11 +38,16 @@ type Job struct {
 // Module is a module file in the guest.
 type Module struct{ Name, Path, Params string }
 
+// Mount is a file system that commands find: a folder that the host shares (Type 9p), or one seen at a second place
+// (Type bind).
+type Mount struct{ Source, Target, Type, Data string }
+
 // Command is one program to run. Its standard input is empty.
 type Command struct {
 	Args []string // Args[0] is an absolute path
 	Env  []string // added to PATH, HOME, TERM and TMPDIR
 	Dir  string   // "/" if empty
+	Root string   // what the command sees as /; the initramfs if empty
 }
 
 // System is what PID 1 asks of the kernel. [Linux] is the real one; tests have another.
@@ -121,6 +127,11 @@ func Run(sys System) error {
 	stop := p.beat(time.Second)
 	for _, err := range p.load(p.job.Modules) {
 		p.log(err)
+	}
+	for _, m := range p.job.Mounts {
+		if err := errors.Join(sys.Mkdir(m.Target), sys.Mount(m.Source, m.Target, m.Type, m.Data)); err != nil {
+			p.log(fmt.Errorf("mount %s: %w", m.Target, err))
+		}
 	}
 	for i, c := range p.job.Commands {
 		p.command(uint16(i), c)

@@ -1,0 +1,304 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/lab/guest"
+	"github.com/fathom-trace/fathom/lab/guest/kmod"
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
+)
+
+// bootFlags say what to boot and how.
+type bootFlags struct {
+	kernel, modules string
+	root            string
+	load, with      []string
+	nic, network    string
+	queues          int
+	mem, cpus       int
+	cmdline         []string
+	preset          []string
+	qemu            []string
+	console         bool
+	gdb             string
+	dump            string
+	timeout         time.Duration
+}
+
+// presets are parts of a kernel command line with a name.
+var presets = map[string][]string{
+	"nokaslr":     {"nokaslr"},
+	"crashkernel": {"crashkernel=256M"},
+	"panic-wait":  {"panic=0"},
+	"oops-panic":  {"oops=panic"},
+	"sysrq":       {"sysrq_always_enabled"},
+	"verbose":     {"ignore_loglevel", "loglevel=8"},
+}
+
+func (f *bootFlags) flags(c *cobra.Command) {
+	fl := c.Flags()
+	fl.SetInterspersed(false)
+	fl.StringVar(&f.modules, "modules", "", "`FOLDER` of a bzImage's modules (else /lib/modules/RELEASE)")
+	fl.StringVar(&f.root, "root", "host", "what commands see as /: host (this machine's files, read-only, the working folder writable) or none")
+	fl.StringArrayVar(&f.load, "load", nil, "load this `MODULE` of the kernel, with what it depends on; \"veth\", \"dummy numdummies=2\"")
+	fl.StringArrayVar(&f.with, "insmod", nil, "load this module `FILE`; one built for another kernel is refused with the field that differs")
+	fl.StringVar(&f.nic, "nic", "", "add a network card of `MODEL` virtio, e1000e or igb")
+	fl.StringVar(&f.network, "net", "user", "what the card is joined to: user, none or tap:`NAME`")
+	fl.IntVar(&f.queues, "queues", 1, "queues of a virtio card on a tap")
+	fl.IntVar(&f.mem, "mem", 1024, "memory in `MiB`")
+	fl.IntVar(&f.cpus, "cpus", 2, "`N` CPUs")
+	fl.StringArrayVar(&f.cmdline, "append", nil, "add `TEXT` to the kernel command line")
+	fl.StringSliceVar(&f.preset, "preset", nil, "add a part with a name: nokaslr, crashkernel, panic-wait, oops-panic, sysrq, verbose")
+	fl.StringArrayVar(&f.qemu, "qemu", nil, "add an argument of QEMU, such as -device or pvpanic")
+	fl.BoolVar(&f.console, "console", false, "show the guest's console on standard error")
+	fl.StringVar(&f.gdb, "gdb", "", "open QEMU's gdb stub at `ADDRESS`, such as 127.0.0.1:1234, and turn KASLR off")
+	fl.StringVar(&f.dump, "dump", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
+	fl.DurationVar(&f.timeout, "for", 10*time.Minute, "end the guest after this `TIME`")
+}
+
+func labBootCommand() *cobra.Command {
+	f := &bootFlags{}
+	c := &cobra.Command{
+		Use:   "boot [flags] -- COMMAND [ARG…]",
+		Short: "Run a command in a kernel under QEMU",
+		Long: `Boot a kernel under QEMU, run a command in it, and end with its exit code. The guest sees this machine's files read-only,
+and the working folder writable, so what was just built here runs there. Nothing is left when it ends, kill -9 included.
+
+Examples:
+  fathom lab boot -- uname -r
+  fathom lab boot --kernel ~/linux --insmod ./josh.ko -- cat /proc/modules
+  fathom lab boot --kernel debian-6.1 --nic e1000e --preset nokaslr -- fathom doctor`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			sweep()
+			ctx, cancel := f.context(c.Context())
+			defer cancel()
+			res, err := f.run(ctx, f.kernel, args, true)
+			for _, l := range res.Log {
+				fmt.Fprintln(os.Stderr, "fathom: guest:", l)
+			}
+			if res.Dump != "" {
+				fmt.Fprintf(os.Stderr, "fathom: the guest's memory is in %s\n", res.Dump)
+			}
+			if err != nil {
+				return bootError("boot "+f.kernel, err)
+			}
+			if code := res.Commands[0].Code; code != 0 {
+				return exitError{code}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&f.kernel, "kernel", "debian-6.12", "`KERNEL`: "+strings.Join(guest.KernelNames(), ", ")+", a .deb, a build tree, or a bzImage")
+	f.flags(c)
+	return c
+}
+
+func (f *bootFlags) context(ctx context.Context) (context.Context, func()) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("--for %v is over", f.timeout))
+	return ctx, func() { cancel(); stop() }
+}
+
+// run boots one kernel and runs one command in it. With stream, what it writes comes out as it does there.
+func (f *bootFlags) run(ctx context.Context, kernel string, args []string, stream bool) (guest.Result, error) {
+	o, err := f.options(ctx, kernel, args)
+	if err != nil {
+		return guest.Result{}, err
+	}
+	if stream {
+		o.Stdout, o.Stderr = os.Stdout, os.Stderr
+	}
+	if f.console {
+		o.Console = os.Stderr
+	}
+	if f.gdb != "" {
+		fmt.Fprintf(os.Stderr, "gdb: gdb -ex 'target remote %s' vmlinux\n", f.gdb)
+	}
+	return guest.Run(ctx, o)
+}
+
+func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (o guest.Options, err error) {
+	if args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		return o, usageError{"fathom lab boot", errors.New("give a command")}
+	}
+	if o.Accel, err = guest.ParseAccel(os.Getenv("FATHOM_ACCEL")); err != nil {
+		return o, err
+	}
+	cache, err := guest.UserCache()
+	if err != nil {
+		return o, err
+	}
+	if o.Kernel, err = cache.Find(ctx, kernel, f.modules); err != nil {
+		return o, err
+	}
+	if o.Init, err = os.Executable(); err != nil {
+		return o, err
+	}
+	o.Mem, o.CPUs, o.Modules, o.ModuleFiles, o.QEMUArgs = f.mem, f.cpus, f.load, f.with, f.qemu
+	o.Append = slices.Clone(f.cmdline)
+	for _, name := range f.preset {
+		if presets[name] == nil {
+			return o, usageError{"fathom lab boot", fmt.Errorf("no preset %q", name)}
+		}
+		o.Append = append(o.Append, presets[name]...)
+	}
+	if f.gdb != "" {
+		o.QEMUArgs = append(o.QEMUArgs, "-gdb", "tcp:"+f.gdb)
+		o.Append = append(o.Append, "nokaslr")
+	}
+	if f.dump != "" {
+		if o.DumpOnPanic, err = filepath.Abs(f.dump); err != nil {
+			return o, err
+		}
+	}
+	if f.nic != "" {
+		if err := o.AddNIC(guest.NIC{Model: f.nic, Queues: f.queues, Net: f.network}); err != nil {
+			return o, err
+		}
+	}
+	return o, f.command(&o, args)
+}
+
+// command finds the program where the guest will: on this machine, or fathom itself, which is the guest's init.
+func (f *bootFlags) command(o *guest.Options, args []string) error {
+	o.Commands = []pid1.Command{{Args: args}}
+	switch f.root {
+	case "none":
+		if args[0] == "fathom" {
+			o.Commands[0].Args = append([]string{guest.SelfAlone}, args[1:]...)
+		}
+		return nil
+	case "host":
+	default:
+		return usageError{"fathom lab boot", fmt.Errorf("no root %q: host or none", f.root)}
+	}
+	work, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	path := guest.Self
+	if args[0] != "fathom" {
+		if path, err = exec.LookPath(args[0]); err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return &diag.Error{What: "run " + args[0] + " in a guest", Code: diag.ExitNoInput, Err: err}
+		}
+	}
+	o.Commands[0].Args = append([]string{path}, args[1:]...)
+	return o.ShareHost(work)
+}
+
+// bootError tells what guest found missing in four lines.
+func bootError(what string, err error) error {
+	var s *guest.SetupError
+	var p *guest.PanicError
+	var m *kmod.MismatchError
+	switch {
+	case errors.As(err, &s):
+		code := diag.ExitNoInput
+		if errors.As(err, &m) {
+			code = diag.ExitBadInput
+		}
+		return &diag.Error{What: s.What, Because: s.Because, Try: s.Try, Err: err, Code: code}
+	case errors.As(err, &p):
+		fmt.Fprintln(os.Stderr, p.Console)
+		return &diag.Error{What: what, Because: p.Line, Err: err}
+	}
+	return err
+}
+
+// matrixRow is one kernel's result.
+type matrixRow struct {
+	kernel, release, outcome string
+	ok                       bool
+	boot, took               time.Duration
+	last                     string
+}
+
+func labMatrixCommand() *cobra.Command {
+	f := &bootFlags{}
+	var kernels []string
+	c := &cobra.Command{
+		Use:   "matrix --kernels K,K… [flags] -- COMMAND [ARG…]",
+		Short: "Run a command in several kernels, one after another",
+		Long: `Run one command in several kernels, one after another, and print a table. Exit code 1 if it failed in any.
+
+Examples:
+  fathom lab matrix --kernels debian-6.1,debian-6.12 -- uname -r
+  fathom lab matrix --kernels debian-6.12,debian-6.12-cloud --root none -- fathom doctor
+  fathom lab matrix --kernels ~/linux,debian-6.12 -- ./test.sh`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(kernels) == 0 {
+				return usageError{c.CommandPath(), errors.New("give kernels with --kernels")}
+			}
+			sweep()
+			ctx, cancel := f.context(c.Context())
+			defer cancel()
+			failed := false
+			tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(tw, "KERNEL\tRELEASE\tRESULT\tBOOT\tTOOK\tLAST LINE")
+			for _, k := range kernels {
+				r := f.row(ctx, k, args)
+				failed = failed || !r.ok
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%.1fs\t%.1fs\t%s\n", r.kernel, r.release, r.outcome, r.boot.Seconds(), r.took.Seconds(), r.last)
+			}
+			if err := tw.Flush(); err != nil {
+				return err
+			}
+			if failed {
+				return exitError{exitNegative}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringSliceVar(&kernels, "kernels", nil, "`KERNELS`, as lab boot takes them, with commas")
+	f.flags(c)
+	return c
+}
+
+// row runs the command in one kernel.
+func (f *bootFlags) row(ctx context.Context, kernel string, args []string) matrixRow {
+	res, err := f.run(ctx, kernel, args, false)
+	r := matrixRow{kernel: kernel, release: res.Release, boot: res.Boot, took: max(0, res.Total-res.Boot)}
+	if len(res.Commands) > 0 {
+		cmd := res.Commands[0]
+		r.ok = err == nil && cmd.Code == 0
+		r.outcome = fmt.Sprintf("exit %d", cmd.Code)
+		r.last = lastLine(cmd.Stdout)
+		if !r.ok && cmd.Stderr != "" {
+			r.last = lastLine(cmd.Stderr)
+		}
+	}
+	var p *guest.PanicError
+	switch {
+	case errors.As(err, &p):
+		r.outcome, r.last = "panic", p.Line
+	case err != nil:
+		r.outcome, r.last = "not run", strings.SplitN(err.Error(), "\n", 2)[0]
+	}
+	return r
+}
+
+func lastLine(s string) string {
+	s = strings.TrimRight(s, "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}

@@ -1,0 +1,141 @@
+package guest
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+
+	"github.com/fathom-trace/fathom/lab/guest/pid1"
+)
+
+// hostRoot is where a guest sees the machine's files.
+const hostRoot = "/host"
+
+// shownBin is a folder with nothing but [Self].
+const shownBin = "/run/fathom-bin"
+
+// Self is where commands find the init binary when they see this machine's files ([Options.ShareHost]).
+const Self = shownBin + "/fathom"
+
+// share9p are the modules that mount a folder of the host; the cloud flavour of Debian's kernels has none.
+var share9p = []string{"9p", "9pnet_virtio", "virtio_pci"}
+
+// rootOptions mount a folder that is read-only and does not change meanwhile, workOptions one that does
+// (Documentation/filesystems/9p.rst).
+const (
+	rootOptions = "trans=virtio,version=9p2000.L,msize=262144,cache=loose"
+	workOptions = "trans=virtio,version=9p2000.L,msize=262144"
+)
+
+// CanShare reports that a kernel can mount folders of this machine.
+func (k Kernel) CanShare() (bool, error) {
+	dir, err := k.Modules()
+	if err != nil {
+		return false, err
+	}
+	return dir.Has("9p") && dir.Has("9pnet_virtio"), nil
+}
+
+// ShareHost gives the guest this machine's files, read-only, and the folder work with the right to write; commands then see
+// them as they are here. /tmp, /run, /dev, /proc and /sys are the guest's own. work must be absolute; a file system
+// mounted below / is seen as far as QEMU may cross it.
+func (o *Options) ShareHost(work string) error {
+	if ok, err := o.Kernel.CanShare(); err != nil {
+		return err
+	} else if !ok {
+		return &SetupError{
+			What: "share this machine's files with the guest", Because: "kernel " + o.Kernel.Release + " has no module 9p",
+			Try: []string{"--kernel debian-6.12", "--root none"},
+		}
+	}
+	o.Modules = append(o.Modules, share9p...)
+	o.export("root", "/", true)
+	o.Mounts = append(o.Mounts, pid1.Mount{Source: "root", Target: hostRoot, Type: "9p", Data: rootOptions})
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/tmp", "/run"} {
+		o.Mounts = append(o.Mounts, pid1.Mount{Source: dir, Target: path.Join(hostRoot, dir), Type: "bind"})
+	}
+	if work != "" && work != "/" {
+		o.export("work", work, false)
+		o.Mounts = append(o.Mounts, pid1.Mount{Source: "work", Target: path.Join(hostRoot, work), Type: "9p", Data: workOptions})
+	}
+	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
+	for i := range o.Commands {
+		c := &o.Commands[i]
+		c.Root, c.Dir = hostRoot, work
+		c.Env = append(c.Env, "PATH="+shownBin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	return nil
+}
+
+// export shares a folder under a tag.
+func (o *Options) export(tag, dir string, readonly bool) {
+	fs := "local,id=" + tag + ",security_model=none,multidevs=remap,path=" + dir
+	if readonly {
+		fs += ",readonly=on"
+	}
+	o.QEMUArgs = append(o.QEMUArgs, "-fsdev", fs, "-device", "virtio-9p-pci,fsdev="+tag+",mount_tag="+tag)
+}
+
+// NIC is a network card of a guest.
+type NIC struct {
+	Model  string // virtio, e1000e, igb (QEMU 8), or any device of QEMU
+	Queues int    // of virtio; 1 if 0
+	Net    string // "user", "none", or "tap:NAME" for a device of this machine
+	MAC    string
+}
+
+// models are QEMU's names of cards, and the modules that drive them.
+var models = map[string]struct {
+	device  string
+	modules []string
+}{
+	"virtio": {"virtio-net-pci", []string{"virtio_net"}},
+	"e1000e": {"e1000e", []string{"e1000e"}},
+	"igb":    {"igb", []string{"igb"}},
+}
+
+// AddNIC gives the guest a card. Its driver is loaded if the kernel has it.
+func (o *Options) AddNIC(n NIC) error {
+	m, ok := models[n.Model]
+	if !ok {
+		return fmt.Errorf("network card %q: there are virtio, e1000e and igb", n.Model)
+	}
+	dir, err := o.Kernel.Modules()
+	if err != nil {
+		return err
+	}
+	for _, mod := range m.modules {
+		if !dir.Has(mod) {
+			return &SetupError{What: "add network card " + n.Model, Because: "kernel " + o.Kernel.Release + " has no module " + mod, Try: []string{"--nic virtio"}}
+		}
+		o.Modules = append(o.Modules, mod)
+	}
+	if n.Model != "virtio" && n.Queues > 1 {
+		return fmt.Errorf("network card %s: QEMU gives it queues of its own; only virtio takes a number", n.Model)
+	}
+	id := "nic" + strconv.Itoa(len(o.QEMUArgs))
+	dev := m.device + ",netdev=" + id
+	back := "user,id=" + id
+	switch {
+	case len(n.Net) > 4 && n.Net[:4] == "tap:":
+		back = "tap,id=" + id + ",ifname=" + n.Net[4:] + ",script=no,downscript=no"
+		if n.Queues > 1 {
+			back += ",queues=" + strconv.Itoa(n.Queues)
+		}
+	case n.Net == "none":
+		back = "hubport,id=" + id + ",hubid=0"
+	case n.Net != "user":
+		return fmt.Errorf("network %q: there are user, none and tap:NAME", n.Net)
+	}
+	if n.Queues > 1 {
+		if n.Net != "tap:"+n.Net[min(4, len(n.Net)):] {
+			return fmt.Errorf("network %q: only a tap has several queues", n.Net)
+		}
+		dev += ",mq=on,vectors=" + strconv.Itoa(2*n.Queues+2)
+	}
+	if n.MAC != "" {
+		dev += ",mac=" + n.MAC
+	}
+	o.QEMUArgs = append(o.QEMUArgs, "-netdev", back, "-device", dev)
+	return nil
+}
