@@ -42,14 +42,26 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// runProgram runs src while work repeats, until the program exits or ten seconds have gone.
-func runProgram(t *testing.T, src string, work func()) (stdout, stderr string) {
+// runProgram runs src while work repeats, until the program exits; one that does not is ended as Ctrl-C does once its output
+// matches want, or after ten seconds.
+func runProgram(t *testing.T, src string, work func(), want *regexp.Regexp) (stdout, stderr string) {
 	t.Helper()
 	var out, errs syncBuffer
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	stop := make(chan struct{})
 	done := make(chan struct{})
+	interrupt := make(chan os.Signal, 1)
+	go func() {
+		for start := time.Now(); !want.MatchString(out.String()) && time.Since(start) < 10*time.Second; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		interrupt <- os.Interrupt
+	}()
 	go func() {
 		defer close(done)
 		for work != nil {
@@ -61,7 +73,7 @@ func runProgram(t *testing.T, src string, work func()) (stdout, stderr string) {
 			}
 		}
 	}()
-	_, err := Run(ctx, Options{Source: &syntax.Source{Name: "stdin", Text: src}, Stdout: &out, Stderr: &errs, Unsafe: true,
+	_, err := Run(ctx, Options{Source: &syntax.Source{Name: "stdin", Text: src}, Stdout: &out, Stderr: &errs, Unsafe: true, Interrupt: interrupt,
 		Diags: func(ds []syntax.Diag) {
 			for _, d := range ds {
 				errs.Write([]byte(d.Error() + "\n" + d.Hint + "\n"))
@@ -103,7 +115,7 @@ func loopback() {
 	}
 }
 
-// requestPrograms are the programs of the request's documents, unchanged but for an end after the first event.
+// requestPrograms are the programs of the request's documents, unchanged, and some more.
 var requestPrograms = []struct {
 	name, src string
 	needs     []ktest.Feature
@@ -111,17 +123,16 @@ var requestPrograms = []struct {
 	want      string // regular expression on standard output
 	wantErr   string // and on standard error
 }{
-	{name: "S3 hello", src: `BEGIN { printf("hello, World!\n"); }  interval:ms:10 { exit(); }`,
+	{name: "S3 hello", src: `BEGIN { printf("hello, World!\n"); }`,
 		want: `^hello, World!\n`, wantErr: `Attach`},
 	{name: "S3 kprobe", needs: []ktest.Feature{ktest.Kprobe, ktest.BTF},
-		src:  `k:vfs_read { printf("%s/%d\n", comm, pid) ; exit(); }`,
+		src:  `k:vfs_read { printf("%s/%d\n", comm, pid) ; }`,
 		work: readFile, want: `^\S+/\d+\n`},
 	{name: "S3 kprobe with both stacks", needs: []ktest.Feature{ktest.Kprobe, ktest.BTF},
 		src: "#!/bin/env bpftrace\n\n" + `kprobe:__x64_sys_read /comm=="foo"/
 {
         printf("hello read(%d, %s, %zu) %s/%d [%s] [%s]\n",
                 arg0, str(arg1), arg2, comm, pid, kstack, ustack);
-	exit();
 }
 `,
 		work: func() { as("foo", readFile) }, want: `hello read\(-?\d+, .*\) foo/\d+ \[\n(.*\n)*\s+do_syscall_64\+\d+\n(.*\n)*\] \[\n`, wantErr: `pt_regs`},
@@ -130,18 +141,17 @@ var requestPrograms = []struct {
 {
         printf("hello read(%d, %s, %zu) %s/%d [%s] [%s]\n",
                 args->fd, str(args->buf), args->count, comm, pid, kstack, ustack);
-	exit();
 }
 `,
 		work: func() { as("foo", readFile) }, want: `hello read\(\d+, .*, 832\) foo/\d+ \[\n(.*\n)*\s+do_syscall_64\+\d+\n(.*\n)*\] \[\n`},
 	{name: "S0 receive on lo", needs: []ktest.Feature{ktest.Tracepoint},
-		src:  `tracepoint:net:netif_receive_skb /str(args->name) == "lo"/ { printf("%s: %s\n", comm, str(args->name)); exit(); }`,
+		src:  `tracepoint:net:netif_receive_skb /str(args->name) == "lo"/ { printf("%s: %s\n", comm, str(args->name)); }`,
 		work: loopback, want: `^\S+: lo\n`},
 	{name: "S0 packet type", needs: []ktest.Feature{ktest.Tracepoint, ktest.BTF},
-		src:  `tracepoint:net:netif_receive_skb /str(args->name) == "lo" && comm=="strategy"/ { printf("%s: %d\n", comm, ((struct sk_buff*)(args->skbaddr))->pkt_type); exit(); }`,
+		src:  `tracepoint:net:netif_receive_skb /str(args->name) == "lo" && comm=="strategy"/ { printf("%s: %d\n", comm, ((struct sk_buff*)(args->skbaddr))->pkt_type); }`,
 		work: func() { as("strategy", loopback) }, want: `^strategy: 0\n`},
 	{name: "S0 kprobe ip_rcv", needs: []ktest.Feature{ktest.Kprobe, ktest.BTF},
-		src:  `kprobe:ip_rcv /comm=="nc"/ { printf("%s\n", ((struct net_device*)arg1)->name); exit(); }`,
+		src:  `kprobe:ip_rcv /comm=="nc"/ { printf("%s\n", ((struct net_device*)arg1)->name); }`,
 		work: func() { as("nc", loopback) }, want: `^lo\n`},
 	{name: "kretprobe", needs: []ktest.Feature{ktest.Kprobe},
 		src: `kretprobe:vfs_read { @[comm] = hist(retval); } interval:ms:500 { exit(); }`, work: readFile, want: `@\[.*\]:\n.*\|@+`},
@@ -164,7 +174,7 @@ func TestRequestPrograms(t *testing.T) {
 	for _, tt := range requestPrograms {
 		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
 			ktest.Need(t, append(tt.needs, ktest.Ringbuf)...)
-			out, errs := runProgram(t, tt.src, tt.work)
+			out, errs := runProgram(t, tt.src, tt.work, regexp.MustCompile(tt.want))
 			if !regexp.MustCompile(tt.want).MatchString(out) {
 				t.Errorf("%s\noutput:\n%s\nwant: %s\nstderr:\n%s", tt.src, out, tt.want, errs)
 			}
