@@ -36,6 +36,8 @@ type bootFlags struct {
 	gdb             string
 	dump            string
 	timeout         time.Duration
+	keep            string
+	while           int
 }
 
 // presets are parts of a kernel command line with a name.
@@ -65,25 +67,31 @@ func (f *bootFlags) flags(c *cobra.Command) {
 	fl.StringArrayVar(&f.qemu, "qemu", nil, "add an argument of QEMU, such as -device or pvpanic")
 	fl.BoolVar(&f.console, "console", false, "show the guest's console on standard error")
 	fl.StringVar(&f.gdb, "gdb", "", "open QEMU's gdb stub at `ADDRESS`, such as 127.0.0.1:1234, and turn KASLR off")
-	fl.StringVar(&f.dump, "dump", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
+	fl.StringVar(&f.dump, "dump-on-panic", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
 	fl.DurationVar(&f.timeout, "for", 10*time.Minute, "end the guest after this `TIME`")
 }
 
 func labBootCommand() *cobra.Command {
 	f := &bootFlags{}
 	c := &cobra.Command{
-		Use:   "boot [flags] -- COMMAND [ARG…]",
-		Short: "Run a command in a kernel under QEMU",
+		Use:   "boot [flags] -- COMMAND [ARG…] | boot --keep NAME [flags] [-- COMMAND [ARG…]]",
+		Short: "Run a command in a kernel under QEMU, or boot one to stay",
 		Long: `Boot a kernel under QEMU, run a command in it, and end with its exit code. The guest sees this machine's files read-only,
 and the working folder writable, so what was just built here runs there. Nothing is left when it ends, kill -9 included.
+With --keep the guest stays until "fathom lab down NAME": lab exec, cp, sysrq, dump, console, gdb and core --guest reach it.
 
 Examples:
   fathom lab boot -- uname -r
   fathom lab boot --kernel ~/linux --insmod ./josh.ko -- cat /proc/modules
-  fathom lab boot --kernel debian-6.1 --nic e1000e --preset nokaslr -- fathom doctor`,
-		Args: cobra.MinimumNArgs(1),
+  fathom lab boot --keep g --kernel debian-6.1 --nic e1000e && fathom lab exec g -- fathom doctor`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 && f.keep == "" {
+				return usageError{c.CommandPath(), errors.New("give a command, or --keep NAME")}
+			}
 			sweep()
+			if f.keep != "" {
+				return f.bootKept(c.Context(), args)
+			}
 			ctx, cancel := f.context(c.Context())
 			defer cancel()
 			res, err := f.run(ctx, f.kernel, args, true)
@@ -102,6 +110,8 @@ Examples:
 			return nil
 		},
 	}
+	c.Flags().StringVar(&f.keep, "keep", "", "leave the guest up under this `NAME`")
+	c.Flags().IntVar(&f.while, "while", 0, "with --keep: only as long as process `PID` runs")
 	c.Flags().StringVar(&f.kernel, "kernel", "debian-6.12", "`KERNEL`: "+strings.Join(guest.KernelNames(), ", ")+", a .deb, a build tree, or a bzImage")
 	f.flags(c)
 	return c
@@ -132,10 +142,10 @@ func (f *bootFlags) run(ctx context.Context, kernel string, args []string, strea
 }
 
 func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (o guest.Options, err error) {
-	if args[0] == "--" {
+	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
-	if len(args) == 0 {
+	if len(args) == 0 && f.keep == "" {
 		return o, usageError{"fathom lab boot", errors.New("give a command")}
 	}
 	if o.Accel, err = guest.ParseAccel(os.Getenv("FATHOM_ACCEL")); err != nil {
@@ -176,13 +186,12 @@ func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (
 	return o, f.command(&o, args)
 }
 
-// command finds the program where the guest will: on this machine, or fathom itself, which is the guest's init.
+// command says what the guest's command is and what it sees; without args, what those of a kept guest will see.
 func (f *bootFlags) command(o *guest.Options, args []string) error {
-	o.Commands = []pid1.Command{{Args: args}}
 	switch f.root {
 	case "none":
-		if args[0] == "fathom" {
-			o.Commands[0].Args = append([]string{guest.SelfAlone}, args[1:]...)
+		if len(args) > 0 {
+			o.Commands = []pid1.Command{{Args: inGuest(args)}}
 		}
 		return nil
 	case "host":
@@ -193,17 +202,36 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 0 {
+		if args, err = onHost(args); err != nil {
+			return err
+		}
+		o.Commands = []pid1.Command{{Args: args}}
+	}
+	return o.ShareHost(work)
+}
+
+// inGuest is a command line for a guest that sees only its initramfs: there fathom is the init binary.
+func inGuest(args []string) []string {
+	if args[0] == "fathom" {
+		return append([]string{guest.SelfAlone}, args[1:]...)
+	}
+	return args
+}
+
+// onHost is a command line for a guest that sees this machine's files, with the program's path.
+func onHost(args []string) ([]string, error) {
 	path := guest.Self
 	if args[0] != "fathom" {
+		var err error
 		if path, err = exec.LookPath(args[0]); err == nil {
 			path, err = filepath.Abs(path)
 		}
 		if err != nil {
-			return &diag.Error{What: "run " + args[0] + " in a guest", Code: diag.ExitNoInput, Err: err}
+			return nil, &diag.Error{What: "run " + args[0] + " in a guest", Code: diag.ExitNoInput, Err: err}
 		}
 	}
-	o.Commands[0].Args = append([]string{path}, args[1:]...)
-	return o.ShareHost(work)
+	return append([]string{path}, args[1:]...), nil
 }
 
 // bootError tells what guest found missing in four lines.

@@ -62,6 +62,12 @@ func (c *collector) read(r io.Reader) error {
 }
 
 func (c *collector) take(f pid1.Frame) error {
+	if f.Cmd >= pid1.FirstSession {
+		if c.opts.OnSession != nil {
+			c.opts.OnSession(f)
+		}
+		return nil
+	}
 	switch f.Kind {
 	case pid1.Hello:
 		if c.helloAt.IsZero() {

@@ -59,10 +59,10 @@ func (o *Options) ShareHost(work string) error {
 		o.Mounts = append(o.Mounts, pid1.Mount{Source: "work", Target: path.Join(hostRoot, work), Type: "9p", Data: workOptions})
 	}
 	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
+	o.View = pid1.Command{Root: hostRoot, Dir: work, Env: []string{"PATH=" + shownBin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
 	for i := range o.Commands {
 		c := &o.Commands[i]
-		c.Root, c.Dir = hostRoot, work
-		c.Env = append(c.Env, "PATH="+shownBin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		c.Root, c.Dir, c.Env = o.View.Root, o.View.Dir, append(c.Env, o.View.Env...)
 	}
 	return nil
 }
