@@ -60,6 +60,8 @@ type Options struct {
 	Stdout    io.Writer             `json:"-"` // gets what commands write as it comes, besides the Result; may be nil
 	Stderr    io.Writer             `json:"-"`
 	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; 1 minute if 0, never if negative
+
+	notes []string // what was found while the initramfs was made, for Result.Log
 }
 
 // File is one file put into a guest. Exactly one of Path, Data and Link is used, in that order.
