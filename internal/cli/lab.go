@@ -47,7 +47,7 @@ Examples:
 		},
 	}
 	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(),
-		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labKeeperCommand())
+		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labKeeperCommand())
 	return c
 }
 

@@ -163,6 +163,12 @@ func (c Client) Load(ctx context.Context, name string, module io.Reader, params 
 	return err
 }
 
+// Unload unloads a module.
+func (c Client) Unload(ctx context.Context, name string) error {
+	_, err := c.session(ctx, pid1.Request{Op: pid1.OpDrop, Name: name}, IO{})
+	return err
+}
+
 // session runs one request to its end.
 func (c Client) session(ctx context.Context, q pid1.Request, s IO) (e pid1.Exited, err error) {
 	conn, r, done, err := c.dial(ctx, call{Op: opSession, Request: &q})

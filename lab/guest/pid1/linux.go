@@ -87,6 +87,9 @@ func (Linux) LoadModule(path, params string) error {
 	return unix.FinitModule(int(f.Fd()), params, 0)
 }
 
+// UnloadModule is delete_module.
+func (Linux) UnloadModule(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }
+
 // portWait is how long a port may take to appear: the console driver makes it when the host has answered.
 const portWait = 10 * time.Second
 

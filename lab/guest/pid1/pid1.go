@@ -13,6 +13,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -63,6 +65,7 @@ type System interface {
 	SetHostname(name string) error
 	LinkUp(name string) error
 	LoadModule(path, params string) error
+	UnloadModule(name string) error
 	OpenPort(name string) (io.ReadWriteCloser, error) // Close drains it
 	Create(name string, mode fs.FileMode) (io.WriteCloser, error)
 	Pipe() (r io.ReadCloser, w *os.File, err error)
@@ -104,6 +107,15 @@ var links = []struct{ target, name string }{
 
 // baseEnv is what every command finds.
 var baseEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "TMPDIR=/tmp"}
+
+// environ is what every command finds, with a command's own in its place: a C library takes the first of a name.
+func environ(own []string) []string {
+	env := slices.DeleteFunc(slices.Clone(baseEnv), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(own, func(o string) bool { return strings.HasPrefix(o, key+"=") })
+	})
+	return append(env, own...)
+}
 
 // drain is how long output is awaited after a command ended, while its orphans hold the pipe.
 const drain = 2 * time.Second
@@ -255,7 +267,7 @@ func (p *process) run(i uint16, c Command) (syscall.WaitStatus, error) {
 	if len(c.Args) == 0 {
 		return 0, errors.New("run: empty command")
 	}
-	c.Env = append(append([]string{}, baseEnv...), c.Env...)
+	c.Env = environ(c.Env)
 	var streams [2]stream
 	for n, kind := range []Kind{Stdout, Stderr} {
 		r, w, err := p.sys.Pipe()

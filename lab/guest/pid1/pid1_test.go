@@ -65,6 +65,7 @@ func (f *fake) Read(p []byte) (int, error)                       { return 0, io.
 func (f *fake) Create(string, fs.FileMode) (io.WriteCloser, error) {
 	return nil, syscall.EROFS
 }
+func (f *fake) UnloadModule(name string) error         { return f.call("unload %s", name) }
 func (f *fake) Kill(pid int, sig syscall.Signal) error { return f.call("kill %d %v", pid, sig) }
 func (f *fake) Pipe() (io.ReadCloser, *os.File, error) { return os.Pipe() }
 func (f *fake) Release() string                        { return "6.1.0" }

@@ -35,6 +35,7 @@ const (
 	OpPut  Op = "put"  // the session's input becomes a file
 	OpGet  Op = "get"  // a file becomes the session's output
 	OpLoad Op = "load" // a module file is loaded
+	OpDrop Op = "drop" // a module is unloaded
 )
 
 // Request begins a session.
@@ -42,7 +43,7 @@ type Request struct {
 	Op      Op
 	Command Command // of OpRun
 	Root    string  // where Name is: the initramfs if empty
-	Name    string  // file of OpPut, OpGet and OpLoad, absolute
+	Name    string  // file of OpPut, OpGet and OpLoad, absolute; module of OpDrop
 	Mode    uint32  // of OpPut
 	Params  string  // of OpLoad
 }
@@ -168,6 +169,8 @@ func (s *server) do(c *session, r Request) Exited {
 		e.Mode, err = s.get(c, name)
 	case OpLoad:
 		err = s.p.sys.LoadModule(name, r.Params)
+	case OpDrop:
+		err = s.p.sys.UnloadModule(r.Name)
 	default:
 		err = fmt.Errorf("unknown request %q", r.Op)
 	}
@@ -253,7 +256,7 @@ func (s *server) run(c *session, cmd Command) (ws syscall.WaitStatus, err error)
 	if len(cmd.Args) == 0 {
 		return 0, errors.New("run: empty command")
 	}
-	cmd.Env = append(append([]string{}, baseEnv...), cmd.Env...)
+	cmd.Env = environ(cmd.Env)
 	var ends []*os.File // the command's
 	defer func() {
 		for _, f := range ends {

@@ -191,6 +191,7 @@ func TestServe(t *testing.T) {
 		{"put where nothing can be", Request{Op: OpPut, Name: "/ro/new"}, nil, "", Exited{Code: 1, Err: "read-only file system"}},
 		{"load", Request{Op: OpLoad, Name: "/m/good.ko"}, nil, "", Exited{}},
 		{"load what does not fit", Request{Op: OpLoad, Name: "/m/bad.ko"}, nil, "", Exited{Code: 1, Err: "exec format error"}},
+		{"drop", Request{Op: OpDrop, Name: "m"}, nil, "", Exited{}},
 		{"unknown", Request{Op: "fly"}, nil, "", Exited{Code: 1, Err: `unknown request "fly"`}},
 	}
 	for i, tt := range tests {
