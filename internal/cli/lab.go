@@ -47,7 +47,7 @@ Examples:
 		},
 	}
 	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(),
-		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labKeeperCommand())
+		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labTryCommand(), labKeeperCommand(), labActCommand())
 	return c
 }
 
@@ -69,6 +69,7 @@ func person() string {
 
 func labUpCommand() *cobra.Command {
 	var name, file string
+	var while int
 	c := &cobra.Command{
 		Use:   "up [flags] TOPOLOGY | up -f FILE",
 		Short: "Make a network",
@@ -94,10 +95,11 @@ Examples:
 			if _, err := guests().Find(name); err == nil {
 				return &diag.Error{What: "make lab " + name, Because: "a guest of that name is up", Try: []string{"fathom lab up --name OTHER …"}}
 			}
-			return labUp(name, text)
+			return labUp(name, text, while)
 		},
 	}
 	c.Flags().StringVar(&name, "name", defaultLab, "`NAME` of the lab")
+	c.Flags().IntVar(&while, "while", 0, "only as long as process `PID` runs: the next fathom that starts removes it")
 	c.Flags().StringVarP(&file, "file", "f", "", "read the topology from `FILE`; - is standard input")
 	return c
 }
@@ -109,8 +111,8 @@ func readInput(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func labUp(name, text string) error {
-	err := labs().Up(name, text)
+func labUp(name, text string, while int) error {
+	err := labs().UpWhile(name, text, while)
 	var bad *spec.Error
 	switch {
 	case errors.As(err, &bad):
@@ -334,7 +336,7 @@ type labEntry struct {
 }
 
 func labListCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, exercises bool
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List networks, guests, and the namespaces of others",
@@ -346,6 +348,9 @@ Examples:
   fathom lab exec "$(pidof -s nginx)" -- fathom lab list`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if exercises {
+				return listExercises(os.Stdout)
+			}
 			entries, err := labEntries()
 			if err != nil {
 				return err
@@ -368,6 +373,7 @@ Examples:
 		},
 	}
 	c.Flags().BoolVarP(&asJSON, "json", "j", false, "one JSON object a line")
+	c.Flags().BoolVar(&exercises, "exercises", false, "the problems that lab try has")
 	return c
 }
 

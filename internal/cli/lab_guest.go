@@ -41,7 +41,7 @@ func (f *bootFlags) bootKept(ctx context.Context, args []string) error {
 	if err != nil {
 		return bootError("boot "+f.kernel, err)
 	}
-	o.Append = append([]string{"panic=0", "sysrq_always_enabled"}, o.Append...) // it stays as it died, and answers lab sysrq
+	o.Append = append([]string{"sysrq_always_enabled"}, o.Append...) // for lab sysrq
 	var console io.Writer
 	if f.console {
 		console = os.Stderr

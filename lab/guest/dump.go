@@ -79,8 +79,12 @@ func (o *Options) dumpDevices() error {
 			o.Modules = append(o.Modules, m)
 		}
 	}
-	// QEMU waits in state guest-panicked for the dump instead of ending. The guest's own panic= would reset it meanwhile.
-	o.QEMUArgs = append(o.QEMUArgs, "-device", "pvpanic", "-device", "vmcoreinfo", "-action", "panic=pause")
+	// Neither QEMU nor the guest may act on the panic: the device is told of it before the kernel has said all it has to
+	// say. What is said in an NMI, such as the end of a stack, comes only then.
+	o.QEMUArgs = append(o.QEMUArgs, "-device", "pvpanic", "-device", "vmcoreinfo", "-action", "panic=none")
+	if dir.Has("pvpanic") {
+		o.Append = append([]string{"panic=0"}, o.Append...)
+	}
 	return nil
 }
 
@@ -90,6 +94,7 @@ func (g *Guest) onPanic() {
 		if e.Name != "GUEST_PANICKED" {
 			continue
 		}
+		g.lastWords()
 		if g.opts.DumpOnPanic != "" {
 			ctx, cancel := context.WithTimeout(g.ctx, dumpTime)
 			err := g.dumpWhole(ctx, g.opts.DumpOnPanic)
@@ -102,6 +107,19 @@ func (g *Guest) onPanic() {
 		}
 		return
 	}
+}
+
+// lastWords waits until the console is silent, and stops the guest.
+func (g *Guest) lastWords() {
+	const silent, most = 300 * time.Millisecond, 5 * time.Second
+	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(silent / 3) {
+		if last := g.console.last.Load(); last != 0 && time.Since(time.Unix(0, last)) > silent {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, dumpTime)
+	defer cancel()
+	g.qmp.Execute(ctx, "stop", nil) // fails if the guest is over
 }
 
 // dumpWhole dumps to a file that has its name only when it is whole.

@@ -41,7 +41,7 @@ type Options struct {
 	// pvpanic device, and module qemu_fw_cfg so that the dump has its VMCOREINFO note.
 	DumpOnPanic string
 	// Serve keeps the guest up after the commands and lets it answer sessions ([Guest.Send], OnSession). It has the devices
-	// of DumpOnPanic, and a panic pauses it.
+	// of DumpOnPanic, and stands still after a panic.
 	Serve     bool
 	OnSession func(pid1.Frame) `json:"-"` // gets the guest's frames of sessions, valid during the call; must not block
 

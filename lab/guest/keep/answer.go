@@ -44,7 +44,7 @@ type reply struct {
 
 // Status is how a guest is.
 type Status struct {
-	State    string `json:"state"` // QEMU's word: running, paused, guest-panicked
+	State    string `json:"state"` // QEMU's word, running or paused; or panicked
 	Release  string `json:"release"`
 	QEMU     int    `json:"qemu"` // process
 	Sessions int    `json:"sessions"`
@@ -111,6 +111,11 @@ func (k *keeper) state(ctx context.Context) (string, error) {
 
 func (k *keeper) status(ctx context.Context) (*Status, error) {
 	state, err := k.state(ctx)
+	select {
+	case <-k.g.Panicked():
+		state = "panicked"
+	default:
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return &Status{State: state, Release: k.data.Kernel.Release, QEMU: k.g.PID(), Sessions: len(k.sessions)}, err
@@ -123,6 +128,18 @@ const (
 	sysrqMost   = 60 * time.Second
 )
 
+// press presses Alt-SysRq and a key.
+func (k *keeper) press(ctx context.Context, key string) error {
+	var keys []map[string]string
+	for _, q := range []string{"alt", "sysrq", key} {
+		keys = append(keys, map[string]string{"type": "qcode", "data": q})
+	}
+	if _, err := k.g.QMP().Execute(ctx, "send-key", map[string]any{"keys": keys}); err != nil {
+		return fmt.Errorf("press sysrq %s: %w", key, err)
+	}
+	return nil
+}
+
 // sysrq presses Alt-SysRq and a letter on the guest's keyboard, which needs nobody in it who still runs programs, and
 // gives what the kernel then says on its console.
 func (k *keeper) sysrq(ctx context.Context, letter string) (string, error) {
@@ -132,12 +149,8 @@ func (k *keeper) sysrq(ctx context.Context, letter string) (string, error) {
 	}
 	_, said, done := k.log.listen()
 	defer done()
-	var keys []map[string]string
-	for _, q := range []string{"alt", "sysrq", code} {
-		keys = append(keys, map[string]string{"type": "qcode", "data": q})
-	}
-	if _, err := k.g.QMP().Execute(ctx, "send-key", map[string]any{"keys": keys}); err != nil {
-		return "", fmt.Errorf("press sysrq %s: %w", letter, err)
+	if err := k.press(ctx, code); err != nil {
+		return "", err
 	}
 	var text strings.Builder
 	quiet := time.NewTimer(sysrqAnswer)
@@ -247,6 +260,8 @@ func (k *keeper) session(c net.Conn, r *bufio.Reader, q *pid1.Request) {
 		w.SendJSON(pid1.Exit, 0, pid1.Exited{Code: 127, Err: "the command is too long"})
 		return
 	}
+	over := make(chan struct{})
+	defer close(over)
 	go func() { // what the client says
 		k.g.Send(pid1.Ask, id, ask)
 		in := pid1.NewFrameReader(r)
@@ -261,8 +276,13 @@ func (k *keeper) session(c net.Conn, r *bufio.Reader, q *pid1.Request) {
 		}
 	}()
 	go func() {
-		<-k.g.Done()
-		rel.end()
+		select {
+		case <-k.g.Done():
+			rel.end()
+		case <-k.g.Panicked():
+			rel.put(pid1.Frame{Kind: pid1.Exit, Data: []byte(`{"Code":125,"Err":"its kernel panicked"}`)})
+		case <-over:
+		}
 	}()
 	for {
 		f, ok := rel.get()

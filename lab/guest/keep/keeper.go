@@ -106,6 +106,10 @@ func (k *keeper) attend(ctx context.Context, cancel func()) error {
 		return over()
 	}
 	booting.Stop()
+	if err := k.loud(ctx); err != nil {
+		k.g.Quit()
+		return errors.Join(err, over())
+	}
 	l, err := listen(k.data.Folder + "/" + ctlSocket)
 	if err != nil {
 		k.g.Quit()
@@ -130,6 +134,20 @@ func (k *keeper) attend(ctx context.Context, cancel func()) error {
 		}
 		go k.answer(c)
 	}
+}
+
+// loud raises the console's log level, which is low during the boot for speed: what SysRq shows has a level of its own.
+func (k *keeper) loud(ctx context.Context) error {
+	_, said, done := k.log.listen()
+	defer done()
+	if err := k.press(ctx, "7"); err != nil {
+		return err
+	}
+	select { // the next key must not come before this one is let go
+	case <-said:
+	case <-time.After(2 * time.Second): // SysRq is masked
+	}
+	return nil
 }
 
 // bootTime bounds a boot, askTime the silence of who started us after it.

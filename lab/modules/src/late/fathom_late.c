@@ -34,18 +34,22 @@ static noinline void late_spin(unsigned int ms)
 	static noinline void late_irq_##NAME(struct irq_work *w)                                                           \
 	{                                                                                                                  \
 		late_spin(container_of(w, struct late, irq)->ms);                                                          \
+		barrier();                                                                                                 \
 	}                                                                                                                  \
 	static noinline void late_tasklet_##NAME(struct tasklet_struct *t)                                                 \
 	{                                                                                                                  \
 		late_spin(container_of(t, struct late, tasklet)->ms);                                                      \
+		barrier();                                                                                                 \
 	}                                                                                                                  \
 	static noinline void late_work_##NAME(struct work_struct *w)                                                       \
 	{                                                                                                                  \
 		late_spin(container_of(w, struct late, work)->ms);                                                         \
+		barrier();                                                                                                 \
 	}                                                                                                                  \
 	static noinline void late_sleep_##NAME(struct work_struct *w)                                                      \
 	{                                                                                                                  \
 		msleep(container_of(w, struct late, sleep)->ms);                                                           \
+		barrier(); /* no jump at the end: it stays on the stack */                                                 \
 	}
 
 LATE(flush)
