@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
+	"github.com/fathom-trace/fathom/kernel/remote"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
@@ -122,6 +124,26 @@ func (c Client) Freeze(ctx context.Context) (head string, done func(), err error
 		return "", nil, err
 	}
 	return out.Text, end, nil
+}
+
+// stubTime bounds the greeting of a stub: it serves one at a time, and lets others wait.
+const stubTime = 5 * time.Second
+
+// Stub connects to the guest's gdb stub, which stops the guest. What is to happen with it then is the caller's.
+func (c Client) Stub() (*remote.Client, error) {
+	conn, err := dial(c.Info.GDB())
+	if err != nil {
+		return nil, fmt.Errorf("gdb stub of guest %s: %w", c.Info.Name, err)
+	}
+	conn.SetDeadline(time.Now().Add(stubTime))
+	k, err := remote.New(conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, fmt.Errorf("gdb stub of guest %s: somebody else is connected", c.Info.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k, k.SetDeadline(time.Time{})
 }
 
 // IO is what a session reads and writes. Nil is empty or discarded. Signals that come are sent on to the command.

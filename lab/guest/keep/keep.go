@@ -63,6 +63,16 @@ const (
 // GDB is the path of the socket of the guest's gdb stub.
 func (d Data) GDB() string { return filepath.Join(d.Folder, gdbSocket) }
 
+// Memory is where QEMU's machine "pc" puts a guest's memory: all below 3 GiB, and from 4 GiB on what is more (hw/i386/pc_piix.c).
+func (d Data) Memory() [][2]uint64 {
+	const low, high = 3 << 30, 4 << 30
+	size := uint64(d.Mem) << 20
+	if size <= low {
+		return [][2]uint64{{0, size}}
+	}
+	return [][2]uint64{{0, low}, {high, high + size - low}}
+}
+
 // CheckName accepts what can be part of a file's name.
 func CheckName(name string) error {
 	bad := func(r rune) bool {
