@@ -47,7 +47,7 @@ Examples:
 		},
 	}
 	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(),
-		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labTryCommand(), labKeeperCommand(), labActCommand())
+		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labTryCommand(), labGDBCommand(), labKeeperCommand(), labActCommand())
 	return c
 }
 

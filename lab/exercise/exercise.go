@@ -209,6 +209,7 @@ func (b *Bench) Actor(comm, lab, host string, args ...string) (pid int, err erro
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = b.Dir
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envOwner, os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if args[0] == actPin {
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
