@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +46,8 @@ func waitFor(ts *testscript.TestScript, _ bool, files []string) {
 	}
 }
 
-// condition tells scripts where they are: [namespaces] if network namespaces can be made, [guests] if FATHOM_GUESTS asks
+// condition tells scripts where they are: [namespaces] if network namespaces can be made, [igb] if QEMU has that
+// card, [guests] if FATHOM_GUESTS asks
 // for guests.
 func condition(name string) (bool, error) {
 	switch name {
@@ -54,6 +57,9 @@ func condition(name string) (bool, error) {
 			return false, nil
 		}
 		return true, ns.Close()
+	case "igb":
+		list, err := exec.Command("qemu-system-x86_64", "-device", "help").Output()
+		return err == nil && strings.Contains(string(list), `"igb"`), nil
 	case "guests":
 		return os.Getenv("FATHOM_GUESTS") != "", nil
 	}

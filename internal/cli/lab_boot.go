@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,7 +25,7 @@ import (
 // bootFlags say what to boot and how.
 type bootFlags struct {
 	kernel, modules string
-	root            string
+	root, fstype    string
 	load, with      []string
 	nic, network    string
 	queues          int
@@ -32,6 +33,7 @@ type bootFlags struct {
 	cmdline         []string
 	preset          []string
 	qemu            []string
+	device, serial  []string
 	console         bool
 	gdb             string
 	dump            string
@@ -54,17 +56,20 @@ func (f *bootFlags) flags(c *cobra.Command) {
 	fl := c.Flags()
 	fl.SetInterspersed(false)
 	fl.StringVar(&f.modules, "modules", "", "`FOLDER` of a bzImage's modules (else /lib/modules/RELEASE)")
-	fl.StringVar(&f.root, "root", "host", "what commands see as /: host (this machine's files, read-only, the working folder writable) or none")
+	fl.StringVar(&f.root, "root", "host", "what commands see as /: host (this machine's files, read-only, the working folder writable), none, or disk:`IMAGE`[:PARTITION]")
+	fl.StringVar(&f.fstype, "rootfs", "ext4", "`TYPE` of the disk's file system")
 	fl.StringArrayVar(&f.load, "load", nil, "load this `MODULE` of the kernel, with what it depends on; \"veth\", \"dummy numdummies=2\"")
 	fl.StringArrayVar(&f.with, "insmod", nil, "load this module `FILE`; one built for another kernel is refused with the field that differs")
 	fl.StringVar(&f.nic, "nic", "", "add a network card of `MODEL` virtio, e1000e or igb")
 	fl.StringVar(&f.network, "net", "user", "what the card is joined to: user, none or tap:`NAME`")
-	fl.IntVar(&f.queues, "queues", 1, "queues of a virtio card on a tap")
+	fl.IntVar(&f.queues, "queues", 1, "queues of a virtio card on a tap; the guest uses as many as it has CPUs")
 	fl.IntVar(&f.mem, "mem", 1024, "memory in `MiB`")
 	fl.IntVar(&f.cpus, "cpus", 2, "`N` CPUs")
 	fl.StringArrayVar(&f.cmdline, "append", nil, "add `TEXT` to the kernel command line")
 	fl.StringSliceVar(&f.preset, "preset", nil, "add a part with a name: nokaslr, crashkernel, panic-wait, oops-panic, sysrq, verbose")
-	fl.StringArrayVar(&f.qemu, "qemu", nil, "add an argument of QEMU, such as -device or pvpanic")
+	fl.StringArrayVar(&f.device, "device", nil, "add a `DEVICE` of QEMU, such as pvpanic or isa-serial")
+	fl.StringArrayVar(&f.serial, "serial", nil, "add a serial port, /dev/ttyS1 and so on, whose output goes to `FILE`")
+	fl.StringArrayVar(&f.qemu, "qemu", nil, "add an `ARGUMENT` of QEMU")
 	fl.BoolVar(&f.console, "console", false, "show the guest's console on standard error")
 	fl.StringVar(&f.gdb, "gdb", "", "open QEMU's gdb stub at `ADDRESS`, such as 127.0.0.1:1234, and turn KASLR off")
 	fl.StringVar(&f.dump, "dump-on-panic", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
@@ -163,6 +168,15 @@ func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (
 	}
 	o.Mem, o.CPUs, o.Modules, o.ModuleFiles, o.QEMUArgs = f.mem, f.cpus, f.load, f.with, f.qemu
 	o.Append = slices.Clone(f.cmdline)
+	for _, d := range f.device {
+		o.QEMUArgs = append(o.QEMUArgs, "-device", d)
+	}
+	for _, name := range f.serial {
+		if name, err = filepath.Abs(name); err != nil {
+			return o, err
+		}
+		o.QEMUArgs = append(o.QEMUArgs, "-serial", "file:"+name)
+	}
 	for _, name := range f.preset {
 		if presets[name] == nil {
 			return o, usageError{"fathom lab boot", fmt.Errorf("no preset %q", name)}
@@ -188,6 +202,12 @@ func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (
 
 // command says what the guest's command is and what it sees; without args, what those of a kept guest will see.
 func (f *bootFlags) command(o *guest.Options, args []string) error {
+	if disk, ok := strings.CutPrefix(f.root, "disk:"); ok {
+		if len(args) > 0 {
+			o.Commands = []pid1.Command{{Args: onDisk(args)}}
+		}
+		return f.disk(o, disk)
+	}
 	switch f.root {
 	case "none":
 		if len(args) > 0 {
@@ -196,7 +216,7 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 		return nil
 	case "host":
 	default:
-		return usageError{"fathom lab boot", fmt.Errorf("no root %q: host or none", f.root)}
+		return usageError{"fathom lab boot", fmt.Errorf("no root %q: host, none or disk:IMAGE", f.root)}
 	}
 	work, err := os.Getwd()
 	if err != nil {
@@ -209,6 +229,33 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 		o.Commands = []pid1.Command{{Args: args}}
 	}
 	return o.ShareHost(work)
+}
+
+// disk has commands see IMAGE[:PARTITION].
+func (f *bootFlags) disk(o *guest.Options, arg string) (err error) {
+	d := guest.Disk{Image: arg, Type: f.fstype}
+	if image, part, ok := strings.Cut(arg, ":"); ok {
+		n, err := strconv.ParseUint(part, 10, 8)
+		if err != nil || n == 0 {
+			return usageError{"fathom lab boot", fmt.Errorf("no partition %q", part)}
+		}
+		d.Image, d.Part = image, int(n)
+	}
+	if d.Image, err = filepath.Abs(d.Image); err != nil {
+		return err
+	}
+	return o.RootDisk(d)
+}
+
+// onDisk is a command line for a guest that sees a disk: programs are found there, so a shell looks for them.
+func onDisk(args []string) []string {
+	if args[0] == "fathom" {
+		return append([]string{guest.Self}, args[1:]...)
+	}
+	if strings.Contains(args[0], "/") {
+		return args
+	}
+	return append([]string{"/bin/sh", "-c", `exec "$0" "$@"`}, args...)
 }
 
 // inGuest is a command line for a guest that sees only its initramfs: there fathom is the init binary.

@@ -46,7 +46,7 @@ func (f *bootFlags) bootKept(ctx context.Context, args []string) error {
 	if f.console {
 		console = os.Stderr
 	}
-	spec := keep.Spec{Guests: guests(), Name: f.keep, Options: o, While: f.while}
+	spec := keep.Spec{Guests: guests(), Name: f.keep, Options: o, While: f.while, Disk: strings.HasPrefix(f.root, "disk:")}
 	if err := keep.Start(ctx, []string{o.Init, "lab", keeperVerb}, spec, console); err != nil {
 		return bootError("boot "+f.kernel, err)
 	}
@@ -90,9 +90,12 @@ func execInGuest(ctx context.Context, g keep.Info, args []string) error {
 		return usageError{"fathom lab exec", errors.New("give a command")}
 	}
 	dir := ""
-	if g.View.Root == "" {
+	switch {
+	case g.View.Root == "":
 		args = inGuest(args)
-	} else {
+	case g.Disk:
+		args = onDisk(args)
+	default:
 		var err error
 		if args, err = onHost(args); err != nil {
 			return err

@@ -215,6 +215,8 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 	return g, nil
 }
 
+const defaultQEMU = "qemu-system-x86_64"
+
 func (o *Options) defaults() {
 	if o.Accel == "" {
 		o.Accel = BestAccel()
@@ -226,7 +228,7 @@ func (o *Options) defaults() {
 		o.CPUs = 2
 	}
 	if o.QEMU == "" {
-		o.QEMU = "qemu-system-x86_64"
+		o.QEMU = defaultQEMU
 	}
 	if o.Hostname == "" {
 		o.Hostname = strings.ReplaceAll(o.Kernel.Name, ".", "-")

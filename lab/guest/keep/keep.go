@@ -51,6 +51,7 @@ type Data struct {
 	Mem    int          `json:"mem"`  // MiB
 	CPUs   int          `json:"cpus"`
 	While  int          `json:"while,omitempty"`
+	Disk   bool         `json:"disk,omitempty"` // commands see a disk's files, not this machine's
 }
 
 // Names of files in a guest's folder.

@@ -48,7 +48,7 @@ func (k *keeper) run(ctx context.Context) (err error) {
 	s := k.spec
 	folder := s.Guests.folder(s.Name)
 	o := s.Options
-	k.data = Data{Person: s.Guests.Person, Folder: folder, Kernel: o.Kernel, View: o.View, Mem: o.Mem, CPUs: o.CPUs, While: s.While}
+	k.data = Data{Person: s.Guests.Person, Folder: folder, Kernel: o.Kernel, View: o.View, Mem: o.Mem, CPUs: o.CPUs, While: s.While, Disk: s.Disk}
 	own, err := s.Guests.Dir.Claim(LeaseKind, s.Guests.Person+"/"+s.Name, k.data, func() error { return os.RemoveAll(folder) })
 	if errors.Is(err, lease.ErrTaken) {
 		return &guest.SetupError{What: "boot guest " + s.Name, Because: "a guest of that name is up", Try: []string{"fathom lab down " + s.Name, "fathom lab list"}}

@@ -20,7 +20,8 @@ type Spec struct {
 	Guests  Guests
 	Name    string
 	Options guest.Options
-	While   int // end with this process; 0 for a guest that stays until it is taken down
+	While   int  // end with this process; 0 for a guest that stays until it is taken down
+	Disk    bool // Options.RootDisk was called
 }
 
 // keepWord is what the keeper waits for once the guest is up: until then it belongs to who started it.
