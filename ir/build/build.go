@@ -180,6 +180,7 @@ func (b *builder) unit(clause int, in *check.Instance, target int) {
 	x := &fn{b: b, in: in, u: u, f: f, vars: map[*check.Var]storage{}, captured: captures(in)}
 	x.blk = f.NewBlock()
 	x.onlyPID()
+	x.walkEnds()
 	if in.Pred != nil {
 		x.predicate(in.Pred)
 	}
