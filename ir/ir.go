@@ -268,6 +268,7 @@ const (
 	EvCat                           // cat of the path made by Fmt
 	EvSystem                        // shell command made by Fmt
 	EvExit                          // exit code
+	EvPacket                        // bytes of a packet for the pcap file Fmt: see build.PacketRecord
 	EvFail                          // a failed read or map update: -k
 )
 

@@ -106,6 +106,7 @@ type runner struct {
 	cleared map[*ir.Map]bool
 	// delivered counts records by the unit that sent them.
 	delivered map[int]uint64
+	packets   *packets // nil unless the program writes some
 }
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
@@ -144,6 +145,9 @@ func (r *runner) open() error {
 func (r *runner) close() {
 	if r.child != nil {
 		r.child.kill()
+	}
+	if r.packets != nil {
+		r.packets.close()
 	}
 	if r.sess != nil {
 		r.sess.Close()
@@ -267,6 +271,9 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 	}
 	if r.o.Mode != "" {
 		return r.bench(ring)
+	}
+	if err := r.openPackets(); err != nil {
+		return Result{}, err
 	}
 	if !r.o.Quiet {
 		r.out.Attaching(r.sess.Targets())
@@ -518,6 +525,16 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 		}
 	}
 	res := Result{Code: r.code, Accounts: r.sess.Accounts()}
+	if p := r.packets; p != nil {
+		r.packets = nil
+		if err := p.close(); err != nil {
+			return res, err
+		}
+		for unit, n := range p.sent {
+			r.delivered[unit] += n
+		}
+		res.Lost += p.r.Lost()
+	}
 	for _, a := range res.Accounts {
 		res.Lost += a.LostRing
 	}

@@ -44,6 +44,7 @@ type builder struct {
 	cmaps    map[string]*check.Map
 	ring     *ir.Map
 	counters *ir.Map
+	packets  *ir.Map // of skboutput, if a program has it
 	diags    []syntax.Diag
 	names    map[string]int
 	formats  map[string]int
