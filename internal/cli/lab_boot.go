@@ -286,6 +286,7 @@ func bootError(what string, err error) error {
 	var s *guest.SetupError
 	var p *guest.PanicError
 	var m *kmod.MismatchError
+	var h *guest.HangError
 	switch {
 	case errors.As(err, &s):
 		code := diag.ExitNoInput
@@ -293,6 +294,13 @@ func bootError(what string, err error) error {
 			code = diag.ExitBadInput
 		}
 		return &diag.Error{What: s.What, Because: s.Because, Try: s.Try, Err: err, Code: code}
+	case errors.As(err, &h) && h.Err == nil:
+		fmt.Fprintln(os.Stderr, h.Console)
+		e := &diag.Error{What: what, Because: fmt.Sprintf("the guest is silent for %s", h.After.Round(time.Second)), Err: err}
+		if accel, _ := guest.ParseAccel(os.Getenv("FATHOM_ACCEL")); accel == guest.KVM {
+			e.Try = []string{"FATHOM_ACCEL=tcg fathom lab boot …"}
+		}
+		return e
 	case errors.As(err, &p):
 		fmt.Fprintln(os.Stderr, p.Console)
 		return &diag.Error{What: what, Because: p.Line, Err: err}

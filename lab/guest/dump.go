@@ -94,6 +94,7 @@ func (g *Guest) onPanic() {
 		if e.Name != "GUEST_PANICKED" {
 			continue
 		}
+		g.Patient() // the dead are silent
 		g.lastWords()
 		if g.opts.DumpOnPanic != "" {
 			ctx, cancel := context.WithTimeout(g.ctx, dumpTime)

@@ -59,7 +59,7 @@ type Options struct {
 	Console   io.Writer             `json:"-"` // gets the console as it comes; may be nil
 	Stdout    io.Writer             `json:"-"` // gets what commands write as it comes, besides the Result; may be nil
 	Stderr    io.Writer             `json:"-"`
-	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; 1 minute if 0, never if negative
+	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; 1 minute if 0
 
 	notes []string // what was found while the initramfs was made, for Result.Log
 }
@@ -178,6 +178,7 @@ type Guest struct {
 	done    chan struct{} // closed when all is over; res and err are set then
 
 	dumpErr  atomic.Pointer[error] // of the dump on panic; nil while there was none
+	patient  atomic.Bool           // silence is no hang any more
 	panicked chan struct{}         // closed after a panic, once the dump is written
 	send     *pid1.FrameWriter
 
@@ -259,6 +260,9 @@ func (g *Guest) Console() string { return g.console.String() }
 // Panicked is closed after a panic, once the dump is written, of a guest that serves or dumps.
 func (g *Guest) Panicked() <-chan struct{} { return g.panicked }
 
+// Patient says that silence is no hang from now on: somebody may have stopped the guest to look at it.
+func (g *Guest) Patient() { g.patient.Store(true) }
+
 // Send sends a frame of a session to a guest that serves. It waits while the guest does not take it.
 func (g *Guest) Send(kind pid1.Kind, session uint16, data []byte) error {
 	return g.send.Send(kind, session, data)
@@ -319,11 +323,7 @@ func (g *Guest) follow() {
 
 // guard kills the guest when its context ends or when it falls silent, and says why. It returns nil once over is closed.
 func (g *Guest) guard(over chan struct{}) error {
-	every := min(time.Second, g.opts.HangAfter/4)
-	if g.opts.HangAfter < 0 {
-		every = time.Hour
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(min(time.Second, g.opts.HangAfter/4))
 	defer tick.Stop()
 	for {
 		select {
@@ -334,7 +334,7 @@ func (g *Guest) guard(over chan struct{}) error {
 			return &HangError{After: time.Since(g.started), Console: g.console.String(), Err: context.Cause(g.ctx)}
 		case <-tick.C:
 			last := max(g.state.last.Load(), g.console.last.Load(), g.started.UnixNano())
-			if silent := time.Since(time.Unix(0, last)); silent > g.opts.HangAfter && g.opts.HangAfter > 0 {
+			if silent := time.Since(time.Unix(0, last)); silent > g.opts.HangAfter && !g.patient.Load() {
 				g.vm.kill()
 				return &HangError{After: silent, Console: g.console.String()}
 			}

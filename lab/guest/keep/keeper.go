@@ -73,7 +73,7 @@ func (k *keeper) run(ctx context.Context) (err error) {
 	defer done()
 	k.sessions = map[uint16]*relay{}
 	k.log.tee = func(b []byte) { k.report(news{Console: b}) }
-	o.Serve, o.HangAfter, o.Console, o.OnSession = true, -1, &k.log, k.fromGuest
+	o.Serve, o.Console, o.OnSession = true, &k.log, k.fromGuest
 	o.QEMUArgs = append(o.QEMUArgs, "-gdb", fmt.Sprintf("unix:%s/%s,server=on,wait=off", dir, gdbSocket))
 	if k.g, err = guest.Start(ctx, o); err != nil {
 		return err
@@ -106,6 +106,7 @@ func (k *keeper) attend(ctx context.Context, cancel func()) error {
 		return over()
 	}
 	booting.Stop()
+	k.g.Patient()
 	if err := k.loud(ctx); err != nil {
 		k.g.Quit()
 		return errors.Join(err, over())

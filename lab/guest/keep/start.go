@@ -94,6 +94,7 @@ type failure struct {
 	Text  string
 	Setup *guest.SetupError `json:",omitempty"`
 	Panic *guest.PanicError `json:",omitempty"`
+	Hang  *guest.HangError  `json:",omitempty"`
 	Errno syscall.Errno     `json:",omitempty"`
 }
 
@@ -105,6 +106,9 @@ func fail(err error) *failure {
 	if p := (*guest.PanicError)(nil); errors.As(err, &p) {
 		f.Panic = p
 	}
+	if h := (*guest.HangError)(nil); errors.As(err, &h) && h.Err == nil {
+		f.Hang = h
+	}
 	errors.As(err, &f.Errno)
 	return f
 }
@@ -115,6 +119,8 @@ func (f *failure) error() error {
 		return f.Setup
 	case f.Panic != nil:
 		return f.Panic
+	case f.Hang != nil:
+		return f.Hang
 	case f.Errno != 0:
 		return remoteError{f.Text, f.Errno}
 	}
