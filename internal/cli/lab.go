@@ -46,7 +46,7 @@ Examples:
 			return c.Help()
 		},
 	}
-	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(),
+	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(), labConfigCommand(),
 		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labTryCommand(), labGDBCommand(), labKeeperCommand(), labActCommand())
 	return c
 }

@@ -308,6 +308,24 @@ func bootError(what string, err error) error {
 	return err
 }
 
+func labConfigCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "config",
+		Short: "Print the options that a kernel of your own needs for the lab",
+		Long: `Print a fragment of a kernel's configuration: what it takes to boot in the lab, to be traced, and to be read when dead.
+
+Examples:
+  fathom lab config > lab.config && scripts/kconfig/merge_config.sh -m .config lab.config && make olddefconfig
+  make -j8 bzImage modules && fathom lab boot --kernel . -- uname -r
+  fathom lab config | grep BTF`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			_, err := fmt.Print(guest.ConfigFragment)
+			return err
+		},
+	}
+}
+
 // matrixRow is one kernel's result.
 type matrixRow struct {
 	kernel, release, outcome string
