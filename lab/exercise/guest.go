@@ -58,7 +58,7 @@ func slowInterrupt(ctx context.Context, b *Bench) (p Problem, err error) {
 	if err != nil {
 		return p, err
 	}
-	slow, ms := Pick(b, lateNames...), 6+b.rng.IntN(10)
+	slow, ms := Pick(b, lateNames...), 15+b.rng.IntN(15)
 	var loop strings.Builder
 	for _, n := range lateNames {
 		took := 0
@@ -75,7 +75,7 @@ func slowInterrupt(ctx context.Context, b *Bench) (p Problem, err error) {
 Functions late_irq_* of module fathom_late are what runs in interrupts. Which of them takes so long?`, g, ms),
 		Hints: []string{
 			fmt.Sprintf("fathom lab exec %s -- fathom trace -l 'kprobe:late_irq_*'", g),
-			fmt.Sprintf(`fathom lab exec %s -- fathom trace -e 'kprobe:late_irq_* { @s[cpu] = nsecs; } kretprobe:late_irq_* { @ms[func] = max((nsecs - @s[cpu]) / 1000000); }' --for 5s`, g),
+			fmt.Sprintf(`fathom lab exec %s -- fathom trace -e 'kprobe:late_irq_* { @s[cpu] = nsecs; } kretprobe:late_irq_* { @us[func] = avg((nsecs - @s[cpu]) / 1000); }' --for 5s`, g),
 		},
 		Answer: "late_irq_" + slow,
 		Why:    "time from entry to return, by function.",
