@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +48,10 @@ func TestKills(t *testing.T) {
 		func() ([]string, time.Duration) { return []string{"lab", "try", "who-reads"}, 500 * time.Millisecond },
 		func() ([]string, time.Duration) { return []string{"lab", "try", "dropped-packet"}, time.Second },
 	}
-	if os.Getenv(ktest.EnvGuests) != "" {
+	guests := os.Getenv(ktest.EnvGuests) != ""
+	if guests {
+		run("lab", "boot", "--keep", "kept-guest-"+id, "--while", id, "--mem", "256")
+		defer run("lab", "down", "kept-guest-"+id)
 		victims = append(victims, func() ([]string, time.Duration) {
 			return []string{"lab", "boot", "--keep", "dies-" + id, "--mem", "256"}, 4 * time.Second
 		})
@@ -55,6 +59,9 @@ func TestKills(t *testing.T) {
 	for n := range kills {
 		args, within := victims[n%len(victims)]()
 		kill(t, bin, args, rand.N(within))
+		if args[1] == "boot" { // one that was up before the kill has been asked for
+			exec.CommandContext(t.Context(), bin, "lab", "down", "dies-"+id).Run()
+		}
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for { // QEMU and keepers need a moment to die
@@ -68,7 +75,8 @@ func TestKills(t *testing.T) {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	if out := run("lab", "list"); strings.Count(out, "kept-"+id) != 2 {
+	out := run("lab", "list")
+	if strings.Count(out, "kept-"+id) != 2 || guests && !regexp.MustCompile("kept-guest-"+id+" +running").MatchString(out) {
 		t.Errorf("what was kept is gone:\n%s", out)
 	}
 }
@@ -95,8 +103,7 @@ func kill(t *testing.T, bin string, args []string, after time.Duration) {
 	cmd.Wait()
 }
 
-// leftovers lists processes, namespaces and folders of what was killed: its processes carry a variable. A guest that was up
-// when its starter was killed has been asked for, and is taken down.
+// leftovers lists processes, namespaces and folders of what was killed: its processes carry a variable.
 func leftovers(t *testing.T, id string) (left []string) {
 	t.Helper()
 	envs, _ := filepath.Glob("/proc/[0-9]*/environ")

@@ -234,7 +234,9 @@ func headerStructs(f *elf.File) (out []*ctype.Struct, err error) {
 	r := d.Reader()
 	var files []*dwarf.LineFile
 	seen := map[string]bool{}
-	for {
+	// An entry takes a byte at least. Without a bound the walk of a damaged file need not end: a sibling may be before its
+	// elder, and the reader may stay where it is (golang.org/issue/79586).
+	for range f.Section(".debug_info").Size + 1 {
 		e, err := r.Next()
 		if err != nil {
 			return nil, fmt.Errorf("read debug information: %w", err)
@@ -261,6 +263,7 @@ func headerStructs(f *elf.File) (out []*ctype.Struct, err error) {
 		}
 		r.SkipChildren()
 	}
+	return nil, errors.New("read debug information: it has no end")
 }
 
 func inInclude(files []*dwarf.LineFile, i int64) bool {

@@ -1,8 +1,11 @@
 package kmod
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -104,5 +107,78 @@ func TestOpenKernel(t *testing.T) {
 		if err := kernels[0].Fits("veth", mods[last].ELF); !errors.As(err, &m) || len(m.Fields) == 0 {
 			t.Errorf("a module of %s fits %s: %v", images[last], images[0], err)
 		}
+	}
+}
+
+// FuzzHeaderStructs: debug information is what a file says it is.
+func FuzzHeaderStructs(f *testing.F) {
+	for _, name := range []string{"gcc", "cc"} {
+		cc, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		dir := f.TempDir()
+		src := filepath.Join(dir, "include", "a.c")
+		out := filepath.Join(dir, "a.o")
+		if os.MkdirAll(filepath.Dir(src), 0o755) == nil && os.WriteFile(src, []byte("struct s { int a:3; union { long b; char c[4]; }; } v;"), 0o644) == nil &&
+			exec.Command(cc, "-g", "-c", "-o", out, src).Run() == nil {
+			if b, err := os.ReadFile(out); err == nil {
+				f.Add(b)
+			}
+		}
+		break
+	}
+	f.Add([]byte("\x7fELF\x02\x01\x01"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := elf.NewFile(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		structs, err := headerStructs(e)
+		if err != nil {
+			return
+		}
+		for _, s := range structs {
+			_ = layoutDiff(s, s)
+		}
+		_ = (&Kernel{crcs: map[string]uint32{"x": 1}}).versions(e)
+	})
+}
+
+// TestHeaderStructs: a compiler's debug information is read as it was meant.
+func TestHeaderStructs(t *testing.T) {
+	cc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "include"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"include/a.h": "struct seen { int a:3, b:7; union { long c; char d[4]; }; const struct { short e, f; }; struct later *g; };",
+		"a.c":         "#include \"include/a.h\"\nstruct own { struct seen s; int x; };\nstruct own v;\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(cc, "-g", "-c", "a.c")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	f, err := elf.Open(filepath.Join(dir, "a.o"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	structs, err := headerStructs(f)
+	if err != nil || len(structs) != 1 || structs[0].Name != "seen" || structs[0].Size != 32 {
+		t.Fatalf("%+v: %v", structs, err)
+	}
+	want := []field{{"a", 0, 3}, {"b", 3, 7}, {"c", 64, 0}, {"d", 64, 0}, {"e", 128, 0}, {"f", 144, 0}, {"g", 192, 0}}
+	if d := cmp.Diff(want, fields(structs[0], 0, 0), cmp.AllowUnexported(field{})); d != "" {
+		t.Error(d)
 	}
 }
