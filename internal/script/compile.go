@@ -28,6 +28,9 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	c := &Compiled{}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
+	if !failed(diags) {
+		diags = append(diags, importAll(c.File)...)
+	}
 	if failed(diags) {
 		return c, diags
 	}
