@@ -11,10 +11,11 @@ import (
 type PageHeader struct {
 	CommitOff, CommitSize int // the field commit: bytes of data, with flags in its upper half
 	DataOff               int // where records begin
+	Size                  int // of a whole page, in bytes
 }
 
 // PageHeader64 is the header of kernels with 64-bit longs. The time stamp of the page is its first 8 bytes, everywhere.
-var PageHeader64 = PageHeader{CommitOff: 8, CommitSize: 8, DataOff: 16}
+var PageHeader64 = PageHeader{CommitOff: 8, CommitSize: 8, DataOff: 16, Size: 4096}
 
 // ParsePageHeader reads the text of events/header_page.
 func ParsePageHeader(text []byte) (PageHeader, error) {
@@ -37,7 +38,7 @@ func ParsePageHeader(text []byte) (PageHeader, error) {
 	if commit == nil || data == nil || stamp == nil || stamp.Offset != 0 || commit.Size != 4 && commit.Size != 8 || data.Offset < commit.Offset+commit.Size {
 		return PageHeader{}, &bin.FormatError{What: "header_page", Msg: "no timestamp, commit and data as expected"}
 	}
-	return PageHeader{CommitOff: commit.Offset, CommitSize: commit.Size, DataOff: data.Offset}, nil
+	return PageHeader{CommitOff: commit.Offset, CommitSize: commit.Size, DataOff: data.Offset, Size: data.Offset + data.Size}, nil
 }
 
 func trim(b []byte) string {

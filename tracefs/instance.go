@@ -71,18 +71,17 @@ func (i *Instance) Append(file, text string) error {
 // writeFile writes in one call: the kernel takes every write for itself.
 func writeFile(name, text string, flag int) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|flag, 0)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = f.WriteString(text)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
+	if err == nil {
+		_, err = f.WriteString(text)
+		if cerr := f.Close(); err == nil {
+			err = cerr
 		}
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	if err != nil {
 		return fmt.Errorf("write %q to %s: %w", text, name, err)
 	}
 	return nil
@@ -113,16 +112,35 @@ func (i *Instance) CPUs() ([]int, error) {
 	return cpus, nil
 }
 
-// Raw opens the buffer of one CPU without blocking: a read takes a page, or gives EAGAIN. The caller closes it before the
-// instance.
-func (i *Instance) Raw(cpu int) (*os.File, error) {
+// Raw opens the buffer of one CPU. The caller closes it before the instance.
+func (i *Instance) Raw(cpu int) (*Pipe, error) {
 	name := filepath.Join(i.dir, "per_cpu", fmt.Sprintf("cpu%d", cpu), "trace_pipe_raw")
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return &Pipe{fd}, nil
 }
+
+// Pipe is the buffer of one CPU, page by page.
+type Pipe struct{ fd int }
+
+// Read takes the next page, whole or as far as it is filled, into b, which must have room for it; 0 if there is none now.
+func (p *Pipe) Read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(p.fd, b)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return 0, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		}
+		return max(n, 0), err
+	}
+}
+
+// Close closes the buffer.
+func (p *Pipe) Close() error { return unix.Close(p.fd) }
 
 // Close removes the instance, and the kernel everything that was set in it.
 func (i *Instance) Close() error {

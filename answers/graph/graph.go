@@ -17,6 +17,7 @@ const (
 	Out                // the task was taken off the CPU
 	In                 // the task was put on a CPU
 	Rename             // the task has the name Comm from now on
+	Lost               // events are missing before this one
 )
 
 // Context is what a CPU runs in, by rank: what has a higher one has interrupted what has a lower.
@@ -162,6 +163,8 @@ func (b *Builder) Add(e Event) *Tree {
 		if t != nil && t.off != 0 {
 			t.wake(e.Time)
 		}
+	case Lost:
+		b.lost()
 	}
 	return nil
 }
@@ -293,8 +296,8 @@ func prune(c *Call) {
 	c.Calls = kept
 }
 
-// Lost tells that events are missing on a CPU: the calls in flight may have lost any of them and are given up.
-func (b *Builder) Lost() {
+// lost gives up the calls in flight: any of them may lack what is missing.
+func (b *Builder) lost() {
 	b.Broken += len(b.tasks)
 	clear(b.tasks)
 }

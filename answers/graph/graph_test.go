@@ -203,7 +203,7 @@ func TestIdleTasks(t *testing.T) {
 	if b.Open() != 1 {
 		t.Error(b.Open())
 	}
-	b.Lost()
+	b.Add(Event{Kind: Lost})
 	if b.Open() != 0 || b.Broken != 1 {
 		t.Error(b.Open(), b.Broken)
 	}
@@ -284,7 +284,7 @@ func FuzzBuilder(f *testing.F) {
 		b := NewBuilder(Options{Roots: map[uint64]bool{1: true}, Depth: 5})
 		var s Stats
 		for i := 0; i+3 <= len(in); i += 3 {
-			e := Event{Kind: Kind(in[i] % 5), Ctx: Context(in[i] >> 6), Task: int(in[i+1] % 4), Func: uint64(in[i+2] % 8), Time: uint64(i)}
+			e := Event{Kind: Kind(in[i] % 6), Ctx: Context(in[i] >> 6), Task: int(in[i+1] % 4), Func: uint64(in[i+2] % 8), Time: uint64(i)}
 			if tree := b.Add(e); tree != nil {
 				s.Add(tree)
 				checkTree(t, &tree.Call, 1)

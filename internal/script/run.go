@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/ir"
-	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -170,15 +169,8 @@ func (r *runner) compile() error {
 		}
 		r.child = c
 	}
-	ncpu, err := ebpf.PossibleCPU()
-	if err != nil {
-		ncpu = runtime.NumCPU()
-	}
-	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
-	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
-	bo.PID = r.o.PID
-	bo.CgroupID = cgroupID
-	bo.Kaddr = r.world.Kallsyms
+	bo := BuildOptions(r.world)
+	bo.Failures, bo.ClockMap, bo.PID = r.o.Failures, r.o.ClockMap, r.o.PID
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
 		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
 		if !ok {
