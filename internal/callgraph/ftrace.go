@@ -33,6 +33,7 @@ type ftrace struct {
 	rings   []*ring
 	pending []graph.Event // not yet given: an event of another CPU may come before
 	page    []byte
+	begins  map[uint64]uint64 // where a function begins, by where its hook is
 	dropped uint64
 	filter  string
 }
@@ -152,6 +153,7 @@ func (f *ftrace) layouts() error {
 	if f.formats, err = graph.ParseFormats(files); err != nil {
 		return err
 	}
+	f.begins = map[uint64]uint64{}
 	f.page = make([]byte, max(f.header.Size, os.Getpagesize()))
 	return nil
 }
@@ -318,7 +320,12 @@ func (f *ftrace) take(r *ring) (n int, upTo uint64, err error) {
 			f.pending = append(f.pending, graph.Event{Kind: graph.Lost, CPU: r.cpu, Time: p.Time})
 		}
 		err = p.Records(func(t uint64, rec []byte) bool {
+			from := len(f.pending)
 			f.pending = f.formats.Decode(f.pending, r.cpu, t, rec)
+			for i := range f.pending[from:] {
+				e := &f.pending[from+i]
+				e.Func = f.begin(e.Func)
+			}
 			upTo = t
 			return true
 		})
@@ -327,6 +334,23 @@ func (f *ftrace) take(r *ring) (n int, upTo uint64, err error) {
 		}
 	}
 	return n, upTo, nil
+}
+
+// begin gives the address of a function of which ftrace tells the place of its hook, which stands behind what a function may
+// begin with: endbr64 on x86-64, bti c on arm64.
+func (f *ftrace) begin(hook uint64) uint64 {
+	if hook == 0 {
+		return 0
+	}
+	a, ok := f.begins[hook]
+	if !ok {
+		a = hook
+		if s, ok := f.run.syms.At(hook); ok {
+			a = s.Addr
+		}
+		f.begins[hook] = a
+	}
+	return a
 }
 
 func (f *ftrace) stop() error {

@@ -108,9 +108,10 @@ func (p *probes) below() {
 	}
 }
 
-// dull are functions that are neither watched nor looked into: what the compiler adds, warnings, and the way down.
+// dull are functions that are neither watched nor looked into: what the compiler adds, warnings, the way down, and what the
+// program of this engine itself calls, which the kernel would not let it watch meanwhile.
 func dull(name string) bool {
-	for _, p := range []string{"__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "panic", "__ubsan", "__kasan", "__asan", "__tsan", "__sanitizer", "__SCT__", "refcount_warn", "__traceiter_", "trace_event_", "bpf_trampoline_", "perf_", "__probestub_"} {
+	for _, p := range []string{"_raw_spin_", "__rcu_read_", "rcu_read_", "__migrate_", "migrate_disable", "migrate_enable", "preempt_", "bpf_ringbuf", "bpf_map", "htab_", "irq_work_", "__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "panic", "__ubsan", "__kasan", "__asan", "__tsan", "__sanitizer", "__SCT__", "refcount_warn", "__traceiter_", "trace_event_", "bpf_trampoline_", "perf_", "__probestub_"} {
 		if strings.HasPrefix(name, p) {
 			return true
 		}
@@ -366,7 +367,7 @@ func (p *probes) stop() error {
 
 func (p *probes) lost() (n uint64) {
 	for _, a := range p.sess.Accounts() {
-		n += a.LostRing + a.Missed
+		n += a.LostRing
 	}
 	return n
 }
