@@ -60,17 +60,12 @@ func (f FS) NewInstance(leases lease.Dir) (*Instance, error) {
 
 // Write writes text into one of the instance's files.
 func (i *Instance) Write(file, text string) error {
-	return writeFile(filepath.Join(i.dir, file), text, 0)
+	return writeFile(filepath.Join(i.dir, file), text)
 }
 
-// Append writes text into a file that collects what is written, such as a filter, behind what it has.
-func (i *Instance) Append(file, text string) error {
-	return writeFile(filepath.Join(i.dir, file), text, os.O_APPEND)
-}
-
-// writeFile writes in one call: the kernel takes every write for itself.
-func writeFile(name, text string, flag int) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|flag, 0)
+// writeFile writes without truncating: files that collect what is written keep what they have.
+func writeFile(name, text string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(text)
 		if cerr := f.Close(); err == nil {
@@ -154,7 +149,7 @@ func (i *Instance) Close() error {
 const busy = 2 * time.Second
 
 func removeInstance(dir string) error {
-	_ = writeFile(filepath.Join(dir, "tracing_on"), "0", 0) // first, so that it ends even where it cannot be removed
+	_ = writeFile(filepath.Join(dir, "tracing_on"), "0") // first, so that it ends even where it cannot be removed
 	for deadline := time.Now().Add(busy); ; time.Sleep(10 * time.Millisecond) {
 		err := unix.Rmdir(dir)
 		switch {

@@ -1,6 +1,8 @@
 package callgraph
 
 import (
+	"fmt"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -9,12 +11,96 @@ import (
 	"github.com/fathom-trace/fathom/debuginfo/disasm"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/probe"
 )
 
 // match is a glob over a function's name.
 func match(glob, name string) bool {
 	ok, err := path.Match(glob, name)
 	return ok && err == nil
+}
+
+// below finds the functions below the one asked for that are to be watched, at most so many, so many calls away if no depth
+// is given; found says in words how.
+func (r *run) below(most, far int) (names []string, found string) {
+	if r.o.Depth > 0 {
+		far = r.o.Depth - 1
+	}
+	if far == 0 {
+		return nil, "only the function itself"
+	}
+	can := r.unique()
+	seen := map[string]bool{r.target.name: true}
+	take := func(name string) {
+		if can[name] && !seen[name] && len(names) < most {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(can)) {
+		if matches(r.o.Also, name) {
+			take(name)
+		}
+	}
+	also := len(names)
+	k, err := r.live.Kcore()
+	if err != nil {
+		return names, fmt.Sprintf("%d functions of --also, as the code cannot be read to find more (%v)", also, err)
+	}
+	defer k.Close()
+	callees, cut := newWalker(k, r.syms).below(r.target.addrs, far, most, func(s kallsyms.Sym) bool { return dull(s.Name) })
+	for _, c := range callees {
+		if len(r.o.Only) == 0 || matches(r.o.Only, c.Name) {
+			take(c.Name)
+		}
+	}
+	found = fmt.Sprintf("%d functions that its code reaches in %d calls", len(names)-also, far)
+	if cut > 0 {
+		found += fmt.Sprintf(" (%d at most; there are more)", most)
+	}
+	if also > 0 {
+		found += fmt.Sprintf(" and %d of --also", also)
+	}
+	return names, found + "; what is called through pointers only with --also"
+}
+
+// dull are functions that are neither watched nor looked into: what the compiler adds, warnings, the way down, and what the
+// program of this engine itself calls, which the kernel would not let it watch meanwhile.
+func dull(name string) bool {
+	for _, p := range []string{"_raw_spin_", "__rcu_read_", "rcu_read_", "__migrate_", "migrate_disable", "migrate_enable", "preempt_", "bpf_ringbuf", "bpf_map", "htab_", "irq_work_", "__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "panic", "__ubsan", "__kasan", "__asan", "__tsan", "__sanitizer", "__SCT__", "refcount_warn", "__traceiter_", "trace_event_", "bpf_trampoline_", "perf_", "__probestub_"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// unique are the functions of which there is one, and which ftrace lists.
+func (r *run) unique() map[string]bool {
+	fns, err := r.world.Functions()
+	if err != nil {
+		return nil
+	}
+	can := make(map[string]bool, len(fns))
+	for _, f := range fns {
+		_, twice := can[f.Name]
+		can[f.Name] = !twice
+	}
+	return can
+}
+
+// unmatched gives the first of some globs that no function matches, "" if there is none.
+func (r *run) unmatched(globs []string) string {
+	fns, err := r.world.Functions()
+	if err != nil {
+		return ""
+	}
+	for _, g := range globs {
+		if !slices.ContainsFunc(fns, func(f probe.Function) bool { return match(g, f.Name) }) {
+			return g
+		}
+	}
+	return ""
 }
 
 // walker follows calls through the kernel's code.
@@ -55,9 +141,8 @@ func (w *walker) body(addr uint64) []disasm.Inst {
 
 // below lists the functions that code called from root reaches by direct calls and jumps, with the number of calls it takes
 // (1 for what root itself calls), nearest first; at most limit of them, and cut says how many more there are at the depth
-// where it stopped. depth 0 goes as far as it gets. Calls through pointers lead nowhere here. blind counts functions whose
-// code could not be read.
-func (w *walker) below(roots []uint64, depth, limit int, skip func(kallsyms.Sym) bool) (found []callee, cut, blind int) {
+// where it stopped. depth 0 goes as far as it gets. Calls through pointers lead nowhere here, nor does code that cannot be read.
+func (w *walker) below(roots []uint64, depth, limit int, skip func(kallsyms.Sym) bool) (found []callee, cut int) {
 	seen := map[uint64]bool{}
 	var level []uint64
 	for _, r := range roots {
@@ -67,11 +152,7 @@ func (w *walker) below(roots []uint64, depth, limit int, skip func(kallsyms.Sym)
 	for far := 1; len(level) > 0 && (depth == 0 || far <= depth); far++ {
 		var next []uint64
 		for _, fn := range level {
-			to, ok := w.calls(fn, 0)
-			if !ok {
-				blind++
-			}
-			for _, a := range to {
+			for _, a := range w.calls(fn, 0) {
 				s, known := w.syms.At(a)
 				if seen[a] || !known || s.Addr != a || !s.IsText() {
 					continue
@@ -89,11 +170,11 @@ func (w *walker) below(roots []uint64, depth, limit int, skip func(kallsyms.Sym)
 			}
 		}
 		if cut > 0 {
-			return found, cut, blind
+			return found, cut
 		}
 		level = next
 	}
-	return found, 0, blind
+	return found, 0
 }
 
 // callee is a function below another.
@@ -107,10 +188,10 @@ const maxHops = 4
 
 // calls lists where a function's code calls or jumps to, outside of itself. Its cold part belongs to it, and trampolines
 // (static calls) lead on to what they call.
-func (w *walker) calls(fn uint64, hops int) (to []uint64, ok bool) {
+func (w *walker) calls(fn uint64, hops int) (to []uint64) {
 	insns := w.body(fn)
 	if insns == nil {
-		return nil, false
+		return nil
 	}
 	end := insns[len(insns)-1].Addr + uint64(insns[len(insns)-1].Len)
 	self, _ := w.syms.At(fn)
@@ -122,15 +203,13 @@ func (w *walker) calls(fn uint64, hops int) (to []uint64, ok bool) {
 		switch {
 		case !known:
 		case i.Jump && strings.HasPrefix(s.Name, self.Name+".cold") && hops < maxHops:
-			more, _ := w.calls(s.Addr, hops+1)
-			to = append(to, more...)
+			to = append(to, w.calls(s.Addr, hops+1)...)
 		case s.Addr != i.To: // into the middle of something: back from a cold part
 		case strings.HasPrefix(s.Name, "__SCT__") && hops < maxHops:
-			more, _ := w.calls(s.Addr, hops+1)
-			to = append(to, more...)
+			to = append(to, w.calls(s.Addr, hops+1)...)
 		default:
 			to = append(to, i.To)
 		}
 	}
-	return to, true
+	return to
 }

@@ -64,6 +64,8 @@ type Options struct {
 	// Interrupt is sent to on Ctrl-C; the first ends the trace.
 	Interrupt <-chan os.Signal
 	Leases    lease.Dir
+	// Ready, if not nil, is called once tracing has begun, before the command runs.
+	Ready func()
 }
 
 // Result is how a trace ended.
@@ -225,14 +227,19 @@ func (r *run) pids() []int {
 	case r.o.PID == 0:
 		return nil
 	}
-	pids := []int{r.o.PID}
-	ents, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", r.o.PID))
+	return threads(r.o.PID)
+}
+
+// threads lists the threads of a process, the first one first.
+func threads(pid int) []int {
+	out := []int{pid}
+	ents, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	for _, e := range ents {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n != r.o.PID {
-			pids = append(pids, n)
+		if n, err := strconv.Atoi(e.Name()); err == nil && n != pid {
+			out = append(out, n)
 		}
 	}
-	return pids
+	return out
 }
 
 func (r *run) trace(ctx context.Context) error {
@@ -247,6 +254,9 @@ func (r *run) trace(ctx context.Context) error {
 	p, err := r.printer()
 	if err != nil {
 		return err
+	}
+	if r.o.Ready != nil {
+		r.o.Ready()
 	}
 	if r.child != nil {
 		if err := r.child.Resume(); err != nil {
@@ -374,7 +384,7 @@ func (r *run) finish() error {
 		}
 	}
 	if r.o.JSON {
-		if _, err := fmt.Fprintf(r.out, `{"type":"end","engine":%q,"calls":%d,"lost":%d,"given_up":%d,"in_flight":%d}`+"\n",
+		if _, err := fmt.Fprintf(r.out, `{"type":"end","engine":%q,"count":%d,"lost":%d,"given_up":%d,"in_flight":%d}`+"\n",
 			r.name, r.res.Calls, r.res.Lost, r.res.Broken, r.build.Open()); err != nil {
 			return err
 		}

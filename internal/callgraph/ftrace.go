@@ -174,13 +174,12 @@ func (f *ftrace) set() error {
 	type setting struct{ file, text string }
 	set := []setting{{"trace_clock", "mono"}, {"buffer_size_kb", strconv.Itoa(size)}}
 	if f.pids != nil {
-		var list []string
-		for _, p := range f.pids {
-			list = append(list, strconv.Itoa(p))
-		}
-		all := strings.Join(list, " ")
-		set = append(set, setting{"set_ftrace_pid", all}, setting{"options/function-fork", "1"}, setting{"set_event_pid", all}, setting{"options/event-fork", "1"})
+		all := numbers(f.pids)
+		set = append(set, setting{"set_ftrace_pid", all}, setting{"set_event_pid", all}, setting{"options/event-fork", "1"})
+	} else if initialPIDs() { // not this process, which would have more to read for everything it reads
+		set = append(set, setting{"set_ftrace_notrace_pid", numbers(threads(os.Getpid()))})
 	}
+	set = append(set, setting{"options/function-fork", "1"})
 	for _, s := range set {
 		if err := f.inst.Write(s.file, s.text); err != nil {
 			return unsupportedGraph(s.file+"="+s.text, unwrapErrno(err))
@@ -204,6 +203,14 @@ func (f *ftrace) set() error {
 	return nil
 }
 
+func numbers(list []int) string {
+	var s []string
+	for _, n := range list {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, " ")
+}
+
 // unwrapErrno gives the bare errno, for messages that tell the file already.
 func unwrapErrno(err error) error {
 	var n unix.Errno
@@ -213,22 +220,29 @@ func unwrapErrno(err error) error {
 	return err
 }
 
-// only limits the functions to those asked for.
+// mostFiltered is how many names are written into the filter: the kernel compares each with all functions it has.
+const mostFiltered = 1000
+
+// only limits the functions to those asked for. If all tasks are traced, recording every function of theirs would fill the
+// buffers with what is not below the function, so only those are watched then that its code reaches.
 func (f *ftrace) only() error {
-	if len(f.run.o.Only) == 0 {
+	o := &f.run.o
+	names := o.Only
+	f.filter = strings.Join(names, ", ")
+	switch {
+	case len(names) == 0 && f.pids != nil:
 		f.filter = "every function that ftrace can hook"
 		return nil
+	case len(names) == 0:
+		names, f.filter = f.run.below(mostFiltered, farMulti)
+	default:
+		names = slices.Concat(names, o.Also)
 	}
-	for _, g := range append([]string{f.run.target.name}, f.run.o.Only...) {
-		if err := f.inst.Append("set_ftrace_filter", g+"\n"); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("watch %s: no function that can be traced matches", g)
-			}
-			return err
-		}
+	if g := f.run.unmatched(slices.Concat(o.Only, o.Also)); g != "" {
+		return fmt.Errorf("watch %s: no function that can be traced matches", g)
 	}
-	f.filter = strings.Join(f.run.o.Only, ", ")
-	return nil
+	text := f.run.target.name + "\n" + strings.Join(names, "\n") + "\n"
+	return f.inst.Write("set_ftrace_filter", text)
 }
 
 func (f *ftrace) open() error {

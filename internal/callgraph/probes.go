@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/answers/graph"
-	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/ir"
@@ -52,85 +51,16 @@ func (p *probes) start() (err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	p.below()
+	most, far := mostSingle, farSingle
+	if try.Detect(try.KprobeMulti) == nil {
+		most, far = mostMulti, farMulti
+	}
+	p.watched, p.found = p.run.below(most, far)
 	text := p.text()
 	if p.run.o.Verbose {
 		fmt.Fprintln(p.run.o.Stderr, text)
 	}
 	return p.load(text)
-}
-
-// below finds the functions to watch.
-func (p *probes) below() {
-	r := p.run
-	most, far := mostSingle, farSingle
-	if try.Detect(try.KprobeMulti) == nil {
-		most, far = mostMulti, farMulti
-	}
-	if r.o.Depth > 0 {
-		far = r.o.Depth - 1
-	}
-	can := p.probeable()
-	take := func(name string) {
-		if name != r.target.name && can[name] && !slices.Contains(p.watched, name) && len(p.watched) < most {
-			p.watched = append(p.watched, name)
-		}
-	}
-	for name := range can {
-		if matches(r.o.Also, name) {
-			take(name)
-		}
-	}
-	slices.Sort(p.watched)
-	if far == 0 {
-		p.found = "only the function itself"
-		return
-	}
-	k, err := r.live.Kcore()
-	if err != nil {
-		p.found = fmt.Sprintf("%d functions of --also, as the code cannot be read to find more (%v)", len(p.watched), err)
-		return
-	}
-	defer k.Close()
-	also := len(p.watched)
-	callees, cut, _ := newWalker(k, r.syms).below(r.target.addrs, far, most, func(s kallsyms.Sym) bool { return dull(s.Name) })
-	for _, c := range callees {
-		if len(r.o.Only) == 0 || matches(r.o.Only, c.Name) {
-			take(c.Name)
-		}
-	}
-	p.found = fmt.Sprintf("%d functions that its code reaches in %d calls", len(p.watched)-also, far)
-	if cut > 0 {
-		p.found += fmt.Sprintf(" (at most %d; more are left out)", most)
-	}
-	if also > 0 {
-		p.found += fmt.Sprintf(", and %d of --also", also)
-	}
-}
-
-// dull are functions that are neither watched nor looked into: what the compiler adds, warnings, the way down, and what the
-// program of this engine itself calls, which the kernel would not let it watch meanwhile.
-func dull(name string) bool {
-	for _, p := range []string{"_raw_spin_", "__rcu_read_", "rcu_read_", "__migrate_", "migrate_disable", "migrate_enable", "preempt_", "bpf_ringbuf", "bpf_map", "htab_", "irq_work_", "__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "panic", "__ubsan", "__kasan", "__asan", "__tsan", "__sanitizer", "__SCT__", "refcount_warn", "__traceiter_", "trace_event_", "bpf_trampoline_", "perf_", "__probestub_"} {
-		if strings.HasPrefix(name, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// probeable are the functions of which there is one, and which ftrace lists.
-func (p *probes) probeable() map[string]bool {
-	fns, err := p.run.world.Functions()
-	if err != nil {
-		return nil
-	}
-	can := make(map[string]bool, len(fns))
-	for _, f := range fns {
-		_, twice := can[f.Name]
-		can[f.Name] = !twice
-	}
-	return can
 }
 
 // text is the program. A task is inside the function while @in has it; an idle task, of which every CPU has one, goes by its
@@ -267,7 +197,7 @@ func (p *probes) note() string {
 	if p.blind {
 		s += "; interrupts cannot be told apart, as this kernel does not say where its preempt count is"
 	}
-	return s + "; functions called through pointers are seen only with --also"
+	return s
 }
 
 func (p *probes) toReal(c live.Clocks) int64 { return c.BootToReal }
