@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
@@ -16,10 +17,15 @@ import (
 type AttachError struct {
 	Target check.Target
 	Err    error
+	Why    *NotTraceable // what is known against the function; nil if nothing is
 }
 
 func (e *AttachError) Error() string {
-	return fmt.Sprintf("attach %s: %v", e.Target.Name, e.Err)
+	s := fmt.Sprintf("attach %s: %v", e.Target.Name, e.Err)
+	if e.Why != nil {
+		s += "; " + e.Why.Error()
+	}
+	return s
 }
 
 // Unwrap gives the cause.
@@ -163,10 +169,22 @@ func (s *Session) attachEach(l *loaded) (int, error) {
 		case errs[i] == nil && !t.Again:
 			n++
 		case errs[i] != nil && !s.skip(t, errs[i]):
-			return n, &AttachError{t, errs[i]}
+			return n, s.failed(t, errs[i])
 		}
 	}
 	return n, nil
+}
+
+// failed adds to an error what is known of the function.
+func (s *Session) failed(t check.Target, err error) error {
+	e := &AttachError{Target: t, Err: err}
+	switch t.Provider {
+	case "kprobe", "kretprobe", "fentry", "fexit":
+		if s.opts.WhyNot != nil && t.Func != "" && !errors.Is(err, feature.ErrUnsupported) {
+			e.Why = s.opts.WhyNot(t.Module, t.Func)
+		}
+	}
+	return e
 }
 
 // attachOne attaches p to one target. The cookie tells targets of one program apart; only programs that ask get one.
@@ -273,7 +291,7 @@ func (s *Session) RunIter() error {
 		}
 		it, err := link.AttachIter(link.IterOptions{Program: l.progs[0]})
 		if err != nil {
-			return &AttachError{l.targets[0], err}
+			return &AttachError{Target: l.targets[0], Err: err}
 		}
 		r, err := it.Open()
 		if err == nil {

@@ -27,6 +27,8 @@ type Options struct {
 	EventID func(system, event string) (int, error)
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
+	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.
+	WhyNot func(module, name string) *NotTraceable
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }

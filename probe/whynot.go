@@ -11,6 +11,7 @@ import (
 	"github.com/fathom-trace/fathom/debuginfo/elf"
 	"github.com/fathom-trace/fathom/debuginfo/inlined"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
+	"github.com/fathom-trace/fathom/lang/check"
 )
 
 // Cause is why a function cannot be traced.
@@ -59,6 +60,23 @@ func (w *World) WhyNot(module, name string) *NotTraceable {
 	}
 	f := whyNot{world: w, ks: ks, e: NotTraceable{Func: name, Module: module}}
 	return f.why()
+}
+
+// Why implements check.Explainer. Names that are only misspelt are left to Suggest.
+func (w *World) Why(p check.AttachPoint) string {
+	switch p.Provider.Name {
+	case "kprobe", "kretprobe", "fentry", "fexit":
+	default:
+		return ""
+	}
+	if p.HasAddr || p.Func == "" || wild(p.Func) || wild(p.Module) || w.given != nil {
+		return ""
+	}
+	why := w.WhyNot(p.Module, p.Func)
+	if why == nil || why.Cause == NoFunction || why.Probeable() {
+		return ""
+	}
+	return why.Error()
 }
 
 type whyNot struct {

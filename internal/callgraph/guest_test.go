@@ -146,7 +146,7 @@ func engines(t *testing.T) []string {
 func TestTrees(t *testing.T) {
 	for _, e := range engines(t) {
 		t.Run(e, func(t *testing.T) {
-			ns, res, msgs := trace(t, Options{Func: "vfs_read", Engine: e, Comm: "graphme", Only: narrow}, "graphme", func() {
+			ns, res, msgs := trace(t, Options{Func: "vfs_read", Engine: e, Comm: "graphme", PID: os.Getpid(), Only: narrow}, "graphme", func() {
 				for range 5 {
 					readFile()
 				}
@@ -176,7 +176,7 @@ func TestTrees(t *testing.T) {
 // TestFallback: where function_graph cannot be had privately, probes are used and the reason is told.
 func TestFallback(t *testing.T) {
 	es := engines(t)
-	_, res, msgs := trace(t, Options{Func: "vfs_read", Comm: "graphme", Only: narrow}, "graphme", readFile)
+	_, res, msgs := trace(t, Options{Func: "vfs_read", Comm: "graphme", PID: os.Getpid(), Only: narrow}, "graphme", readFile)
 	if res.Engine != es[0] {
 		t.Errorf("engine %s, want %s", res.Engine, es[0])
 	}
@@ -199,7 +199,7 @@ func TestSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Log(found)
-			o := Options{Func: fn, Comm: "graphme", Only: names, Depth: 5}
+			o := Options{Func: fn, Comm: "graphme", PID: os.Getpid(), Only: names, Depth: 5}
 			both := make(chan struct{})
 			var ready sync.WaitGroup
 			ready.Add(2)
@@ -263,7 +263,7 @@ func TestAsleep(t *testing.T) {
 					}
 				})
 			}
-			ns, _, msgs := trace(t, Options{Func: "hrtimer_nanosleep", Engine: e, Comm: "graphme", Only: []string{"*hrtimer*", "vfs_read", "schedule"}, Also: []string{"vfs_read"}}, "graphme", func() {
+			ns, _, msgs := trace(t, Options{Func: "hrtimer_nanosleep", Engine: e, Comm: "graphme", PID: os.Getpid(), Only: []string{"*hrtimer*", "vfs_read", "schedule"}, Also: []string{"vfs_read"}}, "graphme", func() {
 				ts := unix.NsecToTimespec(int64(30 * time.Millisecond))
 				unix.Nanosleep(&ts, nil)
 			})
@@ -327,14 +327,49 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestAllTasks traces whoever calls the function, but not this process.
+func TestAllTasks(t *testing.T) {
+	for _, e := range engines(t) {
+		t.Run(e, func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(self, "-test.run=^TestChild$")
+			cmd.Env = append(os.Environ(), envChild+"=waiting")
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ns, _, msgs := trace(t, Options{Func: "vfs_read", Engine: e, Only: narrow}, "self", func() {
+				readFile()
+				in.Close()
+				cmd.Wait()
+			})
+			seen := map[string]int{}
+			for _, n := range ns {
+				seen[n.Comm]++
+			}
+			if seen["graph-waiting"] != 1 || e == FunctionGraph && seen["self"] != 0 {
+				t.Errorf("calls by task: %v\n%s", seen, msgs)
+			}
+		})
+	}
+}
+
 // envChild has the test binary be the command that is traced: it runs itself once more, and both read a file.
 const envChild = "FATHOM_TEST_GRAPH_CHILD"
 
-// TestChild is what TestCommand runs; by itself it does nothing.
+// TestChild is what TestCommand and TestAllTasks run; by itself it does nothing.
 func TestChild(t *testing.T) {
 	switch os.Getenv(envChild) {
 	case "":
-		t.Skip("run by TestCommand")
+		t.Skip("run by others")
+	case "waiting":
+		os.Stdin.Read(make([]byte, 1)) // until it is closed
 	case "parent":
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestChild$")
 		cmd.Env = append(os.Environ(), envChild+"=child")
@@ -470,7 +505,7 @@ func TestUntouched(t *testing.T) {
 			prime(t)
 			before := state(t)
 			var during map[string]string
-			trace(t, Options{Func: "vfs_read", Engine: e, Comm: "graphme", Only: narrow, Ready: func() { during = state(t) }}, "graphme", readFile)
+			trace(t, Options{Func: "vfs_read", Engine: e, Comm: "graphme", PID: os.Getpid(), Only: narrow, Ready: func() { during = state(t) }}, "graphme", readFile)
 			for _, s := range []map[string]string{before, during} {
 				delete(s, "enabled_functions") // a list of what is traced, by anybody
 			}
@@ -507,7 +542,7 @@ func TestOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.WriteFile(file, nil, 0) // opening with O_TRUNC empties it
-	_, res, msgs := trace(t, Options{Func: "vfs_read", Comm: "graphme", Only: narrow}, "graphme", readFile)
+	_, res, msgs := trace(t, Options{Func: "vfs_read", Comm: "graphme", PID: os.Getpid(), Only: narrow}, "graphme", readFile)
 	if res.Engine != Probes || !strings.Contains(msgs, "set_graph_function=vfs_write: somebody else has set it") || fs.Global("set_graph_function") != "vfs_write" {
 		t.Errorf("%+v, %s\n%s", res, fs.Global("set_graph_function"), msgs)
 	}

@@ -49,7 +49,7 @@ const (
 	HardwarePerf  Feature = "hardware"      // cycle counter; no emulated CPU has one
 	KprobeEvents  Feature = "kprobe_events" // tracefs dynamic events
 	HistTriggers  Feature = "hist triggers"
-	FunctionGraph Feature = "function_graph" // a tracer the kernel lists
+	FunctionGraph Feature = "function_graph"              // a tracer the kernel lists
 	GraphInstance Feature = "function_graph in instances" // set there
 	Ringbuf       Feature = "ringbuf"
 	Modules       Feature = "modules" // finit_module
