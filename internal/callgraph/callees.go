@@ -20,8 +20,8 @@ func match(glob, name string) bool {
 	return ok && err == nil
 }
 
-// below finds the functions below the one asked for that are to be watched, at most so many, so many calls away if no depth
-// is given; found says in words how.
+// below finds the functions below the one asked for that are to be watched, at most so many: those of --also and --only, or
+// what the code reaches, so many calls away if no depth is given. found says in words how.
 func (r *run) below(most, far int) (names []string, found string) {
 	if r.o.Depth > 0 {
 		far = r.o.Depth - 1
@@ -30,38 +30,58 @@ func (r *run) below(most, far int) (names []string, found string) {
 		return nil, "only the function itself"
 	}
 	can := r.unique()
-	seen := map[string]bool{r.target.name: true}
-	take := func(name string) {
-		if can[name] && !seen[name] && len(names) < most {
-			seen[name] = true
-			names = append(names, name)
-		}
-	}
+	w := watch{most: most, can: can, seen: map[string]bool{r.target.name: true}}
 	for _, name := range slices.Sorted(maps.Keys(can)) {
-		if matches(r.o.Also, name) {
-			take(name)
+		if matches(r.o.Also, name) || matches(r.o.Only, name) && !dull(name) {
+			w.take(name)
 		}
 	}
-	also := len(names)
+	asked := len(w.names)
+	if len(r.o.Only) > 0 {
+		return w.names, fmt.Sprintf("%d functions as asked for%s", asked, w.cut())
+	}
 	k, err := r.live.Kcore()
 	if err != nil {
-		return names, fmt.Sprintf("%d functions of --also, as the code cannot be read to find more (%v)", also, err)
+		return w.names, fmt.Sprintf("%d functions of --also, as the code cannot be read to find more (%v)", asked, err)
 	}
 	defer k.Close()
-	callees, cut := newWalker(k, r.syms).below(r.target.addrs, far, most, func(s kallsyms.Sym) bool { return dull(s.Name) })
+	callees, left := newWalker(k, r.syms).below(r.target.addrs, far, most, func(s kallsyms.Sym) bool { return dull(s.Name) })
 	for _, c := range callees {
-		if len(r.o.Only) == 0 || matches(r.o.Only, c.Name) {
-			take(c.Name)
-		}
+		w.take(c.Name)
 	}
-	found = fmt.Sprintf("%d functions that its code reaches in %d calls", len(names)-also, far)
-	if cut > 0 {
-		found += fmt.Sprintf(" (%d at most; there are more)", most)
+	w.left += left
+	found = fmt.Sprintf("%d functions that its code reaches in %d calls%s", len(w.names)-asked, far, w.cut())
+	if asked > 0 {
+		found += fmt.Sprintf(", and %d of --also", asked)
 	}
-	if also > 0 {
-		found += fmt.Sprintf(" and %d of --also", also)
+	return w.names, found + "; what is called through pointers only with --also"
+}
+
+// watch is a list of functions with an end.
+type watch struct {
+	most, left int
+	can, seen  map[string]bool
+	names      []string
+}
+
+// take adds a function that can be watched, once.
+func (w *watch) take(name string) {
+	switch {
+	case !w.can[name] || w.seen[name]:
+	case len(w.names) >= w.most:
+		w.left++
+	default:
+		w.seen[name] = true
+		w.names = append(w.names, name)
 	}
-	return names, found + "; what is called through pointers only with --also"
+}
+
+// cut says that there were more.
+func (w *watch) cut() string {
+	if w.left == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d at most; there are more)", w.most)
 }
 
 // dull are functions that are neither watched nor looked into: what the compiler adds, warnings, the way down, and what the

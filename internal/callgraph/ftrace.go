@@ -228,7 +228,7 @@ const mostFiltered = 1000
 func (f *ftrace) only() error {
 	o := &f.run.o
 	names := o.Only
-	f.filter = strings.Join(names, ", ")
+	f.filter = some(names)
 	switch {
 	case len(names) == 0 && f.pids != nil:
 		f.filter = "every function that ftrace can hook"
@@ -243,6 +243,16 @@ func (f *ftrace) only() error {
 	}
 	text := f.run.target.name + "\n" + strings.Join(names, "\n") + "\n"
 	return f.inst.Write("set_ftrace_filter", text)
+}
+
+// some lists the first few of names and counts the rest.
+func some(names []string) string {
+	const few = 5
+	s := strings.Join(names[:min(few, len(names))], ", ")
+	if n := len(names) - few; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
 }
 
 func (f *ftrace) open() error {
