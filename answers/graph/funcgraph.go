@@ -104,15 +104,19 @@ func function(f *traceevent.Format, kind Kind) (decoder, error) {
 
 // taskSwitch makes two events of a record; Decode asks for both.
 func taskSwitch(f *traceevent.Format) (decoder, error) {
-	fd, err := fields(f, "prev_pid", "prev_comm", "next_pid", "next_comm")
+	fd, err := fields(f, "prev_pid", "prev_comm", "next_pid", "next_comm", "prev_state")
 	if err != nil {
 		return nil, err
 	}
+	const dead = 0x10 | 0x20 // EXIT_DEAD, EXIT_ZOMBIE (include/linux/sched.h)
 	return func(rec []byte, e *Event) bool {
 		if e.Kind == In {
 			e.Task, e.Comm = int(fd[2].Int(rec)), fd[3].Text(rec)
 		} else {
 			e.Kind, e.Task, e.Comm = Out, int(fd[0].Int(rec)), fd[1].Text(rec)
+			if fd[4].Uint(rec)&dead != 0 {
+				e.Kind = Gone
+			}
 		}
 		return true
 	}, nil
@@ -143,7 +147,7 @@ func (f *Formats) Decode(out []Event, cpu int, time uint64, rec []byte) []Event 
 		return out
 	}
 	out = append(out, e)
-	if e.Kind == Out {
+	if e.Kind == Out || e.Kind == Gone {
 		in := Event{Kind: In, CPU: cpu, Time: time}
 		d(rec, &in)
 		out = append(out, in)

@@ -28,7 +28,7 @@ func formats(t testing.TB) *Formats {
 	f, err := ParseFormats(map[string][]byte{
 		"funcgraph_entry": format("funcgraph_entry", 11, "unsigned long func", 8, "int depth", 4),
 		"funcgraph_exit":  format("funcgraph_exit", 10, "unsigned long func", 8, "int depth", 4, "unsigned int overrun", 4, "unsigned long long calltime", 8, "unsigned long long rettime", 8),
-		"sched_switch":    format("sched_switch", 300, "char prev_comm[16]", 16, "pid_t prev_pid", 4, "int prev_prio", 4, "char next_comm[16]", 16, "pid_t next_pid", 4),
+		"sched_switch":    format("sched_switch", 300, "char prev_comm[16]", 16, "pid_t prev_pid", 4, "int prev_prio", 4, "long prev_state", 8, "char next_comm[16]", 16, "pid_t next_pid", 4),
 		"task_rename":     format("task_rename", 301, "pid_t pid", 4, "char oldcomm[16]", 16, "char newcomm[16]", 16),
 	})
 	if err != nil {
@@ -66,7 +66,8 @@ func TestDecode(t *testing.T) {
 		{"exit in a hard interrupt in a softirq", rec(10, 0x18, 7, fn, 3, 0, uint64(100), uint64(350)), []Event{{Kind: Exit, Ctx: Hardirq, CPU: 1, Task: 7, Time: 99, Func: fn, Dur: 250}}},
 		{"exit, clock went back", rec(10, 0x10, 7, fn, 3, 0, uint64(350), uint64(100)), []Event{{Kind: Exit, Ctx: Softirq, CPU: 1, Task: 7, Time: 99, Func: fn}}},
 		{"NMI", rec(11, 0x48, 7, fn, 3), []Event{{Kind: Enter, Ctx: NMI, CPU: 1, Task: 7, Time: 99, Func: fn}}},
-		{"switch", rec(300, 0, 7, "cat", 7, 120, "dog", 8), []Event{{Kind: Out, CPU: 1, Task: 7, Time: 99, Comm: "cat"}, {Kind: In, CPU: 1, Task: 8, Time: 99, Comm: "dog"}}},
+		{"switch", rec(300, 0, 7, "cat", 7, 120, uint64(1), "dog", 8), []Event{{Kind: Out, CPU: 1, Task: 7, Time: 99, Comm: "cat"}, {Kind: In, CPU: 1, Task: 8, Time: 99, Comm: "dog"}}},
+		{"the last switch", rec(300, 0, 7, "cat", 7, 120, uint64(0x20), "dog", 8), []Event{{Kind: Gone, CPU: 1, Task: 7, Time: 99, Comm: "cat"}, {Kind: In, CPU: 1, Task: 8, Time: 99, Comm: "dog"}}},
 		{"rename", rec(301, 0, 7, 9, "cat", "dog"), []Event{{Kind: Rename, CPU: 1, Task: 9, Time: 99, Comm: "dog"}}},
 		{"another event", rec(12, 0, 7, fn), nil},
 		{"cut", rec(11, 0, 7)[:5], nil},
@@ -95,7 +96,7 @@ func TestParseFormats(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(rec(11, 0, 7, uint64(1), 3))
-	f.Add(rec(300, 0, 7, "cat", 7, 120, "dog", 8))
+	f.Add(rec(300, 0, 7, "cat", 7, 120, uint64(1), "dog", 8))
 	fs := formats(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if n := len(fs.Decode(nil, 0, 0, b)); n > 2 {

@@ -18,6 +18,7 @@ const (
 	In                 // the task was put on a CPU
 	Rename             // the task has the name Comm from now on
 	Lost               // events are missing before this one
+	Gone               // the task ended: it left the CPU for good
 )
 
 // Context is what a CPU runs in, by rank: what has a higher one has interrupted what has a lower.
@@ -55,7 +56,7 @@ type Call struct {
 	Dur   uint64 // nanoseconds, what it called and waited for included
 	Ctx   Context
 	Irq   bool // not called by the function above it, but by an interrupt of it (or a softirq); so is all below it
-	Cut   bool // its return was not seen: Dur ends with what was seen of it
+	Cut   bool // its return was not seen, or the task ended in it: Dur ends with what was seen of it
 	Calls []*Call
 }
 
@@ -85,6 +86,10 @@ type Tree struct {
 	Call
 	Task int
 	Comm string
+	// Hidden counts calls that are not in the tree because it has as many as are kept.
+	Hidden uint64
+
+	calls int
 }
 
 // Options say which trees a [Builder] makes.
@@ -106,7 +111,8 @@ type Builder struct {
 	tasks map[int]*task
 	comms map[int]string
 
-	// Unseen counts returns that were not seen, of calls in trees; Broken, trees that ended because events were lost.
+	// Unseen counts returns that were not seen, of calls in trees; Broken, trees given up because events were lost or more
+	// was in flight than is kept.
 	Unseen, Broken int
 }
 
@@ -163,6 +169,9 @@ func (b *Builder) Add(e Event) *Tree {
 		if t != nil && t.off != 0 {
 			t.wake(e.Time)
 		}
+	case Gone:
+		delete(b.comms, k)
+		return b.gone(k, t, e)
 	case Lost:
 		b.lost()
 	}
@@ -171,7 +180,8 @@ func (b *Builder) Add(e Event) *Tree {
 
 // wake ends a time off the CPU.
 func (t *task) wake(now uint64) {
-	if n := t.visible(); n != nil && now > t.off {
+	if n := t.visible(); n != nil && now > t.off && t.tree.calls < maxCalls {
+		t.tree.calls++
 		n.Calls = append(n.Calls, &Call{Off: true, CPU: t.offCPU, Start: t.off, Dur: now - t.off})
 	}
 	t.off = 0
@@ -199,7 +209,15 @@ func (b *Builder) enter(k int, t *task, e Event) {
 		t = &task{tree: &Tree{Task: e.Task, Comm: comm}}
 		t.tree.Call = Call{Func: e.Func, CPU: e.CPU, Start: e.Time, Ctx: e.Ctx}
 		t.stack = append(t.stack, frame{fn: e.Func, ctx: e.Ctx, node: &t.tree.Call, start: e.Time})
+		if len(b.tasks) >= maxTasks {
+			b.lost()
+		}
 		b.tasks[k] = t
+		return
+	}
+	if len(t.stack) >= maxStack {
+		delete(b.tasks, k)
+		b.Broken++
 		return
 	}
 	if t.off != 0 { // it runs, so it is on a CPU: the event was lost
@@ -208,7 +226,12 @@ func (b *Builder) enter(k int, t *task, e Event) {
 	up := t.stack[len(t.stack)-1]
 	f := frame{fn: e.Func, ctx: max(e.Ctx, up.ctx), start: e.Time}
 	f.irq = up.irq || f.ctx > up.ctx || b.o.IsIrq != nil && b.o.IsIrq(e.Func)
-	if up.node != nil && (b.o.Depth == 0 || len(t.stack) < b.o.Depth) {
+	switch {
+	case up.node == nil || b.o.Depth != 0 && len(t.stack) >= b.o.Depth:
+	case t.tree.calls >= maxCalls:
+		t.tree.Hidden++
+	default:
+		t.tree.calls++
 		f.node = &Call{Func: e.Func, CPU: e.CPU, Start: e.Time, Ctx: f.ctx, Irq: f.irq}
 		up.node.Calls = append(up.node.Calls, f.node)
 	}
@@ -263,6 +286,18 @@ func (b *Builder) exit(k int, t *task, e Event) *Tree {
 	return b.finish(t.tree)
 }
 
+// gone ends the calls of a task that has ended: they never return.
+func (b *Builder) gone(k int, t *task, e Event) *Tree {
+	if t == nil {
+		return nil
+	}
+	for i := len(t.stack) - 1; i >= 0; i-- {
+		t.stack[i].close(e.Time, true)
+	}
+	delete(b.tasks, k)
+	return b.finish(t.tree)
+}
+
 func (f frame) close(now uint64, cut bool) {
 	if f.node == nil {
 		return
@@ -301,6 +336,13 @@ func (b *Builder) lost() {
 	b.Broken += len(b.tasks)
 	clear(b.tasks)
 }
+
+// What is kept is bounded: calls in one tree, calls in each other (a kernel stack has 16 KiB), tasks inside the function.
+const (
+	maxCalls = 1 << 20
+	maxStack = 1 << 10
+	maxTasks = 1 << 16
+)
 
 // maxNames bounds the names of tasks that are kept.
 const maxNames = 1 << 16

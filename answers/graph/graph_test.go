@@ -44,6 +44,8 @@ func events(t *testing.T, text string) (evs []Event, names map[uint64]string) {
 			e.Kind = Out
 		case "in":
 			e.Kind = In
+		case "gone":
+			e.Kind = Gone
 		default:
 			e.Kind, e.Comm = Rename, strings.TrimPrefix(w, "=")
 		}
@@ -176,9 +178,14 @@ func TestTrees(t *testing.T) {
 0)               |  /* -7 */
  0)               |  f() {
  0)               |    g() {
- 0)   1.000 us    |      h(); /* its return was not seen */
+ 0)   1.000 us    |      h(); /* did not return */
  0)   2.000 us    |    } /* g */
  0)   4.000 us    |  } /* f */`},
+		{"a task that ends", "1 7 > f\n2 7 > g\n5 7 gone\n6 7 > g\n7 7 < g", Options{}, `
+0)               |  /* -7 */
+ 0)               |  f() {
+ 0)   3.000 us    |    g(); /* did not return */
+ 0)   4.000 us    |  } /* f */ /* did not return */`},
 		{"returns of what was entered before", "0 9 > f\n1 7 < g\n1 7 < f\n2 7 > f\n3 7 < z\n4 7 < f", Options{}, `
 0)               |  /* -7 */
  0)   2.000 us    |  f();`},
@@ -206,6 +213,26 @@ func TestIdleTasks(t *testing.T) {
 	b.Add(Event{Kind: Lost})
 	if b.Open() != 0 || b.Broken != 1 {
 		t.Error(b.Open(), b.Broken)
+	}
+}
+
+// TestBounds: a function that never returns must not take all memory, nor calls that never return.
+func TestBounds(t *testing.T) {
+	b := NewBuilder(Options{Roots: map[uint64]bool{1: true}})
+	b.Add(Event{Kind: Enter, Task: 7, Func: 1, Time: 1})
+	for i := range uint64(maxCalls + 10) {
+		b.Add(Event{Kind: Enter, Task: 7, Func: 2, Time: 2 * i})
+		b.Add(Event{Kind: Exit, Task: 7, Func: 2, Time: 2*i + 1})
+	}
+	tree := b.Add(Event{Kind: Exit, Task: 7, Func: 1, Time: 1 << 40})
+	if tree == nil || len(tree.Calls) != maxCalls || tree.Hidden != 10 {
+		t.Errorf("%d calls kept", len(tree.Calls))
+	}
+	for i := range uint64(2 * maxStack) {
+		b.Add(Event{Kind: Enter, Task: 7, Func: 1, Time: i})
+	}
+	if b.Broken != 1 || b.Open() != 1 {
+		t.Errorf("%d given up, %d open", b.Broken, b.Open())
 	}
 }
 
@@ -284,7 +311,7 @@ func FuzzBuilder(f *testing.F) {
 		b := NewBuilder(Options{Roots: map[uint64]bool{1: true}, Depth: 5})
 		var s Stats
 		for i := 0; i+3 <= len(in); i += 3 {
-			e := Event{Kind: Kind(in[i] % 6), Ctx: Context(in[i] >> 6), Task: int(in[i+1] % 4), Func: uint64(in[i+2] % 8), Time: uint64(i)}
+			e := Event{Kind: Kind(in[i] % 7), Ctx: Context(in[i] >> 6), Task: int(in[i+1] % 4), Func: uint64(in[i+2] % 8), Time: uint64(i)}
 			if tree := b.Add(e); tree != nil {
 				s.Add(tree)
 				checkTree(t, &tree.Call, 1)

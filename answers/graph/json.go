@@ -25,12 +25,13 @@ type jsonTree struct {
 	Task int    `json:"tid"`
 	Comm string `json:"comm"`
 	Off  uint64 `json:"off_cpu_ns"`
+	Hide uint64 `json:"calls_not_kept,omitempty"`
 	jsonCall
 }
 
 // JSON writes a tree as one line of JSON.
 func JSON(w io.Writer, t *Tree, name func(uint64) string) error {
-	return line(w, jsonTree{Type: "call", Task: t.Task, Comm: t.Comm, Off: t.OffCPU(), jsonCall: toJSON(&t.Call, name)})
+	return line(w, jsonTree{Type: "call", Task: t.Task, Comm: t.Comm, Off: t.OffCPU(), Hide: t.Hidden, jsonCall: toJSON(&t.Call, name)})
 }
 
 func toJSON(c *Call, name func(uint64) string) jsonCall {

@@ -58,6 +58,9 @@ func (p *Printer) Tree(t *Tree) error {
 	if off := t.OffCPU(); off > 0 {
 		head += ", " + Duration(off) + " of it off the CPU"
 	}
+	if t.Hidden > 0 {
+		head += fmt.Sprintf(", %d more calls than are kept", t.Hidden)
+	}
 	p.line(t.CPU, "", 0, "/* "+head+" */")
 	p.call(&t.Call, 0, false)
 	p.W.WriteByte('\n')
@@ -82,7 +85,7 @@ func (p *Printer) call(c *Call, depth int, irq bool) {
 	}
 	name, note := p.Name(c.Func), ""
 	if c.Cut {
-		note = " /* its return was not seen */"
+		note = " /* did not return */"
 	}
 	if len(c.Calls) == 0 {
 		p.line(c.CPU, column(c.Dur), depth, name+"();"+note)

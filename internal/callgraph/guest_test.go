@@ -418,6 +418,28 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// TestEnds: a function in which tasks end is shown when they do, and nothing stays open.
+func TestEnds(t *testing.T) {
+	for _, e := range engines(t) {
+		t.Run(e, func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv(envChild, "child")
+			ns, _, msgs := trace(t, Options{Func: "do_exit", Engine: e, Only: []string{"exit_mm*", "exit_files", "exit_notify"}, Command: []string{self, "-test.run=^TestChild$"}}, "", nil)
+			if len(ns) == 0 || strings.Contains(msgs, "had not returned") {
+				t.Errorf("%+v\n%s", ns, msgs)
+			}
+			for _, n := range ns {
+				if !n.Cut || len(n.Calls) == 0 || n.Dur == 0 {
+					t.Errorf("%+v", n)
+				}
+			}
+		})
+	}
+}
+
 // TestLimits: --depth, -n and --min.
 func TestLimits(t *testing.T) {
 	for _, e := range engines(t) {

@@ -87,12 +87,15 @@ func (p *probes) text() string {
 	return b.String()
 }
 
-// switches tells when a task inside the function leaves a CPU and comes back.
+// switches tells when a task inside the function leaves a CPU and comes back, or ends (EXIT_DEAD, EXIT_ZOMBIE).
 var switches = fmt.Sprintf(`tracepoint:sched:sched_switch {
-	if (@in[(int64)args.prev_pid]) { print((what = %d, t = nsecs, cpu = cpu, task = (int64)args.prev_pid)); }
+	if (@in[(int64)args.prev_pid]) {
+		if (args.prev_state & 0x30) { print((what = %d, t = nsecs, cpu = cpu, task = (int64)args.prev_pid)); delete(@in, (int64)args.prev_pid); }
+		else { print((what = %d, t = nsecs, cpu = cpu, task = (int64)args.prev_pid)); }
+	}
 	if (@in[(int64)args.next_pid]) { print((what = %d, t = nsecs, cpu = cpu, task = (int64)args.next_pid)); }
 }
-`, graph.Out, graph.In)
+`, graph.Gone, graph.Out, graph.In)
 
 // forks keeps the children of a process in @who, by the kernel's numbers.
 const forks = `tracepoint:sched:sched_process_fork /pid == %d || @who[(int64)curtask.tgid]/ { @who[(int64)args.child_pid] = 1; }
