@@ -299,7 +299,7 @@ func (r *run) loop(ctx context.Context, take func(graph.Event)) error {
 		case r.err != nil || r.enough() || ctx.Err() != nil:
 			return nil
 		case r.child != nil && r.child.Exited(), r.child == nil && r.o.PID != 0 && !alive(r.o.PID):
-			return nil
+			return r.eng.read(poll, take) // a process is waited for before it has left its CPU for good
 		case !end.IsZero() && time.Now().After(end):
 			return nil
 		}
