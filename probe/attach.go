@@ -93,7 +93,12 @@ func (s *Session) attach(l *loaded) (int, error) {
 	case "begin", "end", "self", "test", "bench":
 		return len(l.targets), nil
 	case "kprobe", "kretprobe":
-		if l.multi {
+		switch {
+		case l.entry != nil:
+			return 0, nil // comes with its entry
+		case l.returns != nil:
+			return s.attachSession(l)
+		case l.multi:
 			return s.kprobeMulti(l)
 		}
 	case "uprobe", "uretprobe", "usdt":

@@ -427,7 +427,7 @@ func TestEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Setenv(envChild, "child")
-			ns, _, msgs := trace(t, Options{Func: "do_exit", Engine: e, Only: []string{"exit_mm*", "exit_files", "exit_notify"}, Command: []string{self, "-test.run=^TestChild$"}}, "", nil)
+			ns, _, msgs := trace(t, Options{Func: "do_exit", Engine: e, Only: []string{"exit_mm*", "exit_files"}, Command: []string{self, "-test.run=^TestChild$"}}, "", nil)
 			if len(ns) == 0 || strings.Contains(msgs, "had not returned") {
 				t.Errorf("%+v\n%s", ns, msgs)
 			}
