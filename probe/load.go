@@ -31,6 +31,8 @@ type Options struct {
 	KfuncID func(name string) (btf.TypeID, error)
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
+	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.
+	WhyNot func(module, name string) *NotTraceable
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }
@@ -59,6 +61,8 @@ type loaded struct {
 	targets []check.Target // parallel to progs where each target has its own
 	multi   bool           // loaded for kprobe.multi
 	single  bool           // progs[0] is for all targets; another is kept for being closed
+	returns *loaded        // of a kprobe: the kretprobe that is a session with it, in its program
+	entry   *loaded        // of a kretprobe: the kprobe whose session it is part of; it has no program
 }
 
 // VerifierError is a program the kernel refused.
@@ -128,6 +132,12 @@ func (s *Session) loadPrograms() error {
 			l.targets = inst.Targets[t : t+1]
 		}
 		s.units = append(s.units, l)
+	}
+	s.pair()
+	for _, l := range s.units {
+		if l.returns != nil || l.entry != nil {
+			continue
+		}
 		if err := s.loadUnit(l); err != nil {
 			return err
 		}

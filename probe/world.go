@@ -35,7 +35,9 @@ type World struct {
 	events  []tracefs.Event
 	funcs   []Function
 	funcsOK bool
-	types   ctype.Lookup
+	// ftraceSays is set if funcs is what ftrace itself lists, not all symbols of code.
+	ftraceSays bool
+	types      ctype.Lookup
 }
 
 // Function is a kernel function that may be probed.
@@ -166,6 +168,7 @@ func (w *World) Functions() ([]Function, error) {
 			for _, f := range fns {
 				w.funcs = append(w.funcs, Function{f.Name, f.Module})
 			}
+			w.ftraceSays = true
 		}
 	}
 	if len(w.funcs) == 0 {

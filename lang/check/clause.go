@@ -104,8 +104,16 @@ func (c *checker) expand(a AttachPoint, quiet bool) []Target {
 	if s := c.world.Suggest(a); len(s) > 0 {
 		d.Hint = "did you mean `" + s[0] + "`?"
 	}
+	if w, ok := c.world.(Explainer); ok {
+		if why := w.Why(a); why != "" {
+			d.Hint = why
+		}
+	}
 	return nil
 }
+
+// Explainer is a [World] that can say why nothing is at an attach point; "" if it has no more to say than that.
+type Explainer interface{ Why(AttachPoint) string }
 
 // special gives the target of a probe that needs no look at the system.
 func special(a AttachPoint) Target {
