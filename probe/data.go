@@ -158,7 +158,7 @@ func (s *Session) Accounts() []Account {
 		if l.entry != nil {
 			a.Session = l.entry.prog.Unit
 		}
-		for _, p := range l.progs {
+		for _, p := range l.programs() {
 			if st, err := p.Stats(); err == nil {
 				a.Runs += st.RunCount
 				a.Missed += st.RecursionMisses

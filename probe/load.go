@@ -6,6 +6,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,7 @@ type Session struct {
 	mu    sync.Mutex // of open: probes are attached by several goroutines
 	open  []closer   // links and events, in the order they were made
 	plans []string   // how each unit was attached, for -v
+	waits []*waiting
 }
 
 type closer interface{ Close() error }
@@ -59,10 +61,19 @@ type loaded struct {
 	inst    *check.Instance
 	progs   []*ebpf.Program
 	targets []check.Target // parallel to progs where each target has its own
+	late    *ebpf.Program  // for targets that came later
 	multi   bool           // loaded for kprobe.multi
 	single  bool           // progs[0] is for all targets; another is kept for being closed
 	returns *loaded        // of a kprobe: the kretprobe that is a session with it, in its program
 	entry   *loaded        // of a kretprobe: the kprobe whose session it is part of; it has no program
+}
+
+// programs are all programs of l.
+func (l *loaded) programs() []*ebpf.Program {
+	if l.late == nil {
+		return l.progs
+	}
+	return append(slices.Clip(l.progs), l.late)
 }
 
 // VerifierError is a program the kernel refused.
@@ -131,6 +142,7 @@ func (s *Session) loadPrograms() error {
 		if t := p.Unit.Target; t >= 0 {
 			l.targets = inst.Targets[t : t+1]
 		}
+		l.targets = s.later(l, l.targets)
 		s.units = append(s.units, l)
 	}
 	s.pair()
@@ -292,6 +304,7 @@ func (s *Session) Detach() {
 	s.open = nil
 	s.mu.Unlock()
 	each(len(open), func(i int) { open[i].Close() })
+	s.detachLater()
 }
 
 // keep has a link or event closed by Detach.
@@ -329,7 +342,7 @@ func each(n int, f func(int)) {
 func (s *Session) Close() error {
 	s.Detach()
 	for _, l := range s.units {
-		for _, p := range l.progs {
+		for _, p := range l.programs() {
 			p.Close()
 		}
 	}
