@@ -4,8 +4,10 @@ package gen
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/ir"
@@ -135,11 +137,28 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, names map[*ir.Map]st
 		d := depth[f]
 		locs := allocate(f, func() int16 { d -= 8; return d })
 		e := &emitter{f: f, prefix: f.Name, locs: locs, slots: offs, maps: names}
-		prog.Insns = append(prog.Insns, e.emit()...)
+		code := e.emit()
+		code[0] = btf.WithFuncMetadata(code[0], prototype(u, f))
+		prog.Insns = append(prog.Insns, code...)
 		total += int(-d+31) &^ 31
 	}
 	prog.StackBytes = total
 	return prog, total, nil
+}
+
+// prototype names a function for the kernel: others may trace it by that name (fentry:bpf:NAME), and stacks show it.
+func prototype(u *ir.Unit, f *ir.Func) *btf.Func {
+	long := &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
+	p := &btf.FuncProto{Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}}
+	if f.Entry {
+		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}}
+		_, name, _ := strings.Cut(u.Name, "_")
+		return &btf.Func{Name: fmt.Sprintf("%s_%d", name, u.Index+1), Type: p, Linkage: btf.GlobalFunc}
+	}
+	for range f.Params {
+		p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("p%d", len(p.Params)), Type: long})
+	}
+	return &btf.Func{Name: f.Name, Type: p, Linkage: btf.StaticFunc}
 }
 
 // slotUsers says which functions touch a slot.

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/probe"
 )
 
 // Compiled is a program at the end of every stage.
@@ -28,6 +31,9 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	c := &Compiled{}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
+	if !failed(diags) {
+		diags = append(diags, importAll(c.File)...)
+	}
 	if failed(diags) {
 		return c, diags
 	}
@@ -50,6 +56,17 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}
 	return c, diags
+}
+
+// BuildOptions says what programs may know of the running kernel.
+func BuildOptions(w *probe.World) build.Options {
+	ncpu, err := ebpf.PossibleCPU()
+	if err != nil {
+		ncpu = runtime.NumCPU()
+	}
+	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, StartNs: bootNanos(), TAIOffset: taiOffset(), CgroupID: cgroupID, Kaddr: w.Kallsyms}
+	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	return bo
 }
 
 func failed(ds []syntax.Diag) bool {
