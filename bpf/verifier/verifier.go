@@ -4,6 +4,7 @@ package verifier
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -54,6 +55,12 @@ func Parse(log []string) Rejection {
 		}
 	}
 	return r
+}
+
+// Number is the number of the last instruction, in words of 8 bytes from the start of the program.
+func (r *Rejection) Number() (int, bool) {
+	n, err := strconv.Atoi(strings.Split(r.Insn, ":")[0])
+	return n, err == nil
 }
 
 var (
