@@ -475,6 +475,8 @@ func bswap(x *fn, c *syntax.Call, t *types.Type) value {
 func path(x *fn, c *syntax.Call, t *types.Type) value {
 	m := slotMem(x.temp(t.Size))
 	x.zero(m, t.Size)
-	x.call(ir.FnDPath, x.address(c.Args[0]), x.addr(m), ir.Imm(int64(t.Size)))
+	p := x.address(c.Args[0])
+	x.span = c.Span // the verifier's refusal is about the call
+	x.call(ir.FnDPath, p, x.addr(m), ir.Imm(int64(t.Size)))
 	return inMem(t, m)
 }
