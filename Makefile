@@ -7,11 +7,13 @@ GUESTS ?= all
 #   qemu-system-x86   kernels to test in
 #   iproute2          oracle for namespaces and links
 #   bpftrace          the peer: output and speed
-#   binutils gcc g++ libc6-dev   programs to trace, nm and objdump as oracles
+#   binutils gcc g++ libc6-dev   programs to trace, kernel modules, nm and objdump as oracles
 #   cpio              oracle for the initramfs writer
 #   openssl           a program to trace: TLS
 #   xfsprogs          a file system to trace
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs
+#   gdb               oracle for the symbols of a live guest
+#   e2fsprogs busybox-static   a disk image with a shell, to boot from
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static
 
 .PHONY: build demo test test-unit bench lint dist deps soak compat
 

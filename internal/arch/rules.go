@@ -78,6 +78,8 @@ var Edges = []Edge{
 	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
+	{"lab/guest/kmod", "./ctype/... ./debuginfo/bzimage github.com/cilium/ebpf/btf", "a module's structs are compared with the kernel's types"},
+	{"lab/exercise", ebpfCore + " github.com/cilium/ebpf/link", "parts of exercises that pin a map or redirect packets"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.
