@@ -108,7 +108,7 @@ func either(kfunc int64, in, out asm.Instructions) (asm.Instructions, error) {
 	for i, half := range []asm.Instructions{in, out} {
 		f := *btf.FuncMetadata(&half[0])
 		f.Name += []string{"_entry", "_return"}[i] // the whole has the name of the kprobe's program
-		f.Linkage = btf.StaticFunc // verified with the context that it is called with
+		f.Linkage = btf.StaticFunc                 // verified with the context that it is called with
 		half[0] = btf.WithFuncMetadata(half[0], &f)
 		insns = append(insns, half...)
 	}
