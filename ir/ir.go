@@ -66,6 +66,7 @@ const (
 	Stack        // dst = bytes written; stack of the traced context to mem: Imm bytes, Flags
 	Output       // dst = result; Imm (or with B its register) bytes at mem to the event ring
 	Cookie       // dst = index of the target that fired, given at attach
+	Count        // counter Imm of this Unit += 1   on paths that lose or filter only
 	Jump         // goto Then
 	Branch       // if a Cond b goto Then else Else
 	Ret          // return a
@@ -285,11 +286,12 @@ type Event struct {
 
 // Program is a whole script, compiled.
 type Program struct {
-	Units   []*Unit
-	Maps    []*Map
-	Events  []*Event
-	Formats []string // strftime formats, by index
-	Names   []string // probe names, by index
+	Units    []*Unit
+	Maps     []*Map
+	Counters *Map // one of Maps
+	Events   []*Event
+	Formats  []string // strftime formats, by index
+	Names    []string // probe names, by index
 }
 
 // Counters: the per-CPU array ".counters" counts what did not arrive. A unit's counter c is at element Index*NumCounters+c.

@@ -6,8 +6,9 @@ import (
 )
 
 var (
-	aluText  = [...]string{"+", "-", "*", "/", "s/", "%", "s%", "&", "|", "^", "<<", ">>", "s>>"}
-	condText = [...]string{"==", "!=", "<", "<=", ">", ">=", "s<", "s<=", "s>", "s>=", "&"}
+	aluText     = [...]string{"+", "-", "*", "/", "s/", "%", "s%", "&", "|", "^", "<<", ">>", "s>>"}
+	counterText = [NumCounters]string{"ring full", "map full", "filtered", "read failed"}
+	condText    = [...]string{"==", "!=", "<", "<=", ">", ">=", "s<", "s<=", "s>", "s>=", "&"}
 )
 
 // String gives a program as text: maps, events, then the units.
@@ -126,6 +127,8 @@ func (n *Ins) effect() string {
 		return fmt.Sprintf("output %s, %v", n.mem(), size)
 	case Cookie:
 		return "cookie"
+	case Count:
+		return "count " + counterText[n.Imm]
 	case Jump:
 		return fmt.Sprintf("goto b%d", n.Then.ID)
 	case Branch:

@@ -6,9 +6,11 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/opt"
 )
 
 // Options say what the code is for.
@@ -17,6 +19,9 @@ type Options struct {
 	Provider string // overrides Unit.Provider: binds the same IR to another kind of attachment
 	// OnStack is the size in bytes above which a slot never is on the stack, default 64.
 	OnStack int
+	NoOpt   bool // leave the bound IR as it is: what tests compare with
+	// After is opt.Options.After for the passes over the bound IR.
+	After func(pass string, u *ir.Unit) error
 }
 
 // StackLimit is MAX_BPF_STACK (include/linux/filter.h), for a whole chain of calls.
@@ -35,7 +40,7 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 	}
 	scratch := &banks{entries: max(1, len(p.Units)), names: names}
 	for _, u := range p.Units {
-		prog, err := unitFor(u, scratch, names, opts)
+		prog, err := unitFor(u, scratch, p.Counters, names, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +71,7 @@ func (b *banks) bank(i, size int) *ir.Map {
 }
 
 // unitFor binds one program, with ever less of its memory on the stack until it fits.
-func unitFor(u *ir.Unit, scratch *banks, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
+func unitFor(u *ir.Unit, scratch *banks, counters *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
 	if opts.Arch == "" {
 		opts.Arch = "amd64"
 	}
@@ -81,7 +86,7 @@ func unitFor(u *ir.Unit, scratch *banks, names map[*ir.Map]string, opts Options)
 		return nil, fmt.Errorf("program %s: no way to run %q probes", u.Name, opts.Provider)
 	}
 	for limit := opts.OnStack; ; limit /= 2 {
-		prog, stack, err := unit(u.Clone(), b, limit, scratch, names, opts)
+		prog, stack, err := unit(u.Clone(), b, limit, scratch, counters, names, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -95,14 +100,16 @@ func unitFor(u *ir.Unit, scratch *banks, names map[*ir.Map]string, opts Options)
 }
 
 // unit compiles with slots above limit bytes in scratch memory, and says how deep the stack gets.
-func unit(u *ir.Unit, b binding, limit int, scratch *banks, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
+func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
+	subs := expandCounts(u, counters)
+	used := slotUsers(u.Funcs())
 	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: scratch, places: map[*ir.Slot]place{}}
 	big, bank, all := int32(0), 0, 0
 	for _, s := range u.Slots {
 		if s.Size > scratchLimit {
 			return nil, 0, fmt.Errorf("program %s needs an object of %d bytes: at most %d can be had; lower max_strlen", u.Name, s.Size, scratchLimit)
 		}
-		if s.Big || s.Size > limit && s.Name != "frame" {
+		if used[s] != nil && (s.Big || s.Size > limit && s.Name != "frame") {
 			size := int32(s.Size+7) &^ 7
 			if big+size > scratchLimit {
 				big, bank = 0, bank+1
@@ -128,24 +135,32 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, names map[*ir.Map]st
 			return nil, 0, l.err
 		}
 	}
-	offs := map[*ir.Slot]int16{}
-	depth := map[*ir.Func]int16{}
-	layoutStack(u, l.places, shared, offs, depth)
-	for _, f := range u.Funcs() {
-		d := depth[f]
-		locs := allocate(f, func() int16 { d -= 8; return d })
-		e := &emitter{f: f, prefix: f.Name, locs: locs, slots: offs, maps: names}
+	if !opts.NoOpt {
+		if err := opt.Unit(u, opt.Options{After: opts.After}); err != nil {
+			return nil, 0, err
+		}
+	}
+	funcs := append(u.Funcs(), subs...)
+	regs := make([][]asm.Register, len(funcs))
+	for i, f := range funcs {
+		layout(f)
+		legalize(f)
+		regs[i] = allocate(f)
+	}
+	offs, depth := layoutStack(u, funcs, l.places, shared)
+	for i, f := range funcs {
+		e := &emitter{f: f, prefix: f.Name, regs: regs[i], slots: offs, maps: names}
 		prog.Insns = append(prog.Insns, e.emit()...)
-		total += int(-d+31) &^ 31
+		total += int(-depth[f]+31) &^ 31
 	}
 	prog.StackBytes = total
 	return prog, total, nil
 }
 
 // slotUsers says which functions touch a slot.
-func slotUsers(u *ir.Unit) map[*ir.Slot]*ir.Func {
+func slotUsers(funcs []*ir.Func) map[*ir.Slot]*ir.Func {
 	m := map[*ir.Slot]*ir.Func{}
-	for _, f := range u.Funcs() {
+	for _, f := range funcs {
 		for _, b := range f.Blocks {
 			for i := range b.Ins {
 				if s := b.Ins[i].Slot; s != nil {
@@ -174,8 +189,9 @@ func layoutShared(u *ir.Unit, places map[*ir.Slot]place) int32 {
 }
 
 // layoutStack gives stack slots their frame offsets, the shared frame at the top of the entry's stack.
-func layoutStack(u *ir.Unit, places map[*ir.Slot]place, shared int32, offs map[*ir.Slot]int16, depth map[*ir.Func]int16) {
-	used := slotUsers(u)
+func layoutStack(u *ir.Unit, funcs []*ir.Func, places map[*ir.Slot]place, shared int32) (offs map[*ir.Slot]int16, depth map[*ir.Func]int16) {
+	used := slotUsers(funcs)
+	offs, depth = map[*ir.Slot]int16{}, map[*ir.Func]int16{}
 	depth[u.Entry] = -int16(shared)
 	var own []*ir.Slot
 	for _, s := range u.Slots {
@@ -195,4 +211,5 @@ func layoutStack(u *ir.Unit, places map[*ir.Slot]place, shared int32, offs map[*
 		depth[f] -= int16(s.Size+7) &^ 7
 		offs[s] = depth[f]
 	}
+	return offs, depth
 }

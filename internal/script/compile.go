@@ -11,6 +11,7 @@ import (
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
+	"github.com/fathom-trace/fathom/ir/opt"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
@@ -43,6 +44,9 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	diags = append(diags, more...)
 	if failed(diags) {
 		return c, diags
+	}
+	if err := opt.Program(c.Prog, opt.Options{}); err != nil {
+		return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}
 	var err error
 	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH})

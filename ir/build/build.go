@@ -106,6 +106,7 @@ func (b *builder) declareMaps() {
 	b.ring = &ir.Map{Name: ".ring", BPFName: "ring", Kind: ir.Ring, MaxEntries: b.opts.RingBytes}
 	b.counters = &ir.Map{Name: ".counters", BPFName: "counters", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 8 * ir.NumCounters}
 	b.prog.Maps = append(b.prog.Maps, b.ring, b.counters)
+	b.prog.Counters = b.counters
 	for i, m := range b.info.Maps {
 		b.cmaps[m.Name] = m
 		n := mapOf(m, b.info.Config.MaxMapKeys)
