@@ -25,7 +25,7 @@ func allocate(f *ir.Func) []asm.Register {
 		if len(spilled) == 0 {
 			return regs
 		}
-		spill(f, spilled)
+		spill(f, spilled, size)
 	}
 	panic("bpf/gen: no end to spilling in " + f.Name)
 }
@@ -36,7 +36,7 @@ var general = [...]asm.Register{asm.R0, asm.R5, asm.R4, asm.R3, asm.R2, asm.R1, 
 
 // color places the ranges one by one, those first that cost most per length to have in memory. A register is free for a
 // range if none of its positions is taken.
-func color(rs []*liveRange, calls []int, size, n int) (regs []asm.Register, spilled []ir.Reg) {
+func color(rs []*liveRange, calls []int, size, n int) (regs []asm.Register, spilled []*liveRange) {
 	var taken [asm.R10]bitmap
 	for r := range taken {
 		taken[r] = make(bitmap, size/64+1)
@@ -59,7 +59,7 @@ func color(rs []*liveRange, calls []int, size, n int) (regs []asm.Register, spil
 			}
 		}
 		if best == none {
-			spilled = append(spilled, r.reg)
+			spilled = append(spilled, r)
 			continue
 		}
 		regs[r.reg] = best
@@ -129,16 +129,12 @@ func span64(at, end int) (mask uint64, n int) {
 	return (1<<n - 1) << (at % 64), n
 }
 
-// spill rewrites f so that each of regs lives in memory: loaded before it is read, stored after it is assigned. What one
+// spill rewrites f so that the register of each range lives in memory: loaded before it is read, stored after it is assigned. What one
 // instruction makes is made again instead.
-func spill(f *ir.Func, regs []ir.Reg) {
+func spill(f *ir.Func, ranges []*liveRange, size int) {
 	s := &spiller{f: f, home: map[ir.Reg]*ir.Slot{}, again: map[ir.Reg]ir.Ins{}}
-	s.remakeable(regs)
-	for _, r := range regs {
-		if _, ok := s.again[r]; !ok {
-			s.home[r] = f.Unit.NewSlot("spill", 8)
-		}
-	}
+	s.remakeable(ranges)
+	s.houses(ranges, size)
 	for i, p := range f.Params {
 		if h := s.home[p]; h != nil {
 			f.Params[i] = f.NewReg()
@@ -161,8 +157,8 @@ type spiller struct {
 	out   []ir.Ins
 }
 
-// remakeable finds those of regs that are only ever assigned by one instruction without operands.
-func (s *spiller) remakeable(regs []ir.Reg) {
+// remakeable finds registers that are only ever assigned by one instruction without operands.
+func (s *spiller) remakeable(ranges []*liveRange) {
 	defs := make([]int, s.f.Regs+1)
 	for _, p := range s.f.Params {
 		defs[p]++
@@ -184,10 +180,30 @@ func (s *spiller) remakeable(regs []ir.Reg) {
 			}
 		}
 	}
-	for _, r := range regs {
-		if n, ok := made[r]; ok && defs[r] == 1 {
-			s.again[r] = n
+	for _, r := range ranges {
+		if n, ok := made[r.reg]; ok && defs[r.reg] == 1 {
+			s.again[r.reg] = n
 		}
+	}
+}
+
+// houses gives the others slots: one for all whose ranges do not meet.
+func (s *spiller) houses(ranges []*liveRange, size int) {
+	var slots []*ir.Slot
+	var taken []bitmap
+	for _, r := range ranges {
+		if _, ok := s.again[r.reg]; ok {
+			continue
+		}
+		k := slices.IndexFunc(taken, func(b bitmap) bool { return b.free(r.segs) })
+		if k < 0 {
+			k = len(slots)
+			slots, taken = append(slots, s.f.Unit.NewSlot("spill", 8)), append(taken, make(bitmap, size/64+1))
+		}
+		for _, g := range r.segs {
+			taken[k].set(g)
+		}
+		s.home[r.reg] = slots[k]
 	}
 }
 

@@ -47,6 +47,9 @@ func (e *emitter) emit() asm.Instructions {
 	var at syntax.Span
 	for i, b := range e.f.Blocks {
 		if targets[b] {
+			if e.label != "" { // nothing came of the block before: give its label a place
+				e.add(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Ja)})
+			}
 			e.label = e.blockLabel(b)
 		}
 		for j := range b.Ins {

@@ -4,6 +4,7 @@ package gen
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -124,7 +125,7 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, na
 	if u.Typed && b.typed != 0 {
 		prog.Type, prog.AttachType = ebpf.Tracing, b.typed
 	}
-	total, shared := 0, int32(0)
+	shared := int32(0)
 	if len(u.Calls) > 0 {
 		l.frameSlot()
 		shared = layoutShared(u, l.places)
@@ -140,7 +141,12 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, na
 			return nil, 0, err
 		}
 	}
-	funcs := append(u.Funcs(), subs...)
+	if opts.After != nil {
+		if err := opts.After("binding", u); err != nil {
+			return nil, 0, err
+		}
+	}
+	funcs := called(append(u.Funcs(), subs...))
 	regs := make([][]asm.Register, len(funcs))
 	for i, f := range funcs {
 		layout(f)
@@ -151,10 +157,45 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, na
 	for i, f := range funcs {
 		e := &emitter{f: f, prefix: f.Name, regs: regs[i], slots: offs, maps: names}
 		prog.Insns = append(prog.Insns, e.emit()...)
-		total += int(-depth[f]+31) &^ 31
 	}
-	prog.StackBytes = total
-	return prog, total, nil
+	prog.StackBytes = stackOf(u.Entry, depth)
+	return prog, prog.StackBytes, nil
+}
+
+// called leaves out functions that nobody calls, which the verifier would count as part of the one before. The first is the
+// entry.
+func called(funcs []*ir.Func) []*ir.Func {
+	wanted := map[*ir.Func]bool{}
+	var visit func(*ir.Func)
+	visit = func(f *ir.Func) {
+		if wanted[f] {
+			return
+		}
+		wanted[f] = true
+		for _, b := range f.Blocks {
+			for i := range b.Ins {
+				if c := b.Ins[i].Callee; c != nil {
+					visit(c)
+				}
+			}
+		}
+	}
+	visit(funcs[0])
+	return slices.DeleteFunc(funcs, func(f *ir.Func) bool { return !wanted[f] })
+}
+
+// stackOf gives the stack of f and of the deepest chain of what it calls, as the verifier reckons
+// (kernel/bpf/verifier.c, check_max_stack_depth).
+func stackOf(f *ir.Func, depth map[*ir.Func]int16) int {
+	below := 0
+	for _, b := range f.Blocks {
+		for i := range b.Ins {
+			if c := b.Ins[i].Callee; c != nil {
+				below = max(below, stackOf(c, depth))
+			}
+		}
+	}
+	return int(max(-depth[f], 1)+31)&^31 + below
 }
 
 // slotUsers says which functions touch a slot.

@@ -15,6 +15,10 @@ func layout(f *ir.Func) {
 			placed[b.ID] = true
 			order = append(order, b)
 			t := b.Term()
+			t.Then, t.Else = pastEmpty(t.Then), pastEmpty(t.Else)
+			if t.Op == ir.Branch && t.Then == t.Else {
+				*t = ir.Ins{Op: ir.Jump, Then: t.Then, Span: t.Span}
+			}
 			switch t.Op {
 			case ir.Jump:
 				b = t.Then
@@ -36,6 +40,17 @@ func layout(f *ir.Func) {
 	for i, b := range order {
 		b.ID = i
 	}
+}
+
+// pastEmpty follows blocks that only jump on: they are not given a place.
+func pastEmpty(b *ir.Block) *ir.Block {
+	for range 1000 { // a circle of them has no end
+		if b == nil || len(b.Ins) != 1 || b.Ins[0].Op != ir.Jump {
+			break
+		}
+		b = b.Ins[0].Then
+	}
+	return b
 }
 
 // unlikely says if the condition of a branch is one of failure: helpers give negative numbers, lookups NULL.

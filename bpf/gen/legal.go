@@ -75,6 +75,16 @@ func (l *legalizer) bin(n ir.Ins) {
 	if n.A.IsImm() && !(negation(&n)) {
 		n.A = l.reg(n.A, &n)
 	}
+	switch n.Alu {
+	case ir.Shl, ir.Shr, ir.Sar:
+		if n.B.IsImm() { // the verifier refuses what is too wide, and to divide by the constant 0
+			n.B.Imm &= 63
+		}
+	case ir.Div, ir.Mod:
+		if n.B == ir.Imm(0) {
+			n.B = l.reg(n.B, &n)
+		}
+	}
 	if !narrow(n.B) {
 		n.B = l.reg(n.B, &n)
 	}

@@ -24,8 +24,20 @@ type Compiled struct {
 	Obj  *bpf.Object
 }
 
+// Codegen says how code is made, for tests.
+type Codegen struct {
+	NoOpt bool // as built, without passes over the IR
+	// After is opt.Options.After, for the passes before and after binding.
+	After func(pass string, u *ir.Unit) error
+}
+
 // Compile takes src through all stages. Diagnostics come from all of them; after an error the rest is nil.
 func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled, []syntax.Diag) {
+	return CompileWith(src, co, bo, Codegen{})
+}
+
+// CompileWith is Compile with a say in how code is made.
+func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Codegen) (*Compiled, []syntax.Diag) {
 	c := &Compiled{}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
@@ -45,11 +57,20 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	if failed(diags) {
 		return c, diags
 	}
-	if err := opt.Program(c.Prog, opt.Options{}); err != nil {
-		return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+	if cg.After != nil {
+		for _, u := range c.Prog.Units {
+			if err := cg.After("building", u); err != nil {
+				return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+			}
+		}
+	}
+	if !cg.NoOpt {
+		if err := opt.Program(c.Prog, opt.Options{After: cg.After}); err != nil {
+			return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+		}
 	}
 	var err error
-	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH})
+	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH, NoOpt: cg.NoOpt, After: cg.After})
 	if err != nil {
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}

@@ -31,10 +31,12 @@ type loop struct {
 	callback  bool      // continue returns 0, break returns 1
 }
 
-// storage is where a scratch variable lives.
+// storage is where a scratch variable lives, and the function that it was made for: the body of a loop that is unrolled
+// becomes several functions, each with variables of its own.
 type storage struct {
 	reg  ir.Reg
 	slot *ir.Slot
+	f    *ir.Func
 }
 
 // mem is a place a program may access directly.

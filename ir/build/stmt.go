@@ -153,10 +153,10 @@ func (x *fn) returned() *ir.Slot {
 
 // place gives a variable its storage when it is first met.
 func (x *fn) place(v *check.Var) storage {
-	if st, ok := x.vars[v]; ok {
+	if st, ok := x.vars[v]; ok && (st.f == x.f || x.captured[v]) {
 		return st
 	}
-	var st storage
+	st := storage{f: x.f}
 	t := v.Type
 	if t == nil {
 		t = types.Int64

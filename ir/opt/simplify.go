@@ -128,6 +128,11 @@ func (v *valuer) chain(n *ir.Ins, b int64) {
 
 // byConstant simplifies an operation whose second operand is b.
 func (v *valuer) byConstant(n *ir.Ins, b int64) {
+	switch n.Alu {
+	case ir.Shl, ir.Shr, ir.Sar:
+		b &= 63
+		n.B = ir.Imm(b)
+	}
 	k, power := log2(b)
 	switch n.Alu {
 	case ir.Add, ir.Or, ir.Xor, ir.Shl, ir.Shr, ir.Sar:
@@ -177,6 +182,10 @@ func (v *valuer) divide(n *ir.Ins, b int64) {
 	v.unsigned(n)
 	k, power := log2(b)
 	switch {
+	case b == 0 && (n.Alu == ir.Div || n.Alu == ir.SDiv):
+		v.number(n, 0)
+	case b == 0:
+		v.move(n, n.A)
 	case b == 1 && (n.Alu == ir.Div || n.Alu == ir.SDiv):
 		v.move(n, n.A)
 	case b == 1:

@@ -1,8 +1,7 @@
 package opt
 
 import (
-	"fmt"
-	"strings"
+	"encoding/binary"
 
 	"github.com/fathom-trace/fathom/ir"
 )
@@ -14,6 +13,7 @@ const mergeable = 12
 // own, and then the same way on.
 func tails(f *ir.Func) bool {
 	first := map[string]*ir.Block{}
+	s := &shaper{own: map[ir.Reg]ir.Reg{}, ids: map[any]uint64{}}
 	to := make([]*ir.Block, len(f.Blocks))
 	var out []ir.RegSet
 	changed := false
@@ -24,7 +24,7 @@ func tails(f *ir.Func) bool {
 		if out == nil {
 			out = ir.Liveness(f)
 		}
-		k := shape(b, out[b.ID])
+		k := s.shape(b, out[b.ID])
 		if have := first[k]; have != nil {
 			to[b.ID], changed = have, true
 			continue
@@ -47,26 +47,67 @@ func tails(f *ir.Func) bool {
 	return true
 }
 
-// shape gives a block as text in which registers that live only in it are numbered by appearance.
-func shape(b *ir.Block, out ir.RegSet) string {
-	own := map[ir.Reg]ir.Reg{}
-	name := func(r ir.Reg) ir.Reg {
-		if o, ok := own[r]; ok {
-			return o
-		}
-		return r
-	}
-	var s strings.Builder
+// shaper gives blocks as bytes in which registers that live only in the block are numbered by appearance.
+type shaper struct {
+	buf []byte
+	own map[ir.Reg]ir.Reg
+	ids map[any]uint64 // of slots, maps and functions
+}
+
+func (s *shaper) shape(b *ir.Block, out ir.RegSet) string {
+	s.buf = s.buf[:0]
+	clear(s.own)
 	for i := range b.Ins {
-		n := b.Ins[i]
-		n.Args = append([]ir.Val(nil), n.Args...)
-		n.Replace(func(r ir.Reg) ir.Val { return ir.R(name(r)) })
-		n.Base = name(n.Base)
-		if d := n.Dst; d != 0 && !out.Has(d) {
-			own[d] = -ir.Reg(len(own) + 1)
-			n.Dst = own[d]
+		n := &b.Ins[i]
+		s.put(uint64(n.Op)|uint64(n.Alu)<<8|uint64(n.Cond)<<16|uint64(n.Size)<<24, uint64(n.Off), uint64(n.Imm), uint64(n.Fn))
+		if n.Signed {
+			s.buf = append(s.buf, 's')
 		}
-		fmt.Fprintf(&s, "%s|%p|%p|%v|%v\n", n.String(), n.Slot, n.Map, n.Size, n.Args)
+		s.val(n.A)
+		s.val(n.B)
+		s.val(ir.R(n.Base))
+		for _, a := range n.Args {
+			s.val(a)
+		}
+		s.ref(n.Slot != nil, n.Slot)
+		s.ref(n.Map != nil, n.Map)
+		s.ref(n.Callee != nil, n.Callee)
+		s.ref(n.Then != nil, n.Then)
+		s.ref(n.Else != nil, n.Else)
+		s.buf = append(s.buf, n.Name...)
+		if d := n.Dst; d != 0 {
+			if !out.Has(d) {
+				s.own[d] = -ir.Reg(len(s.own) + 1)
+			}
+			s.val(ir.R(d))
+		}
 	}
-	return s.String()
+	return string(s.buf)
+}
+
+func (s *shaper) put(vs ...uint64) {
+	for _, v := range vs {
+		s.buf = binary.AppendUvarint(s.buf, v)
+	}
+}
+
+func (s *shaper) val(v ir.Val) {
+	if o, ok := s.own[v.R]; ok {
+		v.R = o
+	}
+	s.put(uint64(v.R), uint64(v.Imm))
+}
+
+// ref puts a number for what p points to.
+func (s *shaper) ref(some bool, p any) {
+	if !some {
+		s.buf = append(s.buf, 0)
+		return
+	}
+	id, ok := s.ids[p]
+	if !ok {
+		id = uint64(len(s.ids) + 1)
+		s.ids[p] = id
+	}
+	s.put(id)
 }
