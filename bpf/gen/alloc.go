@@ -21,8 +21,12 @@ func allocate(f *ir.Func) []asm.Register {
 		for _, r := range rs {
 			r.keep = r.reg > fresh
 		}
-		regs, spilled := color(rs, calls, size, f.Regs)
+		rs, root := coalesce(f, rs)
+		regs, spilled := color(rs, calls, size, root)
 		if len(spilled) == 0 {
+			for r := range regs {
+				regs[r] = regs[root[r]]
+			}
 			return regs
 		}
 		spill(f, spilled, size)
@@ -32,11 +36,11 @@ func allocate(f *ir.Func) []asm.Register {
 
 // general are the registers there are, in the order they are tried: what dies before the next call leaves R6 … R9 to
 // those that do not.
-var general = [...]asm.Register{asm.R0, asm.R5, asm.R4, asm.R3, asm.R2, asm.R1, asm.R6, asm.R7, asm.R8, asm.R9}
+var general = [...]asm.Register{asm.R5, asm.R4, asm.R3, asm.R2, asm.R1, asm.R0, asm.R6, asm.R7, asm.R8, asm.R9}
 
 // color places the ranges one by one, those first that cost most per length to have in memory. A register is free for a
 // range if none of its positions is taken.
-func color(rs []*liveRange, calls []int, size, n int) (regs []asm.Register, spilled []*liveRange) {
+func color(rs []*liveRange, calls []int, size int, root []ir.Reg) (regs []asm.Register, spilled []*liveRange) {
 	var taken [asm.R10]bitmap
 	for r := range taken {
 		taken[r] = make(bitmap, size/64+1)
@@ -47,19 +51,22 @@ func color(rs []*liveRange, calls []int, size, n int) (regs []asm.Register, spil
 		}
 	}
 	slices.SortStableFunc(rs, func(a, b *liveRange) int { return -cmp.Compare(a.density(), b.density()) })
-	regs = make([]asm.Register, n+1)
+	regs = make([]asm.Register, len(root))
 	for i := range regs {
 		regs[i] = none
 	}
 	for _, r := range rs {
 		best, score := none, -1
 		for _, c := range general {
-			if s := r.liking(c, regs); s > score && taken[c].free(r.segs) {
+			if s := r.liking(c, regs, root); s > score && taken[c].free(r.segs) {
 				best, score = c, s
 			}
 		}
 		if best == none {
-			spilled = append(spilled, r)
+			if r.members == nil {
+				r.members = []*liveRange{r}
+			}
+			spilled = append(spilled, r.members...)
 			continue
 		}
 		regs[r.reg] = best
@@ -81,7 +88,7 @@ func (r *liveRange) density() float64 {
 }
 
 // liking counts the moves that c saves r.
-func (r *liveRange) liking(c asm.Register, regs []asm.Register) int {
+func (r *liveRange) liking(c asm.Register, regs []asm.Register, root []ir.Reg) int {
 	n := 0
 	for _, w := range r.wants {
 		if w == c {
@@ -89,7 +96,7 @@ func (r *liveRange) liking(c asm.Register, regs []asm.Register) int {
 		}
 	}
 	for _, p := range r.partners {
-		if regs[p] == c {
+		if regs[root[p]] == c {
 			n++
 		}
 	}
@@ -229,6 +236,8 @@ func (s *spiller) ins(n ir.Ins) {
 	}
 	home := s.home[n.Dst]
 	switch {
+	case n.Op == ir.Mov && home != nil && home == s.home[n.A.R]:
+		return
 	case home != nil && (n.Op == ir.Mov && s.home[n.A.R] == nil || n.Op == ir.Const && narrow(n.A)):
 		if n.A.R != 0 {
 			n.A.R = s.reload(n.A.R, &n)

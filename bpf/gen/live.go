@@ -29,6 +29,7 @@ type liveRange struct {
 	wants    []asm.Register // that save a move
 	partners []ir.Reg       // to share a register with
 	keep     bool           // made to reload another: memory does not help
+	members  []*liveRange   // what was joined into it, itself included; nil if nothing was
 }
 
 func (r *liveRange) add(start, end int) {

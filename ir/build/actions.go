@@ -25,9 +25,7 @@ func (x *fn) send(id int, payload []value) {
 	m := slotMem(x.temp(size))
 	x.store(m, 8, ir.Imm(int64(id)))
 	if e.Payload != nil {
-		if padded(e.Payload) {
-			x.zero(m.at(8), e.Payload.Size)
-		}
+		x.zeroGaps(m.at(8), e.Payload)
 		for i, f := range e.Payload.Fields {
 			x.put(m.at(8+f.Off), f.Type, payload[i])
 		}
@@ -41,12 +39,12 @@ func (x *fn) sendExprs(id int, args []syntax.Expr) {
 	size := 8 + e.Payload.Size
 	m := slotMem(x.temp(size))
 	x.store(m, 8, ir.Imm(int64(id)))
-	if padded(e.Payload) {
-		x.zero(m.at(8), e.Payload.Size)
-	}
+	x.zeroGaps(m.at(8), e.Payload)
 	for i, f := range e.Payload.Fields {
 		mark := len(x.tmp)
+		x.loose = true // who prints a string looks no further than its end
 		x.into(m.at(8+f.Off), f.Type, args[i])
+		x.loose = false
 		x.endStmt(mark)
 	}
 	x.output(m, ir.Imm(int64(size)))

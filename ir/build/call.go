@@ -115,12 +115,19 @@ func str(x *fn, c *syntax.Call, t *types.Type) value {
 }
 
 func (x *fn) strInto(dst mem, t *types.Type, c *syntax.Call) {
+	loose := x.loose
+	x.loose = false
 	v := x.expr(c.Args[0])
 	n := ir.Imm(int64(t.Size))
 	if len(c.Args) > 1 {
 		n = x.clamp(x.val(c.Args[1]), int64(t.Size))
 	}
-	x.zero(dst, t.Size)
+	switch {
+	case !loose || v.form == direct:
+		x.zero(dst, t.Size)
+	case !n.IsImm() || n.Imm == 0: // none may be read
+		x.zero(dst, 1)
+	}
 	switch {
 	case v.t.Kind == types.String && v.form == direct:
 		x.copyMem(dst, v.m, min(t.Size, v.t.Size))

@@ -23,6 +23,7 @@ type fn struct {
 	free     map[int][]*ir.Slot
 	retFlag  *ir.Slot // set when a callback returned from the whole program
 	unused   bool     // the value of the expression being built is not wanted
+	loose    bool     // bytes behind the end of the string being built are not looked at
 }
 
 // loop is what break and continue mean.

@@ -185,9 +185,7 @@ func (x *fn) forMap(s *syntax.For, ref *syntax.MapRef) {
 		x.vars[v] = st
 	}
 	dst := slotMem(st.slot)
-	if padded(t) {
-		c.zero(dst, t.Size)
-	}
+	c.zeroGaps(dst, t)
 	if len(t.Fields) == 2 {
 		c.put(dst.at(t.Fields[0].Off), t.Fields[0].Type, inMem(m.Key, key))
 		el := inMem(m.Value, val)

@@ -259,10 +259,23 @@ func (x *fn) into(dst mem, t *types.Type, e syntax.Expr) {
 		x.storeLiteral(dst, s, t.Size)
 		return
 	}
-	if c, ok := e.(*syntax.Call); ok && x.callInto(dst, t, c) {
-		return
+	switch e := e.(type) {
+	case *syntax.Call:
+		if x.callInto(dst, t, e) {
+			return
+		}
+	case *syntax.Ident:
+		if e.Name == "comm" && t.Kind == types.String && t.Size >= commLen {
+			x.call(ir.FnCurrentComm, x.addr(dst), ir.Imm(int64(t.Size))) // clears the rest
+			return
+		}
 	}
-	x.put(dst, t, x.expr(e))
+	loose := x.loose
+	x.loose = false
+	v := x.expr(e)
+	x.loose = loose
+	x.put(dst, t, v)
+	x.loose = false
 }
 
 // incDec is ++ and --, before or after.
