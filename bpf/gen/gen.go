@@ -103,6 +103,7 @@ func unitFor(u *ir.Unit, scratch *banks, counters *ir.Map, names map[*ir.Map]str
 // unit compiles with slots above limit bytes in scratch memory, and says how deep the stack gets.
 func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
 	subs := expandCounts(u, counters)
+	expandZeroes(u)
 	used := slotUsers(u.Funcs())
 	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: scratch, places: map[*ir.Slot]place{}}
 	big, bank, all := int32(0), 0, 0

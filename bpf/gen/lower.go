@@ -337,27 +337,18 @@ func (l *lowerer) field(n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: n.Size, Signed: n.Signed, Base: c, Off: n.Off, Span: n.Span})
 }
 
-// inlineZero is the number of bytes above which the kernel clears for us.
-const inlineZero = 256
-
-// zero clears Imm bytes: with stores while that is short. The helper that clears any number is the one that gives the
-// command's name: it fills the rest with zeroes, since Linux 4.8, and needs no memory to read from.
+// zero clears Imm bytes: loops are made before.
 func (l *lowerer) zero(n ir.Ins) {
-	if n.Imm > inlineZero {
-		p := l.f.NewReg()
-		l.put(ir.Ins{Op: ir.Addr, Dst: p, Base: n.Base, Slot: n.Slot, Off: n.Off})
-		l.put(ir.Ins{Op: ir.Call, Fn: ir.FnCurrentComm, Args: []ir.Val{ir.R(p), ir.Imm(n.Imm)}, Span: n.Span})
-		n.Imm = commLen
+	most := uint8(8)
+	if n.Size != 0 { // how the base is aligned
+		most = n.Size
 	}
 	for off := int64(0); off < n.Imm; {
-		size := chunk(n.Imm-off, int64(n.Off)+off, 8)
+		size := chunk(n.Imm-off, int64(n.Off)+off, most)
 		l.put(ir.Ins{Op: ir.Store, Size: size, Base: n.Base, Slot: n.Slot, Off: n.Off + int32(off), Span: n.Span})
 		off += int64(size)
 	}
 }
-
-// commLen is TASK_COMM_LEN.
-const commLen = 16
 
 // inlineCopy is the number of bytes above which the kernel copies for us.
 const inlineCopy = 128

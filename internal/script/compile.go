@@ -20,8 +20,16 @@ import (
 type Compiled struct {
 	File *syntax.File
 	Info *check.Info
-	Prog *ir.Program
+	Prog *ir.Program // optimised
 	Obj  *bpf.Object
+
+	bo build.Options
+}
+
+// Built gives the IR as it was built, before any pass over it.
+func (c *Compiled) Built() *ir.Program {
+	p, _ := build.Program(c.Info, c.bo)
+	return p
 }
 
 // Codegen says how code is made, for tests.
@@ -38,7 +46,7 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 
 // CompileWith is Compile with a say in how code is made.
 func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Codegen) (*Compiled, []syntax.Diag) {
-	c := &Compiled{}
+	c := &Compiled{bo: bo}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
 	if failed(diags) {

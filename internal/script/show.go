@@ -10,7 +10,8 @@ import (
 )
 
 // Stages are what Show can print, in the order a program passes them.
-var Stages = []string{"ast", "types", "ir", "asm"}
+// ir0 is the IR as built, ir what the passes of ir/opt made of it.
+var Stages = []string{"ast", "types", "ir0", "ir", "asm"}
 
 // Show writes what stands at stages of the compiler ("all" for each), without loading anything.
 func Show(w io.Writer, o Options, stages []string) error {
@@ -35,6 +36,8 @@ func Show(w io.Writer, o Options, stages []string) error {
 			fmt.Fprint(w, syntax.Format(r.comp.File))
 		case "types":
 			r.showTypes(w)
+		case "ir0":
+			fmt.Fprint(w, r.comp.Built())
 		case "ir":
 			fmt.Fprint(w, r.comp.Prog)
 		case "asm", "codegen", "dis":
@@ -42,7 +45,7 @@ func Show(w io.Writer, o Options, stages []string) error {
 				fmt.Fprintf(w, "program %s, type %v, stack %d, scratch %d\n%s\n", p.Name, p.Type, p.StackBytes, p.ScratchBytes, asmtext.Format(p.Insns))
 			}
 		default:
-			return fmt.Errorf("no stage %q: ast, types, ir, asm or all", s)
+			return fmt.Errorf("no stage %q: ast, types, ir0, ir, asm or all", s)
 		}
 	}
 	return nil

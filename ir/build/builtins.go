@@ -69,8 +69,18 @@ func comm(x *fn, c *syntax.Call, _ *types.Type) value {
 	if len(c.Args) > 0 {
 		return x.unsupported(c)
 	}
-	x.call(ir.FnCurrentComm, x.addr(m), ir.Imm(commLen))
+	x.commInto(m, commLen)
 	return inMem(types.StringT(commLen), m)
+}
+
+// commInto writes the command's name to size bytes. What is behind its NUL is cleared first: some kernels leave it as it
+// was (6.1 does, 6.18 does not).
+func (x *fn) commInto(dst mem, size int) {
+	if !x.loose {
+		x.zero(dst, size)
+	}
+	x.loose = false
+	x.call(ir.FnCurrentComm, x.addr(dst), ir.Imm(commLen))
 }
 
 func (x *fn) unsupported(c *syntax.Call) value {

@@ -266,7 +266,7 @@ func (x *fn) into(dst mem, t *types.Type, e syntax.Expr) {
 		}
 	case *syntax.Ident:
 		if e.Name == "comm" && t.Kind == types.String && t.Size >= commLen {
-			x.call(ir.FnCurrentComm, x.addr(dst), ir.Imm(int64(t.Size))) // clears the rest
+			x.commInto(dst, t.Size)
 			return
 		}
 	}

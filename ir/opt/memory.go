@@ -140,7 +140,11 @@ func (m *memer) argument(n *ir.Ins, i int) (how touch, size int) {
 		return 0
 	}
 	switch n.Fn {
-	case ir.FnProbeReadKernel, ir.FnProbeReadUser, ir.FnCurrentComm:
+	case ir.FnCurrentComm: // whole on some kernels, to the NUL on others such as 6.1
+		if i == 0 {
+			return writes, constant(1)
+		}
+	case ir.FnProbeReadKernel, ir.FnProbeReadUser:
 		if i == 0 { // whole, also when it fails: then with zeroes
 			if size := constant(1); size > 0 {
 				return fills, size

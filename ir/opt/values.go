@@ -10,10 +10,11 @@ import (
 // expression computed before is not computed again, what the ranges of values decide is decided. It walks the tree of
 // dominators, so that what it knows holds on every way to where it is.
 func values(f *ir.Func) bool {
-	v := &valuer{g: analyse(f), f: f, exprs: map[expr]known1{}}
+	v := &valuer{g: analyse(f), f: f, exprs: map[expr]earlier{}}
 	v.to = make([]ir.Val, f.Regs+1)
 	v.moved = ir.NewRegSet(f.Regs)
 	v.spans = make([]span, f.Regs+1)
+	v.ends = make([]int, len(f.Blocks))
 	for i := range v.spans {
 		v.spans[i] = anything
 	}
@@ -29,9 +30,11 @@ type valuer struct {
 	moved   ir.RegSet // registers that are
 	spans   []span    // by plain register
 	uses    []int32
-	exprs   map[expr]known1
+	exprs   map[expr]earlier
 	copies  map[ir.Reg]ir.Val // in this block, of registers that are not plain
-	calls   int               // so far in this block
+	clock   int               // changes with each call, and where ways meet
+	ticks   int
+	ends    []int // by block: the clock at its end
 	undo    []func()
 	changed bool
 }
@@ -50,10 +53,10 @@ type expr struct {
 	name   string
 }
 
-// known1 is an expression that was computed: by whom, and when.
-type known1 struct {
-	r            ir.Reg
-	block, calls int
+// earlier is an expression that was computed: by whom, and when.
+type earlier struct {
+	r     ir.Reg
+	clock int
 }
 
 func (v *valuer) count() {
@@ -68,10 +71,16 @@ func (v *valuer) count() {
 func (v *valuer) block(b *ir.Block) {
 	mark := len(v.undo)
 	v.entry(b)
-	v.copies, v.calls = nil, 0
-	for i := range b.Ins {
-		v.ins(b, &b.Ins[i])
+	v.copies = nil
+	if p := v.g.Preds[b.ID]; len(p) == 1 {
+		v.clock = v.ends[p[0].ID]
+	} else {
+		v.tick()
 	}
+	for i := range b.Ins {
+		v.ins(&b.Ins[i])
+	}
+	v.ends[b.ID] = v.clock
 	for _, k := range v.g.Kids[b.ID] {
 		v.block(v.f.Blocks[k])
 	}
@@ -79,6 +88,11 @@ func (v *valuer) block(b *ir.Block) {
 		v.undo[len(v.undo)-1]()
 		v.undo = v.undo[:len(v.undo)-1]
 	}
+}
+
+func (v *valuer) tick() {
+	v.ticks++
+	v.clock = v.ticks
 }
 
 // entry learns from the branch that alone leads to b.
@@ -133,7 +147,7 @@ func (v *valuer) span(a ir.Val) span {
 	return anything
 }
 
-func (v *valuer) ins(b *ir.Block, n *ir.Ins) {
+func (v *valuer) ins(n *ir.Ins) {
 	v.operands(n)
 	before := *n
 	v.simplify(n)
@@ -143,10 +157,10 @@ func (v *valuer) ins(b *ir.Block, n *ir.Ins) {
 		v.changed = true
 	}
 	if n.Op == ir.Call {
-		v.calls++
+		v.tick()
 	}
 	if n.Dst != 0 {
-		v.assigned(b, n)
+		v.assigned(n)
 	}
 }
 
@@ -184,7 +198,7 @@ func (v *valuer) source(r ir.Reg) ir.Val {
 }
 
 // assigned notes what n gives its register.
-func (v *valuer) assigned(b *ir.Block, n *ir.Ins) {
+func (v *valuer) assigned(n *ir.Ins) {
 	d := n.Dst
 	if !v.g.plain.Has(d) {
 		v.forget(d)
@@ -202,7 +216,7 @@ func (v *valuer) assigned(b *ir.Block, n *ir.Ins) {
 	case v.isCopy(n):
 		v.copy(d, n.A)
 	default:
-		v.reuse(b, n)
+		v.reuse(n)
 	}
 }
 
@@ -232,13 +246,13 @@ func (v *valuer) forget(d ir.Reg) {
 }
 
 // reuse looks for an earlier computation of the same, or notes this one.
-func (v *valuer) reuse(b *ir.Block, n *ir.Ins) {
+func (v *valuer) reuse(n *ir.Ins) {
 	dear, ok := v.shareable(n)
 	if !ok {
 		return
 	}
 	e := expr{op: n.Op, alu: n.Alu, size: n.Size, signed: n.Signed, a: n.A, b: n.B, slot: n.Slot, off: n.Off, imm: n.Imm, fn: n.Fn, name: n.Name}
-	if k, found := v.exprs[e]; found && (dear || k.block == b.ID && k.calls == v.calls) {
+	if k, found := v.exprs[e]; found && (dear || k.clock == v.clock) {
 		d := n.Dst
 		*n = ir.Ins{Op: ir.Mov, Dst: d, A: ir.R(k.r), Span: n.Span}
 		v.to[d] = n.A
@@ -248,7 +262,7 @@ func (v *valuer) reuse(b *ir.Block, n *ir.Ins) {
 		return
 	}
 	old, had := v.exprs[e]
-	v.exprs[e] = known1{n.Dst, b.ID, v.calls}
+	v.exprs[e] = earlier{n.Dst, v.clock}
 	v.undo = append(v.undo, func() {
 		if delete(v.exprs, e); had {
 			v.exprs[e] = old
