@@ -47,7 +47,11 @@ func coalesce(f *ir.Func, rs []*liveRange) (joined []*liveRange, root []ir.Reg) 
 						join(n.Dst, n.A.R)
 					}
 				case ir.Bin, ir.Ext, ir.Bswap:
-					if !moves {
+					switch {
+					case moves:
+					case n.A.R == 0: // a negation
+						join(n.Dst, n.B.R)
+					default:
 						join(n.Dst, n.A.R)
 					}
 				}
