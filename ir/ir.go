@@ -50,7 +50,7 @@ const (
 	Load         // dst = *(Size)mem                Signed extends
 	Store        // *(Size)mem = a
 	AtomicAdd    // *(Size)mem += a
-	Zero         // Imm bytes at mem = 0            Size, unless 0, is how the base is aligned
+	Zero         // Imm bytes at mem = 0            Size is for the binding
 	Copy         // Imm bytes at mem = bytes at address a   both directly accessible
 	Call         // dst = helper Fn(Args…)
 	MapPtr       // dst = Map, as helpers take it

@@ -269,7 +269,11 @@ func (l *lowerer) rewrite(n *ir.Ins) {
 		l.put(ir.Ins{Op: ir.MapPtr, Dst: mp, Map: n.Map})
 		l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnRingbufOutput, Args: []ir.Val{ir.R(mp), ir.R(p), size, ir.Imm(0)}, Span: n.Span})
 	case ir.Zero:
-		l.zero(l.addr(*n))
+		z := l.addr(*n)
+		if n.Slot != nil && z.Slot == nil && l.places[n.Slot].big {
+			z.Size = anywhere
+		}
+		l.zero(z)
 	case ir.Copy:
 		l.copy(l.addr(*n))
 	case ir.Bin:
@@ -337,14 +341,17 @@ func (l *lowerer) field(n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: n.Size, Signed: n.Signed, Base: c, Off: n.Off, Span: n.Span})
 }
 
+// anywhere as the Size of a Zero says that its place need not be aligned: in map memory, on CPUs that we know.
+const anywhere = 1
+
 // zero clears Imm bytes: loops are made before.
 func (l *lowerer) zero(n ir.Ins) {
-	most := uint8(8)
-	if n.Size != 0 { // how the base is aligned
-		most = n.Size
+	at := int64(n.Off)
+	if n.Size == anywhere {
+		at = 0
 	}
 	for off := int64(0); off < n.Imm; {
-		size := chunk(n.Imm-off, int64(n.Off)+off, most)
+		size := chunk(n.Imm-off, at+off, 8)
 		l.put(ir.Ins{Op: ir.Store, Size: size, Base: n.Base, Slot: n.Slot, Off: n.Off + int32(off), Span: n.Span})
 		off += int64(size)
 	}

@@ -27,7 +27,7 @@ func expandZeroes(u *ir.Unit) {
 	}
 }
 
-// zeroLoop replaces instruction i of b: what follows it moves to a block of its own.
+// zeroLoop replaces instruction i of b: what follows it moves to a block of its own. So much is never on the stack.
 func zeroLoop(f *ir.Func, b *ir.Block, i int) {
 	n := b.Ins[i]
 	rounds := n.Imm / zeroStep
@@ -44,17 +44,9 @@ func zeroLoop(f *ir.Func, b *ir.Block, i int) {
 		ir.Ins{Op: ir.Const, Dst: k, A: ir.Imm(rounds), Span: n.Span},
 		ir.Ins{Op: ir.Jump, Then: loop, Span: n.Span})
 	loop.Ins = []ir.Ins{
-		{Op: ir.Zero, Base: p, Imm: zeroStep, Size: uint8(lowBit(n.Off)), Span: n.Span},
+		{Op: ir.Zero, Base: p, Imm: zeroStep, Size: anywhere, Span: n.Span},
 		{Op: ir.Bin, Alu: ir.Add, Dst: p, A: ir.R(p), B: ir.Imm(zeroStep), Span: n.Span},
 		{Op: ir.Bin, Alu: ir.Sub, Dst: k, A: ir.R(k), B: ir.Imm(1), Span: n.Span},
 		{Op: ir.Branch, Cond: ir.Ne, A: ir.R(k), Then: loop, Else: rest, Span: n.Span},
 	}
-}
-
-// lowBit gives the largest power of two that divides an offset, at most 8: how it is aligned.
-func lowBit(off int32) int32 {
-	if off == 0 {
-		return 8
-	}
-	return min(8, off&-off)
 }

@@ -47,11 +47,12 @@ func TestKernel(t *testing.T) {
 	cpus := ebpf.MustPossibleCPU()
 	env, target := here(t, w, cpus)
 	rejected, total := 0, programs(200)
+	var cost verifierCost
 	for seed := range total {
 		// The first page cannot be read anywhere.
 		text := Program(random(seed), Options{Task: true, Memory: 64, MemorySize: 1024})
 		c := compile(t, text, w, cpus, script.Codegen{})
-		got, err := inKernel(c)
+		got, err := inKernel(c, &cost)
 		if err != nil {
 			rejected++
 			t.Errorf("seed %d:\n%s\n%v", seed, text, rejection(err))
@@ -65,7 +66,7 @@ func TestKernel(t *testing.T) {
 			t.Fatalf("seed %d:\n%s\n%s\n(-machine +kernel)\n%v", seed, text, d, c.Obj.Programs[0].Insns)
 		}
 	}
-	t.Logf("%d programs, %d rejected", total, rejected)
+	t.Logf("%d programs, %d rejected; the verifier looked at %d instructions each, at most %d", total, rejected, cost.sum/max(1, total), cost.most)
 }
 
 // rejection gives the end of what the verifier says.
@@ -75,6 +76,19 @@ func rejection(err error) string {
 		return err.Error()
 	}
 	return fmt.Sprintf("%v\n%s", err, strings.Join(ve.Log[max(0, len(ve.Log)-40):], "\n"))
+}
+
+// verifierCost sums what the verifier looked at.
+type verifierCost struct{ sum, most int }
+
+func (c *verifierCost) add(log string) {
+	_, n, ok := strings.Cut(log, "processed ")
+	if !ok || c == nil {
+		return
+	}
+	var insns int
+	fmt.Sscan(n, &insns)
+	c.sum, c.most = c.sum+insns, max(c.most, insns)
 }
 
 // pin keeps the test on one thread and CPU: programs ask for both.
@@ -127,7 +141,7 @@ func (m tasks) write(addr uint64, b []byte) {
 // here gives the machine the surroundings that programs have in the kernel: a program is asked for the numbers.
 func here(t *testing.T, w world, cpus int) (*vm.Env, vm.Target) {
 	c := compile(t, `begin { @ = (pid, tid, uid, gid, cpu, comm, curtask.group_leader.comm); }`, w, cpus, script.Codegen{})
-	o, err := inKernel(c)
+	o, err := inKernel(c, nil)
 	if err != nil {
 		t.Fatal(rejection(err))
 	}
@@ -176,7 +190,7 @@ func taskMemory(t *testing.T, w world, task, leader uint64, env *vm.Env, comm, l
 }
 
 // inKernel loads and runs a program.
-func inKernel(c *script.Compiled) (*outcome, error) {
+func inKernel(c *script.Compiled, cost *verifierCost) (*outcome, error) {
 	ms := map[string]*ebpf.Map{}
 	defer func() {
 		for _, m := range ms {
@@ -202,10 +216,12 @@ func inKernel(c *script.Compiled) (*outcome, error) {
 				}
 			}
 		}
-		kp, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "progen", Type: p.Type, License: "GPL", Instructions: insns})
+		kp, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: "progen", Type: p.Type, License: "GPL", Instructions: insns},
+			ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats})
 		if err != nil {
 			return nil, err
 		}
+		cost.add(kp.VerifierLog)
 		defer kp.Close()
 		progs = append(progs, kp)
 	}
