@@ -110,6 +110,8 @@ func funcInfo(f *ir.Func, name string) *btf.Func {
 	if f.Entry {
 		linkage = btf.GlobalFunc
 		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: (*btf.Void)(nil)}}}
+	} else if len(f.Params) == 0 { // verified once, not at each call
+		linkage = btf.GlobalFunc
 	} else {
 		for i := range f.Params {
 			p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("a%d", i), Type: u64})

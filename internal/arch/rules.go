@@ -89,7 +89,7 @@ var Edges = []Edge{
 	{"internal/netns", "./internal/lease", "named namespaces have a lease"},
 	{"internal/script", "./...", "the pipeline from text to output, for the command line and its tests"},
 	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
-	{"internal/gen/insns", ebpfCore, "counts the instructions of programs"},
+	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -24,7 +25,9 @@ import (
 	"github.com/fathom-trace/fathom/kernel/live"
 )
 
-var guests = ktest.Config{Env: []string{"FATHOM_PROGRAMS=" + os.Getenv("FATHOM_PROGRAMS")}}
+// A guest that QEMU translates takes half a second for a program.
+var guests = ktest.Config{Env: []string{"FATHOM_PROGRAMS=" + os.Getenv("FATHOM_PROGRAMS")},
+	Timeout: 10*time.Minute + time.Duration(programs(0))*time.Second}
 
 func TestMain(m *testing.M)  { ktest.Main(m, guests) }
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }

@@ -18,10 +18,7 @@ func Show(w io.Writer, o Options, stages []string) error {
 	r := &runner{o: o}
 	r.o.DryRun = true
 	defer r.close()
-	if err := r.open(); err != nil {
-		return err
-	}
-	if err := r.compile(); err != nil {
+	if err := r.dry(); err != nil {
 		return err
 	}
 	for _, s := range stages {
@@ -49,6 +46,24 @@ func Show(w io.Writer, o Options, stages []string) error {
 		}
 	}
 	return nil
+}
+
+func (r *runner) dry() error {
+	if err := r.open(); err != nil {
+		return err
+	}
+	return r.compile()
+}
+
+// ForHere compiles a program for this system, without loading anything.
+func ForHere(o Options) (*Compiled, error) {
+	r := &runner{o: o}
+	r.o.DryRun = true
+	defer r.close()
+	if err := r.dry(); err != nil {
+		return nil, err
+	}
+	return r.comp, nil
 }
 
 func (r *runner) showTypes(w io.Writer) {
