@@ -129,7 +129,7 @@ type Ins struct {
 	Slot   *Slot // mem: base slot
 	Off    int32
 	Imm    int64
-	Fn     int32 // Call: helper number (include/uapi/linux/bpf.h)
+	Fn     int32 // Call: helper number (include/uapi/linux/bpf.h); 0 with Name, a kernel function called by its name
 	Args   []Val
 	Map    *Map
 	Name   string
@@ -269,6 +269,7 @@ const (
 	EvCat                           // cat of the path made by Fmt
 	EvSystem                        // shell command made by Fmt
 	EvExit                          // exit code
+	EvPacket                        // bytes of a packet for the pcap file Fmt: see build.PacketRecord
 	EvFail                          // a failed read or map update: -k
 )
 

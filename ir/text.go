@@ -99,6 +99,12 @@ func (n *Ins) effect() string {
 	case Copy:
 		return fmt.Sprintf("copy %s, [%v], %d", n.mem(), n.A, n.Imm)
 	case Call:
+		switch {
+		case n.Callee != nil:
+			return fmt.Sprintf("call %s%v", n.Callee.Name, n.Args)
+		case n.Name != "":
+			return fmt.Sprintf("call %s%v", n.Name, n.Args)
+		}
 		return fmt.Sprintf("call #%d%v", n.Fn, n.Args)
 	case MapPtr:
 		return "map " + n.Map.Name

@@ -1,13 +1,17 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/lang/check"
 )
@@ -215,7 +219,10 @@ func attachKprobe(ret bool, p *ebpf.Program, t check.Target, cookie uint64) (lin
 	}
 	lk, err := link.Kprobe(name, p, o)
 	if err != nil && name != t.Func { // perf's kprobe PMU takes "module:symbol" only since 6.1
-		return link.Kprobe(t.Func, p, o)
+		lk, err = link.Kprobe(t.Func, p, o)
+	}
+	if t.Offset != 0 && errors.Is(err, os.ErrNotExist) { // the function was found before: EILSEQ comes as this error
+		err = peerError("Possible attachment attempt in the middle of an instruction, try a different offset.")
 	}
 	return lk, err
 }
@@ -265,25 +272,46 @@ func (s *Session) RunSpecial(provider string, match func(check.Target) bool) err
 	return nil
 }
 
-// RunIter runs the iterators of a program; their output goes through the ring as all output does.
-func (s *Session) RunIter() error {
+// HasIter says if the program walks kernel objects.
+func (s *Session) HasIter() bool {
+	return slices.ContainsFunc(s.units, func(l *loaded) bool { return l.prog.Unit.Provider == "iter" })
+}
+
+// RunIter runs the iterators of a program to their end, or until ctx is done; their output goes through the ring as all
+// output does, so somebody must read that meanwhile.
+func (s *Session) RunIter(ctx context.Context) error {
 	for _, l := range s.units {
 		if l.prog.Unit.Provider != "iter" {
 			continue
 		}
-		it, err := link.AttachIter(link.IterOptions{Program: l.progs[0]})
-		if err != nil {
+		if err := iterate(ctx, l.progs[0]); err != nil {
 			return &AttachError{l.targets[0], err}
 		}
-		r, err := it.Open()
-		if err == nil {
-			buf := make([]byte, 4096)
-			for err == nil {
-				_, err = r.Read(buf)
-			}
-			r.Close()
+	}
+	return nil
+}
+
+// iterate reads one iterator. The kernel leaves after a million objects without output (bpf_seq_read in
+// kernel/bpf/bpf_iter.c) with EAGAIN, and goes on where it was.
+func iterate(ctx context.Context, p *ebpf.Program) error {
+	it, err := link.AttachIter(link.IterOptions{Program: p})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buf := make([]byte, 4096)
+	for ctx.Err() == nil {
+		switch _, err := r.Read(buf); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && !errors.Is(err, unix.EAGAIN):
+			return err
 		}
-		it.Close()
 	}
 	return nil
 }

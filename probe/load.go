@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
@@ -25,6 +27,8 @@ type Options struct {
 	Verbose bool
 	// EventID gives the number of a trace event; (*World).EventID does.
 	EventID func(system, event string) (int, error)
+	// KfuncID gives the number of a function that programs may call; (*World).KfuncID does.
+	KfuncID func(name string) (btf.TypeID, error)
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
 	// Warn is told about targets that were left out.
@@ -134,6 +138,14 @@ func (s *Session) loadPrograms() error {
 func (s *Session) spec(p *bpf.Program) (*ebpf.ProgramSpec, error) {
 	insns := append(p.Insns[:0:0], p.Insns...)
 	for i := range insns {
+		if insns[i].Src == asm.PseudoKfuncCall && insns[i].OpCode.JumpOp() == asm.Call {
+			id, err := s.opts.KfuncID(insns[i].Reference())
+			if err != nil {
+				return nil, err
+			}
+			insns[i].Constant = int64(id)
+			continue
+		}
 		if !insns[i].IsLoadFromMap() {
 			continue
 		}

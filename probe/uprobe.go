@@ -112,26 +112,21 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 			shown = p.Module
 		}
 		if p.HasAddr {
-			off, ok := w.users.FileOffset(path, p.Address)
-			if !ok {
-				off = p.Address
+			t, err := w.atAddress(p, path, shown)
+			if err != nil {
+				return nil, err
 			}
-			out = append(out, check.Target{Provider: name, Module: path, Offset: off, Name: fmt.Sprintf("%s:%s:0x%x", name, shown, p.Address)})
+			out = append(out, t)
 			continue
 		}
 		if !wild(p.Func) && p.Lang == "" {
-			off, _, size, ok := w.users.SymbolAddr(path, p.Func)
-			if !ok {
-				continue
+			t, ok, err := w.inFunction(p, path, shown)
+			if err != nil {
+				return nil, err
 			}
-			if p.Offset != 0 && p.Offset >= size {
-				return nil, peerError(fmt.Sprintf("Offset outside the function bounds ('%s' size is %d)", p.Func, size))
+			if ok {
+				out = append(out, t)
 			}
-			t := check.Target{Provider: name, Module: path, Func: p.Func, Offset: off + p.Offset, Name: name + ":" + shown + ":" + p.Func}
-			if p.HasOff {
-				t.Name += fmt.Sprintf("+%d", p.Offset)
-			}
-			out = append(out, t)
 			continue
 		}
 		syms, err := w.users.Functions(path)

@@ -21,6 +21,9 @@ import (
 
 // World is this machine as the checker sees it. Everything is read when it is first asked for, and once.
 type World struct {
+	// Unsafe lets probes of user programs be put where no instruction is known to start (--unsafe).
+	Unsafe bool
+
 	live  *live.Live
 	users *usersym.Resolver
 	pid   int // -p: processes whose binaries wildcards mean

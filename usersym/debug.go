@@ -70,17 +70,25 @@ func (r *Resolver) debugTypes(path, id string, crc uint32) *dwarftypes.Lookup {
 	return l
 }
 
-// types reads a file's debug information, and that of its units which are kept in .dwo files.
+// types reads a file's debug information, and that of its units which are kept in .dwo files or a .dwp package.
 func types(f *elf.File, path string) (*dwarftypes.Lookup, error) {
 	d, err := f.DWARF()
 	if err != nil {
 		return nil, fmt.Errorf("read debug information of %s: %w", path, err)
 	}
 	all := []*dwarf.Data{d}
-	for _, name := range dwoNames(d) {
+	names := dwoNames(d)
+	if len(names) == 0 {
+		return dwarftypes.New(all...), nil
+	}
+	// A package has all units; without one each has a file.
+	if units := readSplit(path+".dwp", f); units != nil {
+		return dwarftypes.New(append(all, units...)...), nil
+	}
+	for _, name := range names {
 		for _, p := range []string{name, filepath.Join(filepath.Dir(path), filepath.Base(name))} {
-			if split := readSplit(p, f); split != nil {
-				all = append(all, split)
+			if units := readSplit(p, f); units != nil {
+				all = append(all, units...)
 				break
 			}
 		}
@@ -88,7 +96,8 @@ func types(f *elf.File, path string) (*dwarftypes.Lookup, error) {
 	return dwarftypes.New(all...), nil
 }
 
-func readSplit(path string, main *elf.File) *dwarf.Data {
+// readSplit reads the units in a .dwo or .dwp file that main refers to, nil if it cannot.
+func readSplit(path string, main *elf.File) []*dwarf.Data {
 	file, _, err := openRegular(path)
 	if err != nil {
 		return nil
@@ -98,11 +107,11 @@ func readSplit(path string, main *elf.File) *dwarf.Data {
 	if err != nil {
 		return nil
 	}
-	d, err := f.SplitDWARF(main)
+	units, err := f.SplitDWARF(main)
 	if err != nil {
 		return nil
 	}
-	return d
+	return units
 }
 
 // attrGNUDwoName is DW_AT_GNU_dwo_name, from before DWARF 5.

@@ -44,6 +44,12 @@ var bindings = map[string]binding{
 	"bench": {prog: ebpf.RawTracepoint},
 }
 
+// ProgramType gives how the kernel is told to attach programs of a provider of lang/check.
+func ProgramType(provider string) (t ebpf.ProgramType, at ebpf.AttachType, ok bool) {
+	b, ok := bindings[provider]
+	return b.prog, b.attach, ok
+}
+
 // helperIP asks the kernel, which knows the entry of the probed function (bpf_get_func_ip, since 5.15).
 func helperIP(l *lowerer, n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnGetFuncIP, Args: []ir.Val{ir.R(l.ctx)}, Span: n.Span})

@@ -351,7 +351,11 @@ func (e *emitter) call(n *ir.Ins) {
 		ms = append(ms, m)
 	}
 	e.parallel(ms)
-	e.add(asm.BuiltinFunc(n.Fn).Call())
+	if n.Name != "" {
+		e.add(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: -1}.WithReference(n.Name))
+	} else {
+		e.add(asm.BuiltinFunc(n.Fn).Call())
+	}
 	if n.Dst != 0 {
 		e.mov(e.regs[n.Dst], asm.R0)
 	}

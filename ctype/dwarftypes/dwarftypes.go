@@ -213,18 +213,29 @@ func (l *Lookup) Func(module, name string) (f *ctype.Func, err error) {
 }
 
 // FuncAt gives the prototype of the function that begins at an address, as linked. Names are then looked for in its unit
-// first. Where the unit's entries are in another file, name finds the function there.
+// first. If no unit has the address, name finds the function.
 func (l *Lookup) FuncAt(pc uint64, name string) (f *ctype.Func, err error) {
 	defer guard(&err)
+	at := func(e *dwarf.Entry) bool {
+		low, ok := e.Val(dwarf.AttrLowpc).(uint64)
+		return ok && low == pc
+	}
 	if len(l.data) > 0 {
 		if e, err := l.data[0].Reader().SeekPC(pc); err == nil {
 			u := unit{l.data[0], e}
 			l.first = &u
-			at := func(e *dwarf.Entry) bool {
-				low, ok := e.Val(dwarf.AttrLowpc).(uint64)
-				return ok && low == pc
+			if f := l.funcIn(u, at); f != nil {
+				return f, nil
+			}
+		}
+	}
+	if len(l.data) > 1 { // the unit found is but a skeleton
+		for _, u := range l.all() {
+			if u.data == l.data[0] {
+				continue
 			}
 			if f := l.funcIn(u, at); f != nil {
+				l.first = &u
 				return f, nil
 			}
 		}

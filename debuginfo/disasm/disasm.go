@@ -39,6 +39,12 @@ type Inst struct {
 	Load   bool
 }
 
+// Bad says that the bytes are no instruction that is known here.
+func (i Inst) Bad() bool { return i.Text == bad }
+
+// bad is the text of bytes that are no instruction.
+const bad = "(bad)"
+
 // Mem is a memory operand: base + index × scale + disp. Names are the kernel's: "RAX".
 type Mem struct {
 	Base, Index string
@@ -83,7 +89,7 @@ func decodeAMD64(code []byte, addr uint64, name Namer) Inst {
 	}
 	in, err := x86asm.Decode(code, 64)
 	if err != nil || in.Op == 0 || in.Len == 0 {
-		return Inst{Addr: addr, Len: 1, Text: "(bad)"}
+		return Inst{Addr: addr, Len: 1, Text: bad}
 	}
 	i := Inst{Addr: addr, Len: in.Len}
 	var sym x86asm.SymLookup
@@ -194,11 +200,11 @@ func regName(r x86asm.Reg) string {
 
 func decodeARM64(code []byte, addr uint64) Inst {
 	if len(code) < 4 {
-		return Inst{Addr: addr, Len: len(code), Text: "(bad)"}
+		return Inst{Addr: addr, Len: len(code), Text: bad}
 	}
 	in, err := arm64asm.Decode(code)
 	if err != nil {
-		return Inst{Addr: addr, Len: 4, Text: "(bad)"}
+		return Inst{Addr: addr, Len: 4, Text: bad}
 	}
 	return Inst{Addr: addr, Len: 4, Text: arm64asm.GNUSyntax(in), Call: in.Op == arm64asm.BL || in.Op == arm64asm.BLR}
 }
@@ -237,7 +243,7 @@ func reaches(arch Arch, code []byte, mark int) (bad int, ok bool) {
 			return bad, at == mark
 		}
 		i := decode(arch, code[at:], 0, nil)
-		if i.Text == "(bad)" {
+		if i.Bad() {
 			bad++
 		}
 		at += i.Len

@@ -237,3 +237,14 @@ func FuzzSymbols(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPackage(f *testing.F) {
+	f.Add([]byte{5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0})
+	f.Add([]byte{5, 0, 0, 0, 255, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rows, err := packageIndex(b, binary.LittleEndian)
+		if err == nil && len(rows) > len(b) {
+			t.Errorf("%d units in %d bytes", len(rows), len(b))
+		}
+	})
+}

@@ -29,7 +29,7 @@ func (r *runner) event(rec []byte) error {
 	case ir.EvZero:
 		return r.sess.Zero(ev.Map)
 	case ir.EvExit:
-		r.done, r.code = true, int(int64(arg(rec, 0)))
+		r.done, r.exited, r.code = !r.iterating, true, int(int64(arg(rec, 0)))
 	case ir.EvSystem:
 		return r.system(act.Text)
 	case ir.EvCat:

@@ -99,11 +99,14 @@ type runner struct {
 	child    *child
 	done     bool
 	code     int
-	start    time.Time
+	// iterating: iterators run, which exit() does not cut short; exited: one of them, or another probe, asked for the end.
+	iterating, exited bool
+	start             time.Time
 	// cleared are maps that clear() emptied: those without key have no way to be absent.
 	cleared map[*ir.Map]bool
 	// delivered counts records by the unit that sent them.
 	delivered map[int]uint64
+	packets   *packets // nil unless the program writes some
 }
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
@@ -132,6 +135,7 @@ func (r *runner) open() error {
 	}
 	r.users = usersym.New(usersym.Options{NoDemangle: r.o.Config.NoDemangle, DebugInfo: r.o.DebugInfo})
 	r.world = probe.NewWorld(r.live, r.users, r.o.PID)
+	r.world.Unsafe = r.o.Unsafe
 	if r.o.Traceable != "" {
 		return r.world.ReadTraceable(r.o.Traceable)
 	}
@@ -141,6 +145,9 @@ func (r *runner) open() error {
 func (r *runner) close() {
 	if r.child != nil {
 		r.child.kill()
+	}
+	if r.packets != nil {
+		r.packets.close()
 	}
 	if r.sess != nil {
 		r.sess.Close()
@@ -234,7 +241,7 @@ func ringSize(n int) int {
 func (r *runner) load() error {
 	var err error
 	r.sess, err = probe.Load(r.comp.Info, r.comp.Prog, r.comp.Obj, probe.Options{
-		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, EventID: r.world.EventID,
+		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, EventID: r.world.EventID, KfuncID: r.world.KfuncID,
 		Warn: func(s string) {
 			if !r.o.Quiet && !r.o.NoWarn {
 				fmt.Fprintf(r.o.Stderr, "WARNING: %s\n", s)
@@ -264,6 +271,9 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 	}
 	if r.o.Mode != "" {
 		return r.bench(ring)
+	}
+	if err := r.openPackets(); err != nil {
+		return Result{}, err
 	}
 	if !r.o.Quiet {
 		r.out.Attaching(r.sess.Targets())
@@ -299,7 +309,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := r.sess.RunIter(); err != nil {
+	if err := r.iterate(ctx, ring); err != nil {
 		return Result{}, err
 	}
 	if err := r.loop(ctx, ring); err != nil {
@@ -410,6 +420,35 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 	return nil
 }
 
+// iterate runs the iterators and prints what they send meanwhile. A walk goes to its end: exit() ends what comes after it.
+func (r *runner) iterate(ctx context.Context, ring *probe.Reader) error {
+	if !r.sess.HasIter() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.iterating = true
+	walked := make(chan error, 1)
+	go func() { walked <- r.sess.RunIter(ctx) }()
+	for {
+		select {
+		case err := <-walked:
+			if derr := r.drain(ring, time.Now()); err == nil {
+				err = derr
+			}
+			r.iterating, r.done = false, r.exited
+			return err
+		default:
+		}
+		if err := r.drain(ring, time.Now().Add(2*time.Millisecond)); err != nil {
+			return err
+		}
+		if len(r.o.Interrupt) > 0 {
+			cancel()
+		}
+	}
+}
+
 // runsOnce says if nothing can happen any more: only begin, end and iterators are there.
 func (r *runner) runsOnce() bool {
 	for _, in := range r.comp.Info.Instances {
@@ -486,6 +525,16 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 		}
 	}
 	res := Result{Code: r.code, Accounts: r.sess.Accounts()}
+	if p := r.packets; p != nil {
+		r.packets = nil
+		if err := p.close(); err != nil {
+			return res, err
+		}
+		for unit, n := range p.sent {
+			r.delivered[unit] += n
+		}
+		res.Lost += p.r.Lost()
+	}
 	for _, a := range res.Accounts {
 		res.Lost += a.LostRing
 	}

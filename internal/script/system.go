@@ -178,9 +178,9 @@ func errnoText(rc int64) string {
 
 // account prints the closing line: what became of every run.
 func (r *runner) account(res Result) {
-	var lost, full, faults, missed uint64
+	lost := res.Lost
+	var full, faults, missed uint64
 	for _, a := range res.Accounts {
-		lost += a.LostRing
 		full += a.LostMap
 		faults += a.Faults
 		missed += a.Missed

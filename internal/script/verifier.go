@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fathom-trace/fathom/bpf/verifier"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
 )
@@ -16,21 +17,20 @@ func rejection(src *syntax.Source, err error) (syntax.Diag, bool) {
 	if !errors.As(err, &ve) {
 		return syntax.Diag{}, false
 	}
-	d := syntax.Diag{Msg: "the kernel's verifier refuses this program", Hint: "-v prints the verifier's whole log"}
-	for _, line := range ve.Err.Log {
-		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "; "+src.Name+":"); ok {
-			if s, ok := place(src, text); ok {
-				d.Span = s
-			}
+	r := verifier.Parse(ve.Err.Log)
+	d := syntax.Diag{Hint: "-v prints the verifier's whole log"}
+	if text, ok := strings.CutPrefix(r.Source, src.Name+":"); ok {
+		if s, ok := place(src, text); ok {
+			d.Span = s
 		}
 	}
-	for i := len(ve.Err.Log) - 1; i >= 0; i-- {
-		l := strings.TrimSpace(ve.Err.Log[i])
-		if l != "" && !strings.HasPrefix(l, "processed ") && !strings.HasPrefix(l, "(") {
-			d.Msg += ": " + l
-			break
-		}
+	why, fix, known := r.Explain()
+	if !known {
+		d.Msg = "the kernel's verifier refuses this program: " + why
+		return d, true
 	}
+	d.Msg = why
+	d.Hint = fix + "\nthe verifier said: " + r.Message + "; " + d.Hint
 	return d, true
 }
 

@@ -44,6 +44,7 @@ type builder struct {
 	cmaps    map[string]*check.Map
 	ring     *ir.Map
 	counters *ir.Map
+	packets  *ir.Map // of skboutput, if a program has it
 	diags    []syntax.Diag
 	names    map[string]int
 	formats  map[string]int
@@ -181,6 +182,7 @@ func (b *builder) unit(clause int, in *check.Instance, target int) {
 	x := &fn{b: b, in: in, u: u, f: f, vars: map[*check.Var]storage{}, captured: captures(in)}
 	x.blk = f.NewBlock()
 	x.onlyPID()
+	x.walkEnds()
 	if in.Pred != nil {
 		x.predicate(in.Pred)
 	}

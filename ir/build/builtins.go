@@ -67,7 +67,8 @@ const commLen = 16
 func comm(x *fn, c *syntax.Call, _ *types.Type) value {
 	m := slotMem(x.temp(commLen))
 	if len(c.Args) > 0 {
-		return x.unsupported(c)
+		x.commOf(c, m)
+		return inMem(types.StringT(commLen), m)
 	}
 	x.commInto(m, commLen)
 	return inMem(types.StringT(commLen), m)
@@ -81,11 +82,6 @@ func (x *fn) commInto(dst mem, size int) {
 	}
 	x.loose = false
 	x.call(ir.FnCurrentComm, x.addr(dst), ir.Imm(commLen))
-}
-
-func (x *fn) unsupported(c *syntax.Call) value {
-	x.b.errorf(c.Span, "%s() with arguments cannot be used here", c.Name)
-	return inMem(types.StringT(commLen), slotMem(x.temp(commLen)))
 }
 
 func retval(x *fn, _ *syntax.Call, t *types.Type) value {

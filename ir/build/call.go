@@ -22,7 +22,7 @@ func functions() map[string]lowering {
 		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror), "signal_name": same(types.SignalName), "syscall_name": same(types.SyscallName),
 		"find": find, "strstr": strstr, "str_concat": strConcat, "memcmp": memcmp, "percpu_kaddr": perCPUKaddr,
 		"kptr": pointerIn(types.Kernel), "uptr": pointerIn(types.User), "bswap": bswap, "signal": signal, "signal_thread": signalThread,
-		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": socketCookie, "path": path,
+		"override": override, "cgroup_path": cgroupPath, "username": username, "socket_cookie": socketCookie, "skboutput": skbOutput, "path": path,
 		"uaddr": uaddr, "cgroupid": cgroupID, "write_user": writeUser, "assert": assert,
 		"static_assert": nothing, "fail": nothing, "is_err": isErr, "container_of": containerOf, "func": funcName, "probe": probeName, "args": nil,
 	}

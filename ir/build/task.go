@@ -45,6 +45,36 @@ func taskField(link, field string) lowering {
 	}
 }
 
+// commOf reads the name of the task with a given PID, "N/A" and a warning if there is none.
+func (x *fn) commOf(c *syntax.Call, m mem) {
+	ct, err := x.b.info.CTypes.ByName(ctype.KindStruct, "task_struct")
+	s, ok := ct.(*ctype.Struct)
+	if err != nil || !ok {
+		x.b.errorf(c.Span, "comm(PID) needs the kernel's types: %v", err)
+		return
+	}
+	name, ok := s.Member("comm")
+	if !ok {
+		x.b.errorf(c.Span, "comm(PID): this kernel's task_struct has no comm")
+		return
+	}
+	x.zero(m, commLen)
+	pid := x.val(c.Args[0])
+	task := ir.R(x.f.NewReg())
+	x.add(ir.Ins{Op: ir.Call, Dst: task.R, Name: "bpf_task_from_pid", Args: []ir.Val{pid}})
+	found, none, after := x.block(), x.block(), x.block()
+	x.branch(ir.Ne, task, ir.Imm(0), found, none)
+	x.at(found)
+	x.call(ir.FnProbeReadKernelStr, x.addr(m), ir.Imm(commLen), x.bin(ir.Add, task, ir.Imm(int64(name.BitOff/8))))
+	x.add(ir.Ins{Op: ir.Call, Name: "bpf_task_release", Args: []ir.Val{task}})
+	x.jump(after)
+	x.at(none)
+	x.store(m, 4, ir.Imm(0x412f4e)) // "N/A", little-endian
+	x.send(x.b.event(&ir.Event{Kind: ir.EvWarnf, Fmt: "No such process (pid=%d)", Span: c.Span, Payload: types.TupleOf(types.Int64)}), []value{scalarOf(types.Int64, pid)})
+	x.jump(after)
+	x.at(after)
+}
+
 // assert ends the program with an error unless its condition holds.
 func assert(x *fn, c *syntax.Call, _ *types.Type) value {
 	ok, bad := x.block(), x.block()

@@ -107,9 +107,10 @@ func (m *memer) address(a ir.Val, n int) (part, bool) {
 type touch uint8
 
 const (
-	reads  touch = iota
-	fills        // writes all of it
-	writes       // writes some of it
+	unknown touch = iota // may read and write
+	reads
+	fills  // writes all of it
+	writes // writes some of it
 )
 
 // touched calls fn for the parts of slots that n reads or writes through addresses.
@@ -131,7 +132,7 @@ func (m *memer) touched(n *ir.Ins, fn func(part, touch)) {
 	}
 }
 
-// argument says what the helper of n does with argument i; size 0 is to the end of the slot. What is not known reads all.
+// argument says what the helper of n does with argument i; size 0 is to the end of the slot.
 func (m *memer) argument(n *ir.Ins, i int) (how touch, size int) {
 	constant := func(k int) int {
 		if k < len(n.Args) && n.Args[k].IsImm() {
@@ -164,7 +165,7 @@ func (m *memer) argument(n *ir.Ins, i int) (how touch, size int) {
 			return reads, constant(2)
 		}
 	}
-	return reads, 0
+	return unknown, 0
 }
 
 // backward finds what is read later, block by block from the end, and drops the rest.
@@ -218,7 +219,7 @@ func (m *memer) step(n *ir.Ins, live byteSet) {
 		}
 	})
 	m.touched(n, func(p part, how touch) {
-		if how == reads {
+		if how == reads || how == unknown {
 			live.set(p, true)
 		}
 	})

@@ -281,6 +281,7 @@ func (noWorld) Args(Target) (*types.Type, *types.Type, error) {
 func (noWorld) UserTypes(string) ctype.Lookup               { return nil }
 func (noWorld) Suggest(AttachPoint) []string                { return nil }
 func (noWorld) Kallsyms(string) (uint64, bool)              { return 0, false }
+func (noWorld) Kfunc(Target, string) bool                   { return false }
 func (noWorld) Usyms(string, string) (uint64, uint64, bool) { return 0, 0, false }
 
 // noTypes has no types.

@@ -72,8 +72,8 @@ func checkNS(c *Call) *types.Type {
 }
 
 func checkComm(c *Call) *types.Type {
-	if len(c.Args) == 1 {
-		return types.StringT(64)
+	if len(c.Args) == 1 && !c.mayCall("bpf_task_from_pid") {
+		c.errorf("Syntax comm(PID) is not supported in this probe type yet. Type: %s", c.x.Provider.Name)
 	}
 	return types.StringT(commSize)
 }

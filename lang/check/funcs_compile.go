@@ -23,6 +23,7 @@ var compileRows = []*Func{
 	{Name: "container_of", Sig: "container_of(ptr, type, member)", Doc: "the object a member is in", Min: 3, Max: 3, spec: "*tt", Check: checkContainer},
 	{Name: "getopt", Sig: "getopt(name [, default [, description]])", Doc: "named argument of the program", Min: 1, Max: 3, spec: "s*s", Check: checkGetopt},
 	{Name: "kfunc_exist", Sig: "kfunc_exist(const string name)", Doc: "whether the kernel has the function", Min: 1, Max: 1, spec: "s", Check: checkKfunc},
+	{Name: "kfunc_allowed", Sig: "kfunc_allowed(const string name)", Doc: "whether this probe may call the kernel's function", Min: 1, Max: 1, spec: "s", Check: checkKfuncAllowed},
 }
 
 // checkSizeof gives the size of a type, or of what an expression would give.
@@ -226,6 +227,19 @@ func checkGetopt(c *Call) *types.Type {
 		return types.BoolT
 	}
 	return c.x.known(c.Expr, def)
+}
+
+func checkKfuncAllowed(c *Call) *types.Type {
+	c.x.Consts[c.Expr] = boolConst(c.mayCall(c.str(0)))
+	return types.BoolT
+}
+
+// mayCall says if all places of the clause may call a function of the kernel.
+func (c *Call) mayCall(name string) bool {
+	for _, t := range c.x.Targets[:min(1, len(c.x.Targets))] { // one provider: one type of program
+		return c.x.c.world.Kfunc(t, name)
+	}
+	return false
 }
 
 func checkKfunc(c *Call) *types.Type {

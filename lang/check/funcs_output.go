@@ -20,7 +20,7 @@ var outputRows = []*Func{
 	{Name: "static_assert", Sig: "static_assert(cond, message)", Doc: "refuse the program unless cond", Min: 2, Max: 2, Void: true, spec: "*s", Check: checkStaticAssert},
 	{Name: "fail", Sig: "fail(fmt, args...)", Doc: "refuse the program", Min: 1, Max: -1, Void: true, spec: "f*", Check: checkFail},
 	{Name: "unwatch", Sig: "unwatch(addr)", Doc: "remove a watchpoint", Min: 1, Max: 1, Async: true, Void: true, spec: "i", ret: types.VoidT},
-	{Name: "skboutput", Sig: "skboutput(path, struct sk_buff *skb, length, offset)", Doc: "write a packet to a pcap file", Min: 4, Max: 4, Async: true, spec: "spii", ret: types.Uint32},
+	{Name: "skboutput", Sig: "skboutput(path, struct sk_buff *skb, length, offset)", Doc: "write a packet to a pcap file", Min: 4, Max: 4, Async: true, spec: "spii", Check: checkPacket},
 }
 
 func checkFormat(c *Call) *types.Type {
@@ -29,6 +29,15 @@ func checkFormat(c *Call) *types.Type {
 		c.errorf("%s", msg)
 	}
 	return types.VoidT
+}
+
+func checkPacket(c *Call) *types.Type {
+	switch p := c.x.Provider.Name; p {
+	case "fentry", "fexit", "rawtracepoint":
+	default:
+		c.errorf("skboutput can not be used with \"%s\" probes", p)
+	}
+	return types.Uint32
 }
 
 func checkPrint(c *Call) *types.Type {

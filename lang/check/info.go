@@ -40,6 +40,8 @@ type World interface {
 	Suggest(p AttachPoint) []string
 	// Kallsyms gives the address of a kernel symbol, for kaddr.
 	Kallsyms(name string) (uint64, bool)
+	// Kfunc says if a program at t may call the kernel function name.
+	Kfunc(t Target, name string) bool
 	// Usyms gives the address and size of a symbol in a binary, for uaddr.
 	Usyms(path, name string) (addr, size uint64, ok bool)
 	// Signal, Env and the like are not here: they do not depend on the system.

@@ -195,6 +195,10 @@ func (w *fakeWorld) Kallsyms(name string) (uint64, bool) {
 	return 0xffffffff81000000, name == "avenrun"
 }
 
+func (w *fakeWorld) Kfunc(t check.Target, _ string) bool {
+	return t.Provider == "fentry" || t.Provider == "iter"
+}
+
 func (w *fakeWorld) Usyms(_, name string) (uint64, uint64, bool) { return 0x1000, 4, name == "counter" }
 
 // macros are a program's directives, without its declarations.

@@ -1,0 +1,63 @@
+package script
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/fathom-trace/fathom/internal/ktest"
+)
+
+// TestSkboutput has datagrams written to a file, and reads them there.
+func TestSkboutput(t *testing.T) {
+	ktest.Need(t, ktest.BTF, ktest.RawTracepoint)
+	file := filepath.Join(t.TempDir(), "out.pcap")
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	c, err := net.DialUDP("udp4", nil, sink.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sent := 0
+	runProgram(t, fmt.Sprintf(`rawtracepoint:netif_receive_skb { $skb = (struct sk_buff *)arg0; $r = skboutput(%q, $skb, $skb.len, 0); }
+interval:ms:500 { printf("tick\n"); }`, file), func() {
+		fmt.Fprintf(c, "datagram %d of fathom", sent)
+		sent++
+	}, regexp.MustCompile(`(tick\n){3}`))
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	if len(b) < 24 || le.Uint32(b) != 0xa1b23c4d || le.Uint32(b[20:]) != 101 {
+		t.Fatalf("%d bytes, which begin %x", len(b), b[:min(24, len(b))])
+	}
+	seen, first := 0, -1
+	for b = b[24:]; len(b) >= 16; {
+		size := int(le.Uint32(b[8:]))
+		if size > len(b)-16 {
+			t.Fatalf("a packet of %d bytes in %d", size, len(b)-16)
+		}
+		p := b[16 : 16+size]
+		if first < 0 && len(p) > 28 {
+			fmt.Sscanf(string(p[28:]), "datagram %d of fathom", &first)
+		}
+		want := fmt.Sprintf("datagram %d of fathom", first+seen)
+		if len(p) == 28+len(want) && p[0] == 0x45 && bytes.HasSuffix(p, []byte(want)) {
+			seen++
+		}
+		b = b[16+size:]
+	}
+	if seen < sent/2 || seen > sent || len(b) != 0 { // those sent before the probe and after it are not there
+		t.Errorf("%d of %d datagrams, in order and whole; %d bytes are left", seen, sent, len(b))
+	}
+}

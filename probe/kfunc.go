@@ -1,0 +1,57 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/fathom-trace/fathom/bpf/gen"
+	"github.com/fathom-trace/fathom/lang/check"
+)
+
+// KfuncID gives the number by which programs call a function of the kernel: that of its BTF.
+func (w *World) KfuncID(name string) (btf.TypeID, error) {
+	spec, err := w.live.BTF()
+	if err != nil {
+		return 0, err
+	}
+	var f *btf.Func
+	if err := spec.TypeByName(name, &f); err != nil {
+		return 0, fmt.Errorf("kernel function %s: %w", name, err)
+	}
+	return spec.TypeID(f)
+}
+
+// Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which
+// looks at who may call it before it looks at the arguments (check_kfunc_call in kernel/bpf/verifier.c).
+func (w *World) Kfunc(t check.Target, name string) bool {
+	id, err := w.KfuncID(name)
+	typ, at, ok := gen.ProgramType(t.Provider)
+	if err != nil || !ok {
+		return false
+	}
+	call := asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: int64(id)}
+	spec := &ebpf.ProgramSpec{Type: typ, AttachType: at, License: "GPL", Instructions: asm.Instructions{call, asm.Mov.Imm(asm.R0, 0), asm.Return()}}
+	if typ == ebpf.Tracing {
+		spec.AttachTo = t.Func
+	}
+	p, err := ebpf.NewProgram(spec)
+	if err == nil {
+		p.Close()
+		return true
+	}
+	var ve *ebpf.VerifierError
+	if !errors.As(err, &ve) {
+		return false
+	}
+	for _, l := range ve.Log {
+		if strings.Contains(l, "is not allowed") {
+			return false
+		}
+	}
+	return len(ve.Log) > 0
+}
