@@ -34,6 +34,7 @@ func (world) Expand(p check.AttachPoint) ([]check.Target, error) {
 func (world) Args(check.Target) (*types.Type, *types.Type, error) {
 	return nil, nil, fmt.Errorf("no arguments")
 }
+func (world) Kfunc(check.Target, string) bool             { return false }
 func (world) UserTypes(string) ctype.Lookup               { return nil }
 func (world) Suggest(check.AttachPoint) []string          { return nil }
 func (world) Kallsyms(string) (uint64, bool)              { return 0, false }
