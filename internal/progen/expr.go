@@ -25,12 +25,18 @@ func (g *gen) num(depth int) string {
 	case 9:
 		return fmt.Sprintf("((int64)(%s))", g.cond(depth-1))
 	case 10:
-		if m, ok := g.table(func(m table) bool { return m.agg == "" && !m.str }); ok {
+		if m, ok := g.table(func(m table) bool { return m.isInt() }); ok {
 			return g.elem(m)
+		}
+		if m, ok := g.table(func(m table) bool { return m.pair }); ok {
+			return g.elem(m) + ".0"
 		}
 	case 11:
 		return fmt.Sprintf("((int64)strlen(%s))", g.str(depth-1))
 	case 12:
+		if g.IntN(2) == 0 {
+			return fmt.Sprintf("((int64)memcmp(%s, %s, %d))", g.str(depth-1), g.str(depth-1), 1+g.IntN(12))
+		}
 		return fmt.Sprintf("((int64)strncmp(%s, %s, %d))", g.str(depth-1), g.str(depth-1), 1+g.IntN(6))
 	case 13:
 		return fmt.Sprintf("((int64)strcontains(%s, %s))", g.str(depth-1), g.str(0))
@@ -98,13 +104,24 @@ func (g *gen) leaf() string {
 		return one(g, "pid", "tid", "uid", "gid", "cpu", "ncpus")
 	case 3:
 		if v, ok := g.variable(func(v variable) bool { return v.tuple != nil }); ok {
-			return fmt.Sprintf("$%s.%d", v.name, g.IntN(len(v.tuple)))
+			return g.part(v, g.IntN(len(v.tuple)))
 		}
 	}
 	if v, ok := g.variable(func(v variable) bool { return v.isInt() }); ok {
 		return "$" + v.name
 	}
 	return one(g, interesting...)
+}
+
+// part gives element i of a tuple or record; behind the integers is the string.
+func (g *gen) part(v variable, i int) string {
+	switch {
+	case !v.record:
+		return fmt.Sprintf("$%s.%d", v.name, i)
+	case i == len(v.tuple):
+		return fmt.Sprintf("$%s.s", v.name)
+	}
+	return fmt.Sprintf("$%s.f%d", v.name, i)
 }
 
 func (v variable) isInt() bool { return v.t.bits != 0 }
@@ -121,6 +138,9 @@ func (g *gen) cond(depth int) string {
 	case 3:
 		return fmt.Sprintf("%s %s %s", g.str(depth-1), one(g, "==", "!="), g.str(depth-1))
 	case 4:
+		if v, ok := g.variable(func(v variable) bool { return v.tuple != nil && !v.record }); ok && g.IntN(2) == 0 {
+			return fmt.Sprintf("$%s %s %s", v.name, one(g, "==", "!="), g.tuple(v))
+		}
 		return fmt.Sprintf("((uint8)(%s & %s))", g.wrapped(depth), g.num(max(0, depth-1)))
 	}
 	return g.compare(depth)
@@ -152,7 +172,7 @@ func (g *gen) str(depth int) string {
 		}
 	case n == 5:
 		if v, ok := g.variable(func(v variable) bool { return v.tuple != nil }); ok {
-			return fmt.Sprintf("$%s.%d", v.name, len(v.tuple))
+			return g.part(v, len(v.tuple))
 		}
 	case n == 6:
 		if v, ok := g.variable(func(v variable) bool { return v.str }); ok {
@@ -193,6 +213,9 @@ func (g *gen) task() string {
 	if g.IntN(8) == 0 {
 		return "((struct task_struct *)0)"
 	}
+	if v, ok := g.variable(func(v variable) bool { return v.task }); ok && g.IntN(2) == 0 {
+		return "$" + v.name
+	}
 	return t
 }
 
@@ -208,6 +231,9 @@ func (g *gen) variable(is func(variable) bool) (variable, bool) {
 	}
 	return one(g, fit...), true
 }
+
+// isInt says if values are plain integers.
+func (m table) isInt() bool { return m.agg == "" && !m.str && !m.pair }
 
 func (g *gen) table(is func(table) bool) (table, bool) {
 	var fit []table

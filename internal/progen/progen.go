@@ -48,7 +48,9 @@ type variable struct {
 	t      intType
 	str    bool
 	tuple  []intType // (int, int, …, string)
+	record bool      // of the same, with names: f0, f1, …, s
 	array  int       // uint8 elements
+	task   bool      // a pointer to a task
 	frozen bool      // a loop's counter: read only
 }
 
@@ -59,6 +61,7 @@ type table struct {
 	t    intType
 	agg  string // count, sum, …; "" for plain values
 	str  bool   // values are strings
+	pair bool   // values are tuples of an integer of type t and a string
 }
 
 type gen struct {
@@ -142,14 +145,19 @@ func (g *gen) newMap() table {
 		m.agg = one(g, "count", "sum", "avg", "min", "max", "stats", "hist", "lhist")
 	case 3:
 		m.str = true
+	case 4:
+		m.pair = true
 	}
 	return m
 }
 
 // first gives a value that needs no other map.
 func (g *gen) first(m table) string {
-	if m.str {
+	switch {
+	case m.str:
 		return fmt.Sprintf("%q", g.text(9))
+	case m.pair:
+		return fmt.Sprintf("((%v)%s, %q)", m.t, one(g, "pid", "tid"), g.text(9))
 	}
 	return fmt.Sprintf("(%v)%s", m.t, one(g, "pid", "ncpus", "tid"))
 }
@@ -157,6 +165,8 @@ func (g *gen) first(m table) string {
 func (g *gen) show(v variable) {
 	switch {
 	case v.frozen:
+	case v.task:
+		g.line("print($%s->tgid);", v.name)
 	case v.str:
 		g.line("printf(%q, $%s);", v.name+" %s\n", v.name)
 	case v.tuple != nil, v.array > 0:
@@ -182,10 +192,18 @@ func (g *gen) declareVar() {
 		for range 1 + g.IntN(3) {
 			v.tuple = append(v.tuple, one(g, intTypes...))
 		}
+		v.record = g.IntN(3) == 0
 		g.line("$%s = %s;", v.name, g.tuple(v))
 	case 3:
 		v.array = one(g, 1, 2, 4, 8)
 		g.line("$%s = (uint8[%d])%s;", v.name, v.array, g.as(intType{8 * v.array, false}, 2))
+	case 4:
+		if g.o.Task {
+			v.task = true
+			g.line("$%s = %s;", v.name, g.task())
+			break
+		}
+		fallthrough
 	default:
 		v.t = one(g, intTypes...)
 		g.line("let $%s: %v = %s;", v.name, v.t, g.as(v.t, 2))
@@ -196,10 +214,16 @@ func (g *gen) declareVar() {
 // tuple gives a value for v: its integers, then a string.
 func (g *gen) tuple(v variable) string {
 	var parts []string
-	for _, t := range v.tuple {
-		parts = append(parts, g.as(t, 1))
+	part := func(name, value string) {
+		if v.record {
+			value = name + " = " + value
+		}
+		parts = append(parts, value)
 	}
-	parts = append(parts, fmt.Sprintf("%q", g.text(6)))
+	for i, t := range v.tuple {
+		part(fmt.Sprint("f", i), g.as(t, 1))
+	}
+	part("s", fmt.Sprintf("%q", g.text(6)))
 	return "(" + strings.Join(parts, ", ") + ")"
 }
 

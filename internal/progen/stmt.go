@@ -68,6 +68,8 @@ func (g *gen) assign() {
 	switch {
 	case v.str:
 		g.line("$%s = %s;", v.name, g.str(2))
+	case v.task:
+		g.line("$%s = %s;", v.name, g.task())
 	case v.tuple != nil:
 		g.line("$%s = %s;", v.name, g.tuple(v))
 	case v.array > 0:
@@ -86,6 +88,8 @@ func (g *gen) assignMap() {
 		g.aggregate(m, 2)
 	case m.str:
 		g.line("%s = %s;", g.elem(m), g.str(2))
+	case m.pair:
+		g.line("%s = (%s, %s);", g.elem(m), g.as(m.t, 2), g.str(0))
 	case g.IntN(4) == 0:
 		g.line("%s%s;", g.elem(m), one(g, "++", "--"))
 	case g.IntN(4) == 0:
@@ -110,7 +114,16 @@ func (g *gen) aggregate(m table, depth int) {
 
 // print sends a record of several values.
 func (g *gen) print() {
-	if g.IntN(4) == 0 {
+	switch g.IntN(8) {
+	case 0:
+		g.line("print(buf(%s, %d));", g.str(1), 1+g.IntN(12))
+		return
+	case 1:
+		if m, ok := g.table(func(m table) bool { return len(m.key) == 0 || m.agg == "" }); ok {
+			g.line("print(%s);", g.elem(m))
+			return
+		}
+	case 2, 3:
 		g.line("print((%s, %s));", g.as(one(g, intTypes...), 2), g.str(1))
 		return
 	}
@@ -204,7 +217,10 @@ func (g *gen) forMap() {
 	g.vars = append(g.vars, acc)
 	g.line("for ($%s : %s) {", k, m.name)
 	val := fmt.Sprintf("(int64)$%s.1", k)
-	if m.str {
+	switch {
+	case m.pair:
+		val = fmt.Sprintf("(int64)$%s.1.0", k)
+	case m.str:
 		val = fmt.Sprintf("(int64)strlen($%s.1)", k)
 	}
 	if len(m.key) == 1 && m.key[0] == "int" { // a sum, as elements come in any order

@@ -178,7 +178,8 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 		x.copyMem(m, v.m, min(t.Size, v.t.Size))
 		return inMem(t, m)
 	case v.form == direct:
-		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), n, x.addr(v.m))
+		// No further than the object: behind it is another.
+		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), x.clamp(n, int64(v.t.Size)), x.addr(v.m))
 	case v.form == ref && !v.t.IsScalar():
 		rc = x.call(readHelper(v.space), x.addr(m.at(4)), n, v.v)
 	default:

@@ -6,7 +6,7 @@ import "github.com/fathom-trace/fathom/ir"
 // a block with one way in that is only jumped to joins the one before, what cannot be reached goes.
 func flow(f *ir.Func) bool {
 	changed := false
-	for {
+	for range len(f.Blocks) + 8 { // jumps that chase each other in a circle never rest
 		again := decide(f)
 		again = thread(f) || again
 		again = prune(f) || again
@@ -16,6 +16,7 @@ func flow(f *ir.Func) bool {
 		}
 		changed = true
 	}
+	return changed
 }
 
 // decide turns branches that always go one way into jumps.
