@@ -26,6 +26,7 @@ var passes = []pass{
 	{"split", split},   // values that only share a variable's register
 	{"values", values}, // constants, copies, common subexpressions, what ranges tell
 	{"memory", memory}, // stores nobody reads, loads of what was just stored
+	{"stores", stores}, // constants beside each other
 	{"dead", dead},     // results nobody reads
 	{"tails", tails},   // blocks that do the same
 }
@@ -38,6 +39,8 @@ var order = []before{
 	{"split", "values", "values knows most of plain registers, which split makes"},
 	{"values", "memory", "memory follows addresses, which values folds into operands"},
 	{"values", "dead", "values leaves behind what it found equal"},
+	{"memory", "stores", "a wide store is kept for what reads a part of it"},
+	{"stores", "dead", "stores leaves nops"},
 	{"memory", "dead", "memory leaves behind the values of stores it dropped"},
 	{"dead", "tails", "blocks that differ in what nobody reads are the same"},
 }

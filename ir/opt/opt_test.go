@@ -340,6 +340,51 @@ var passTests = []struct{ name, pass, in, want string }{
 		return v2
 		b2: return 0`},
 
+	// stores
+	{"halves", "stores", `b0: u32[s+8] = 7
+		u16[s+12] = 0
+		u8[s+14] = 0
+		u8[s+15] = 0
+		output [s+8], 8
+		return 0`, `b0: nop
+		nop
+		nop
+		u64[s+8] = 7
+		output [s+8], 8
+		return 0`},
+	{"too wide for an immediate", "stores", `b0: u32[s+0] = 1
+		u32[s+4] = 1
+		output [s+0], 8
+		return 0`, `b0: u32[s+0] = 1
+		u32[s+4] = 1
+		output [s+0], 8
+		return 0`},
+	{"not aligned", "stores", `b0: u32[s+4] = 0
+		u32[s+8] = 0
+		output [s+0], 12
+		return 0`, `b0: u32[s+4] = 0
+		u32[s+8] = 0
+		output [s+0], 12
+		return 0`},
+	{"read between", "stores", `b0: u32[s+0] = 1
+		v1 = u32[s+0]
+		u32[s+4] = 0
+		output [s+0], 8
+		return v1`, `b0: u32[s+0] = 1
+		v1 = u32[s+0]
+		u32[s+4] = 0
+		output [s+0], 8
+		return v1`},
+	{"overwritten between", "stores", `b0: u32[s+0] = 1
+		u8[s+0] = 2
+		u32[s+4] = 0
+		output [s+0], 8
+		return 0`, `b0: u32[s+0] = 1
+		u8[s+0] = 2
+		u32[s+4] = 0
+		output [s+0], 8
+		return 0`},
+
 	// dead
 	{"results nobody reads", "dead", `b0: v1 = arg 0
 		v2 = v1 + 1
