@@ -47,11 +47,45 @@ func thread(f *ir.Func) bool {
 				*to, changed = next, true
 			}
 		}
+		if t.Op == ir.Branch {
+			changed = skip(t) || changed
+			continue
+		}
 		if t.Op != ir.Jump {
 			continue
 		}
 		if to := known(b, t.Then); to != nil && to != t.Then {
 			t.Then, changed = to, true
+		}
+	}
+	return changed
+}
+
+// skip leads both ways of a branch past blocks that only ask about the same register what the branch tells already.
+func skip(t *ir.Ins) bool {
+	if !t.B.IsImm() {
+		return false
+	}
+	changed := false
+	for _, way := range []struct {
+		to **ir.Block
+		c  ir.Cond
+	}{{&t.Then, t.Cond}, {&t.Else, t.Cond.Not()}} {
+		if t.Cond == ir.Set {
+			break
+		}
+		n := (*way.to).Ins
+		if len(n) != 1 || n[0].Op != ir.Branch || n[0].A != t.A || !n[0].B.IsImm() || &n[0] == t {
+			continue
+		}
+		if holds, known := anything.given(way.c, t.B.Imm).decides(n[0].Cond, n[0].B.Imm); known {
+			next := n[0].Else
+			if holds {
+				next = n[0].Then
+			}
+			if next != *way.to {
+				*way.to, changed = next, true
+			}
 		}
 	}
 	return changed

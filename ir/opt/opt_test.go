@@ -61,6 +61,18 @@ var passTests = []struct{ name, pass, in, want string }{
 		return 4
 		b2: v2 = 0
 		return 5`},
+	{"asked before", "flow", `b0: v1 = arg 0
+		if v1 == 2 goto b2 else b1
+		b1: if v1 == 10 goto b2 else b5
+		b2: if v1 == 2 goto b3 else b4
+		b3: return 3
+		b4: return 4
+		b5: return 5`, `b0: v1 = arg 0
+		if v1 == 2 goto b2 else b1
+		b1: if v1 == 10 goto b3 else b4
+		b2: return 3
+		b3: return 4
+		b4: return 5`},
 	{"unreachable", "flow", `b0: return 1
 		b1: v2 = 1
 		return 2`, `b0: return 1`},
