@@ -40,8 +40,9 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
 	}
 	scratch := &banks{entries: max(1, len(p.Units)), names: names}
+	shared := &program{scratch: scratch, counters: p.Counters, names: names}
 	for _, u := range p.Units {
-		prog, err := unitFor(u, scratch, p.Counters, names, opts)
+		prog, err := unitFor(u, shared, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -51,6 +52,13 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
 	}
 	return obj, nil
+}
+
+// program is what the units of one share.
+type program struct {
+	scratch  *banks
+	counters *ir.Map
+	names    map[*ir.Map]string // as instructions refer to them
 }
 
 // banks are the scratch maps: one is enough unless a program needs more than a per-CPU value may have.
@@ -72,7 +80,7 @@ func (b *banks) bank(i, size int) *ir.Map {
 }
 
 // unitFor binds one program, with ever less of its memory on the stack until it fits.
-func unitFor(u *ir.Unit, scratch *banks, counters *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, error) {
+func unitFor(u *ir.Unit, p *program, opts Options) (*bpf.Program, error) {
 	if opts.Arch == "" {
 		opts.Arch = "amd64"
 	}
@@ -87,7 +95,7 @@ func unitFor(u *ir.Unit, scratch *banks, counters *ir.Map, names map[*ir.Map]str
 		return nil, fmt.Errorf("program %s: no way to run %q probes", u.Name, opts.Provider)
 	}
 	for limit := opts.OnStack; ; limit /= 2 {
-		prog, stack, err := unit(u.Clone(), b, limit, scratch, counters, names, opts)
+		prog, stack, err := unit(u.Clone(), b, limit, p, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -101,26 +109,13 @@ func unitFor(u *ir.Unit, scratch *banks, counters *ir.Map, names map[*ir.Map]str
 }
 
 // unit compiles with slots above limit bytes in scratch memory, and says how deep the stack gets.
-func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, names map[*ir.Map]string, opts Options) (*bpf.Program, int, error) {
-	subs := expandCounts(u, counters)
+func unit(u *ir.Unit, b binding, limit int, p *program, opts Options) (*bpf.Program, int, error) {
+	subs := expandCounts(u, p.counters)
 	expandZeroes(u)
-	used := slotUsers(u.Funcs())
-	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: scratch, places: map[*ir.Slot]place{}}
-	big, bank, all := int32(0), 0, 0
-	for _, s := range u.Slots {
-		if s.Size > scratchLimit {
-			return nil, 0, fmt.Errorf("program %s needs an object of %d bytes: at most %d can be had; lower max_strlen", u.Name, s.Size, scratchLimit)
-		}
-		if used[s] != nil && (s.Big || s.Size > limit && s.Name != "frame") {
-			size := int32(s.Size+7) &^ 7
-			if big+size > scratchLimit {
-				big, bank = 0, bank+1
-			}
-			l.places[s] = place{big: true, bank: bank, off: big}
-			big += size
-			all += int(size)
-			scratch.bank(bank, int(big))
-		}
+	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: p.scratch, places: map[*ir.Slot]place{}}
+	all, err := l.placeBig(limit)
+	if err != nil {
+		return nil, 0, err
 	}
 	prog := &bpf.Program{Name: u.Name, Type: b.prog, AttachType: b.attach, Unit: u, ScratchBytes: all}
 	if u.Typed && b.typed != 0 {
@@ -132,35 +127,68 @@ func unit(u *ir.Unit, b binding, limit int, scratch *banks, counters *ir.Map, na
 		shared = layoutShared(u, l.places)
 	}
 	for _, f := range u.Funcs() {
-		l.function(f)
-		if l.err != nil {
+		if l.function(f); l.err != nil {
 			return nil, 0, l.err
 		}
 	}
-	if !opts.NoOpt {
-		if err := opt.Unit(u, opt.Options{After: opts.After}); err != nil {
-			return nil, 0, err
-		}
+	if err := improve(u, opts); err != nil {
+		return nil, 0, err
 	}
+	prog.Insns, prog.StackBytes = assemble(u, called(append(u.Funcs(), subs...)), l.places, shared, p.names)
+	return prog, prog.StackBytes, nil
+}
+
+// placeBig gives slots above limit bytes their places in scratch memory, and says how much of it is taken.
+func (l *lowerer) placeBig(limit int) (all int, err error) {
+	used := slotUsers(l.unit.Funcs())
+	big, bank := int32(0), 0
+	for _, s := range l.unit.Slots {
+		if s.Size > scratchLimit {
+			return 0, fmt.Errorf("program %s needs an object of %d bytes: at most %d can be had; lower max_strlen", l.unit.Name, s.Size, scratchLimit)
+		}
+		if used[s] == nil || !s.Big && (s.Size <= limit || s.Name == "frame") {
+			continue
+		}
+		size := int32(s.Size+7) &^ 7
+		if big+size > scratchLimit {
+			big, bank = 0, bank+1
+		}
+		l.places[s] = place{big: true, bank: bank, off: big}
+		big += size
+		all += int(size)
+		l.scratch.bank(bank, int(big))
+	}
+	return all, nil
+}
+
+// improve runs the passes of ir/opt over what binding made of u.
+func improve(u *ir.Unit, opts Options) error {
 	if opts.After != nil {
 		if err := opts.After("binding", u); err != nil {
-			return nil, 0, err
+			return err
 		}
 	}
-	funcs := called(append(u.Funcs(), subs...))
+	if opts.NoOpt {
+		return nil
+	}
+	return opt.Unit(u, opt.Options{After: opts.After})
+}
+
+// assemble makes instructions of funcs, of which the first is the entry, and says how deep their stack gets.
+func assemble(u *ir.Unit, funcs []*ir.Func, places map[*ir.Slot]place, shared int32, names map[*ir.Map]string) (asm.Instructions, int) {
 	regs := make([][]asm.Register, len(funcs))
 	for i, f := range funcs {
 		layout(f)
 		legalize(f)
 		regs[i] = allocate(f)
 	}
-	offs, depth := layoutStack(u, funcs, l.places, shared)
+	offs, depth := layoutStack(u, funcs, places, shared)
+	var out asm.Instructions
 	for i, f := range funcs {
 		e := &emitter{f: f, prefix: f.Name, regs: regs[i], slots: offs, maps: names}
-		prog.Insns = append(prog.Insns, e.emit()...)
+		out = append(out, e.emit()...)
 	}
-	prog.StackBytes = stackOf(u.Entry, depth)
-	return prog, prog.StackBytes, nil
+	return out, stackOf(u.Entry, depth)
 }
 
 // called leaves out functions that nobody calls, which the verifier would count as part of the one before. The first is the

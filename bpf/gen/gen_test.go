@@ -15,8 +15,8 @@ import (
 	"github.com/fathom-trace/fathom/ir"
 )
 
-// program makes a program of one function that fn fills.
-func program(fn func(f *ir.Func)) *ir.Program {
+// oneFunc makes a program of one function that fn fills.
+func oneFunc(fn func(f *ir.Func)) *ir.Program {
 	u := &ir.Unit{Name: "p", Provider: "begin"}
 	u.Entry = &ir.Func{Name: "p", Unit: u, Entry: true}
 	fn(u.Entry)
@@ -133,7 +133,7 @@ func TestSelect(t *testing.T) {
 			for l := range strings.Lines(tt.want) {
 				want = append(want, strings.TrimSpace(l))
 			}
-			if d := cmp.Diff(want, strings.Split(code(compiled(t, program(tt.fn), Options{})), "\n")); d != "" {
+			if d := cmp.Diff(want, strings.Split(code(compiled(t, oneFunc(tt.fn), Options{})), "\n")); d != "" {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 		})
@@ -143,7 +143,7 @@ func TestSelect(t *testing.T) {
 // TestSpill keeps more values over a call than there are registers for.
 func TestSpill(t *testing.T) {
 	for _, n := range []int{3, 4, 5, 20, 60} {
-		p := program(func(f *ir.Func) {
+		p := oneFunc(func(f *ir.Func) {
 			b := f.NewBlock()
 			var rs []ir.Reg
 			for i := range n {
@@ -212,7 +212,7 @@ func TestParallel(t *testing.T) {
 func TestZero(t *testing.T) {
 	for _, size := range []int64{1, 64, 256, 257, 300, 1024, 1000} {
 		for _, off := range []int32{8, 12, 17} {
-			p := program(func(f *ir.Func) {
+			p := oneFunc(func(f *ir.Func) {
 				b := f.NewBlock()
 				s := f.Unit.NewSlot("s", 2048)
 				one := func(at int32) { b.Ins = append(b.Ins, ir.Ins{Op: ir.Store, Size: 1, Slot: s, Off: at, A: ir.Imm(1)}) }
