@@ -9,7 +9,9 @@ GUESTS ?= all
 #   bpftrace          the peer: output and speed
 #   binutils gcc g++ libc6-dev   programs to trace, nm and objdump as oracles
 #   cpio              oracle for the initramfs writer
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio
+#   openssl           a program to trace: TLS
+#   xfsprogs          a file system to trace
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat
 

@@ -3,13 +3,13 @@ package examples_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,13 +24,32 @@ import (
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
-var guests = ktest.Config{Modules: []string{"null_blk?", "md_mod?", "crc32c_generic?", "xfs?"}, Kernels: []string{"debian-6.1", "debian-6.12"}}
+var guests ktest.Config
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "nothing" { // what the workload starts
-		os.Exit(0)
+	code := 0
+	defer func() { os.Exit(code) }()
+	if len(os.Args) > 1 { // what the workload starts
+		switch os.Args[1] {
+		case "nothing":
+			return
+		case "victim":
+			victim()
+			return
+		}
 	}
-	ktest.Main(m, guests)
+	disk := ""
+	if os.Getenv(ktest.EnvGuests) != "" { // set where guests are started, not in them
+		dir, err := os.MkdirTemp("", "examples")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		disk = xfsDisk(dir)
+		defer os.RemoveAll(dir)
+	}
+	guests = guestConfig(disk)
+	code = ktest.Run(m, guests)
 }
 
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
@@ -54,49 +73,49 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// runs are the tools under a workload: what they must print besides their headings. Tools that are not here wait for what
-// a test kernel has not got: libraries, swap, RAID, XFS, an OOM kill; those are attached only.
+// runs are the tools under a workload: what they must print besides their headings.
 var runs = []struct {
 	name  string
 	needs []ktest.Feature
 	want  string
-	block bool // needs a block device
+	block bool                            // needs a block device
+	work  func(*testing.T, chan struct{}) // what else is to be done meanwhile: in guests only
 }{
-	{"biolatency", nil, `@usecs:\s+\[`, true},
-	{"biolatency-kp", []ktest.Feature{ktest.Kprobe}, `@usecs:\s+\[`, true},
-	{"biosnoop", nil, `(?m)^\d+ +\S+ +\d+ +\d+:\d+ +W`, true},
-	{"biostacks", nil, `(?s)@usecs\[.*blk.*\]:\s+\[`, true},
-	{"bitesize", nil, `(?m)^@\[.*\]:$`, true},
-	{"capable", []ktest.Feature{ktest.Kprobe}, `(?m)^\d\d:\d\d:\d\d +0 +\d+ +\S+ +\d+ +\w+ +[01]`, false},
-	{"cpuwalk", []ktest.Feature{ktest.Profile}, `@cpu:\s+\[`, false},
-	{"dcsnoop", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `(?m) M no_such_file_\d+`, false},
-	{"execsnoop", []ktest.Feature{ktest.BTF}, `(?m)^\d\d:\d\d:\d\d\.\d+ +\d+ +\d+ .* nothing$`, false},
-	{"killsnoop", nil, `(?m) User defined signal 2 +\d+ +0`, false},
-	{"loads", []ktest.Feature{ktest.Kprobe}, `load averages: \d+\.\d{3} \d+\.\d{3} \d+\.\d{3}`, false},
-	{"naptime", []ktest.Feature{ktest.BTF}, ` 0\.011`, false},
-	{"opensnoop", nil, `(?m)-1   2 /tmp/no_such_file_\d+`, false},
-	{"pidpersec", nil, `new tasks: [1-9]`, false},
-	{"readsnoop", nil, `(?m) +5 hello$`, false},
-	{"runqlat", nil, `@usecs:\s+\[`, false},
-	{"runqlen", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `@tasks:\s+\[`, false},
-	{"setuids", nil, ` setuid +0 `, false},
-	{"statsnoop", nil, `(?m) 2 /tmp/no_such_file_\d+`, false},
-	{"syncsnoop", nil, ` fsync`, false},
-	{"syscount", nil, `(?s)System calls:.*@call\[\w+\]: \d+.*Programs:.*@program\[.*\]: \d+`, false},
-	{"tcpaccept", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+ +\d+/\d+`, false},
-	{"tcpconnect", nil, `(?m) 127\.0\.0\.1 +\d+$`, false},
-	{"tcplife", []ktest.Feature{ktest.BTF}, `127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+ +\d+ +\d+ \d+`, false},
-	{"tcpsynbl", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `(?m)^@backlog\[\d+\]:`, false},
-	{"undump", []ktest.Feature{ktest.Kprobe, ktest.BTF}, ` 5 +hello`, false},
-	{"vfscount", []ktest.Feature{ktest.Kprobe}, `@\[vfs_read\]: \d+`, false},
-	{"vfsstat", []ktest.Feature{ktest.Kprobe}, `@\[vfs_read\]: \d+`, false},
-	{"oomkill", nil, `Waiting`, false},
-	{"tcpdrop", []ktest.Feature{ktest.BTF}, `SADDR`, false},
-	{"tcpretrans", nil, `LADDR`, false},
-	{"writeback", nil, `REASON`, false},
-	{"swapin", []ktest.Feature{ktest.Kprobe}, `\d\d:\d\d:\d\d`, false},
-	{"mdflush", []ktest.Feature{ktest.Kprobe, ktest.Modules}, `MDDEV`, false},
-	{"xfsdist", []ktest.Feature{ktest.Kprobe, ktest.Modules}, ``, false},
+	{"biolatency", nil, `@usecs:\s+\[`, true, nil},
+	{"biolatency-kp", []ktest.Feature{ktest.Kprobe}, `@usecs:\s+\[`, true, nil},
+	{"biosnoop", nil, `(?m)^\d+ +\S+ +\d+ +\d+:\d+ +W`, true, nil},
+	{"biostacks", nil, `(?s)@usecs\[.*blk.*\]:\s+\[`, true, nil},
+	{"bitesize", nil, `(?m)^@\[.*\]:$`, true, nil},
+	{"capable", []ktest.Feature{ktest.Kprobe}, `(?m)^\d\d:\d\d:\d\d +0 +\d+ +\S+ +\d+ +\w+ +[01]`, false, nil},
+	{"cpuwalk", []ktest.Feature{ktest.Profile}, `@cpu:\s+\[`, false, nil},
+	{"dcsnoop", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `(?m) M no_such_file_\d+`, false, nil},
+	{"execsnoop", []ktest.Feature{ktest.BTF}, `(?m)^\d\d:\d\d:\d\d\.\d+ +\d+ +\d+ .* nothing$`, false, nil},
+	{"killsnoop", nil, `(?m) User defined signal 2 +\d+ +0`, false, nil},
+	{"loads", []ktest.Feature{ktest.Kprobe}, `load averages: \d+\.\d{3} \d+\.\d{3} \d+\.\d{3}`, false, nil},
+	{"naptime", []ktest.Feature{ktest.BTF}, ` 0\.011`, false, nil},
+	{"opensnoop", nil, `(?m)-1   2 /tmp/no_such_file_\d+`, false, nil},
+	{"pidpersec", nil, `new tasks: [1-9]`, false, nil},
+	{"readsnoop", nil, `(?m) +5 hello$`, false, nil},
+	{"runqlat", nil, `@usecs:\s+\[`, false, nil},
+	{"runqlen", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `@tasks:\s+\[`, false, nil},
+	{"setuids", nil, ` setuid +0 `, false, nil},
+	{"statsnoop", nil, `(?m) 2 /tmp/no_such_file_\d+`, false, nil},
+	{"syncsnoop", nil, ` fsync`, false, nil},
+	{"syscount", nil, `(?s)System calls:.*@call\[\w+\]: \d+.*Programs:.*@program\[.*\]: \d+`, false, nil},
+	{"tcpaccept", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+ +\d+/\d+`, false, nil},
+	{"tcpconnect", nil, `(?m) 127\.0\.0\.1 +\d+$`, false, nil},
+	{"tcplife", []ktest.Feature{ktest.BTF}, `127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+ +\d+ +\d+ \d+`, false, nil},
+	{"tcpsynbl", []ktest.Feature{ktest.Kprobe, ktest.BTF}, `(?m)^@backlog\[\d+\]:`, false, nil},
+	{"undump", []ktest.Feature{ktest.Kprobe, ktest.BTF}, ` 5 +hello`, false, nil},
+	{"vfscount", []ktest.Feature{ktest.Kprobe}, `@\[vfs_read\]: \d+`, false, nil},
+	{"vfsstat", []ktest.Feature{ktest.Kprobe}, `@\[vfs_read\]: \d+`, false, nil},
+	{"oomkill", []ktest.Feature{ktest.Modules}, `OOM kill of PID \d+`, false, outOfMemory},
+	{"tcpdrop", []ktest.Feature{ktest.BTF, ktest.Modules}, `10\.99\.0\.1:\d+ +10\.99\.0\.2:\d+`, false, blackhole},
+	{"tcpretrans", []ktest.Feature{ktest.Modules}, `(?m)10\.99\.0\.2 +\d+ +2$`, false, blackhole},
+	{"writeback", []ktest.Feature{ktest.Modules}, `(?m)^\d\d:\d\d:\d\d +\S+ +\d+ +sync `, false, writeBack},
+	{"swapin", []ktest.Feature{ktest.Kprobe, ktest.Modules}, `@\[.*\]: [1-9]`, false, swap},
+	{"mdflush", []ktest.Feature{ktest.Kprobe, ktest.Modules}, `(?m)^\d\d:\d\d:\d\d +\d+ +\S+ +0x[0-9a-f]+`, false, mirror},
+	{"xfsdist", []ktest.Feature{ktest.Kprobe, ktest.Modules}, `@usecs\[xfs_file_write_iter\]:\s+\[`, false, xfs},
 }
 
 func TestTools(t *testing.T) {
@@ -116,6 +135,18 @@ func TestTools(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Skip(err)
+			}
+			if tt.work != nil {
+				if !ktest.InGuest() {
+					t.Skip("not on a machine that somebody uses")
+				}
+				stop, done := make(chan struct{}), make(chan struct{})
+				go func() {
+					defer close(done)
+					tt.work(t, stop)
+				}()
+				defer func() { <-done }()
+				defer close(stop)
 			}
 			tool, _ := examples.Find(tt.name)
 			out, errs := run(t, tool, regexp.MustCompile(tt.want))
@@ -144,10 +175,7 @@ func run(t *testing.T, tool examples.Tool, want *regexp.Regexp) (stdout, stderr 
 			if attached.IsZero() && strings.Contains(out.String(), "PROBES_ATTACHED") {
 				attached = time.Now()
 			}
-			limit := 1500 * time.Millisecond
-			if strings.Contains(tool.Text, "interval:s:1") {
-				limit *= 2
-			}
+			limit := 3 * time.Second
 			if !attached.IsZero() && (time.Since(attached) > limit || want.MatchString(out.String())) {
 				interrupt <- syscall.SIGINT
 				return
@@ -266,20 +294,18 @@ func device() {
 	f.Sync()
 }
 
-// TestAttachOnly compiles the tools that need what test kernels lack: they must be good programs all the same.
-func TestAttachOnly(t *testing.T) {
+// TestAllRun sees that no tool is left without a workload.
+func TestAllRun(t *testing.T) {
 	tested := map[string]bool{}
 	for _, r := range runs {
 		tested[r.name] = true
 	}
-	var left []string
+	for _, r := range userRuns {
+		tested[r.name] = true
+	}
 	for _, tool := range examples.Tools() {
 		if !tested[tool.Name] {
-			left = append(left, tool.Name)
+			t.Errorf("%s is not run", tool.Name)
 		}
-	}
-	want := []string{"bashreadline", "gethostlatency", "ssllatency", "sslsnoop", "threadsnoop"}
-	if !slices.Equal(left, want) {
-		t.Errorf("not run: %v, want %v", left, want)
 	}
 }

@@ -211,6 +211,13 @@ func (p *parser) aggregate(union bool) ctype.Type {
 		attr.join(p.attribute())
 	}
 	ms, size, align := l.finish(attr)
+	names := map[string]bool{}
+	for _, m := range ms {
+		if m.Name != "" && names[m.Name] {
+			p.fail("duplicate member '%s'", m.Name)
+		}
+		names[m.Name] = true
+	}
 	if attr != (attributes{}) || l.special {
 		p.scope.aligns[t] = align
 	}

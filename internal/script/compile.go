@@ -49,6 +49,9 @@ func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Code
 	c := &Compiled{bo: bo}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
+	if !failed(diags) {
+		diags = append(diags, importAll(c.File)...)
+	}
 	if failed(diags) {
 		return c, diags
 	}

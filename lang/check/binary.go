@@ -120,8 +120,12 @@ func (x *inst) otherOp(e *syntax.Binary, a, b *types.Type) *types.Type {
 	switch {
 	case !compatible(a, b):
 		x.errorf(e.Span, "Type mismatch for '%s': comparing %v with %v", e.Op, a, b)
+		if !isComparison(e.Op) {
+			return types.NoneT
+		}
 	case e.Op != syntax.EQ && e.Op != syntax.NE:
 		x.errorf(e.Span, "The %s operator can not be used on expressions of types %v, %v", e.Op, a, b)
+		return types.NoneT
 	}
 	return types.BoolT
 }

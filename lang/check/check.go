@@ -200,6 +200,9 @@ func (c *checker) declareMaps(ds []*syntax.MapDecl) {
 		m.decl, m.Kind = d, d.Kind
 		if len(d.Args) == 1 {
 			if n, ok := d.Args[0].(*syntax.IntLit); ok {
+				if n.Value == 0 {
+					c.errorf(d.Span, "a map needs room for at least one element")
+				}
 				m.MaxEntries = int(min(n.Value, 1<<31-1))
 			}
 		} else {

@@ -37,11 +37,15 @@ func runSource(src *syntax.Source, opts check.Options) (*check.Info, []syntax.Di
 	return check.Check(f, opts)
 }
 
+// TestErrors holds what is said about broken programs against testdata: errors.bt goes through the rules, broken.bt has what
+// people write by mistake.
 func TestErrors(t *testing.T) {
-	syntaxtest.Run(t, "testdata/errors.bt", func(src *syntax.Source) []syntax.Diag {
-		_, ds := runSource(src, check.Options{})
-		return ds
-	})
+	for _, file := range []string{"errors", "broken"} {
+		syntaxtest.Run(t, "testdata/"+file+".bt", func(src *syntax.Source) []syntax.Diag {
+			_, ds := runSource(src, check.Options{})
+			return ds
+		})
+	}
 }
 
 // TestTypes compares what the checker finds about the programs of types.bt with types.golden.

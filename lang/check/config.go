@@ -157,7 +157,11 @@ func (c *checker) configure(block *syntax.Config) Config {
 		}
 	}
 	if cfg.MaxStrlen > 1<<16 {
-		c.errorf(syntax.Span{}, "max_strlen of %d is too large, at most %d", cfg.MaxStrlen, 1<<16)
+		at := syntax.Span{}
+		if block != nil {
+			at = block.Span
+		}
+		c.errorf(at, "max_strlen of %d is too large, at most %d", cfg.MaxStrlen, 1<<16)
 		cfg.MaxStrlen = 1 << 16
 	}
 	if cfg.MissingProbes == "" {

@@ -67,7 +67,7 @@ func checkPrint(c *Call) *types.Type {
 
 func checkJoin(c *Call) *types.Type {
 	if t := c.T[0]; !isInt(t) && t.Kind != types.Ptr {
-		c.errorf("() only supports int or pointer arguments (%s provided)", kindWord(t))
+		c.errorf("join() only supports int or pointer arguments (%s provided)", kindWord(t))
 	}
 	return types.VoidT
 }
