@@ -295,7 +295,8 @@ type Program struct {
 	Names    []string // probe names, by index
 }
 
-// Counters: the per-CPU array ".counters" counts what did not arrive. A unit's counter c is at element Index*NumCounters+c.
+// Counters of a unit: Program.Counters counts what did not arrive. It is an array of one element, whose address programs
+// know: for each CPU, of which there are a power of two, CounterBytes, and in them NumCounters uint64s for each unit.
 const (
 	LostRing = iota // the ring was full
 	LostMap         // a map was full
@@ -303,3 +304,13 @@ const (
 	ReadFail        // a memory read failed
 	NumCounters
 )
+
+// CounterBytes gives the bytes that the counters of so many units take for one CPU: a power of two, and whole cache lines,
+// so that CPUs do not share one.
+func CounterBytes(units int) int {
+	n := 64
+	for n < 8*NumCounters*units {
+		n *= 2
+	}
+	return n
+}

@@ -2,6 +2,8 @@ package gen
 
 import (
 	"fmt"
+	"math/bits"
+	"slices"
 
 	"github.com/fathom-trace/fathom/ir"
 )
@@ -10,7 +12,7 @@ import (
 const inlineCounts = 1
 
 // expandCounts makes code of u's Count instructions, and gives the functions that this code calls.
-func expandCounts(u *ir.Unit, counters *ir.Map) []*ir.Func {
+func expandCounts(u *ir.Unit, to counters) []*ir.Func {
 	var sites [ir.NumCounters]int
 	for _, f := range u.Funcs() {
 		for _, b := range f.Blocks {
@@ -25,7 +27,7 @@ func expandCounts(u *ir.Unit, counters *ir.Map) []*ir.Func {
 	var sub [ir.NumCounters]*ir.Func
 	for c, n := range sites {
 		if n > inlineCounts {
-			sub[c] = countFunc(u, counters, c)
+			sub[c] = countFunc(u, to, c)
 			subs = append(subs, sub[c])
 		}
 	}
@@ -41,7 +43,7 @@ func expandCounts(u *ir.Unit, counters *ir.Map) []*ir.Func {
 					*n = ir.Ins{Op: ir.Call, Callee: s, Span: n.Span}
 					continue
 				}
-				countHere(u, f, b, i, counters)
+				to.count(f, b, i)
 				break
 			}
 		}
@@ -53,35 +55,36 @@ func expandCounts(u *ir.Unit, counters *ir.Map) []*ir.Func {
 }
 
 // countFunc is a function of its own that counts.
-func countFunc(u *ir.Unit, counters *ir.Map, counter int) *ir.Func {
+func countFunc(u *ir.Unit, to counters, counter int) *ir.Func {
 	f := &ir.Func{Name: fmt.Sprintf("%s_count%d", u.Name, counter), Unit: u}
 	b := f.NewBlock()
 	b.Ins = []ir.Ins{{Op: ir.Count, Imm: int64(counter)}, {Op: ir.Ret}}
-	countHere(u, f, b, 0, counters)
-	for i, b := range f.Blocks {
-		b.ID = i
-	}
+	to.count(f, b, 0)
 	return f
 }
 
-// countHere replaces instruction i of b: what follows it moves to a block of its own.
-func countHere(u *ir.Unit, f *ir.Func, b *ir.Block, i int, counters *ir.Map) {
+// counters is where a program counts: see ir.CounterBytes.
+type counters struct {
+	m     *ir.Map
+	bytes int // for each CPU
+}
+
+func countersOf(p *ir.Program) counters { return counters{p.Counters, ir.CounterBytes(len(p.Units))} }
+
+// count replaces instruction i of b by one addition in the part of this CPU, where nobody else counts meanwhile.
+func (c counters) count(f *ir.Func, b *ir.Block, i int) {
 	n := b.Ins[i]
-	some, rest := f.NewBlock(), f.NewBlock()
-	rest.Ins = append(rest.Ins, b.Ins[i+1:]...)
-	key := u.NewSlot("counter", 8)
-	m, k, p, v, w := f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg()
-	off := int32(8 * n.Imm)
-	b.Ins = append(b.Ins[:i:i],
-		ir.Ins{Op: ir.Store, Size: 4, Slot: key, A: ir.Imm(int64(u.Index)), Span: n.Span},
-		ir.Ins{Op: ir.MapPtr, Dst: m, Map: counters, Span: n.Span},
-		ir.Ins{Op: ir.Addr, Dst: k, Slot: key, Span: n.Span},
-		ir.Ins{Op: ir.Call, Dst: p, Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(m), ir.R(k)}, Span: n.Span},
-		ir.Ins{Op: ir.Branch, Cond: ir.Ne, A: ir.R(p), Then: some, Else: rest, Span: n.Span})
-	some.Ins = []ir.Ins{
-		{Op: ir.Load, Dst: v, Size: 8, Base: p, Off: off, Span: n.Span},
+	cpu, in, off, base, at, v, w := f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg(), f.NewReg()
+	place := int32(8 * (f.Unit.Index*ir.NumCounters + int(n.Imm)))
+	cpus := c.m.ValueSize / c.bytes
+	b.Ins = slices.Concat(b.Ins[:i:i], []ir.Ins{
+		{Op: ir.Call, Dst: cpu, Fn: ir.FnSmpProcessorID, Span: n.Span},
+		{Op: ir.Bin, Alu: ir.And, Dst: in, A: ir.R(cpu), B: ir.Imm(int64(cpus - 1)), Span: n.Span}, // for the verifier
+		{Op: ir.Bin, Alu: ir.Shl, Dst: off, A: ir.R(in), B: ir.Imm(int64(bits.TrailingZeros(uint(c.bytes)))), Span: n.Span},
+		{Op: ir.MapValue, Dst: base, Map: c.m, Off: place, Span: n.Span},
+		{Op: ir.Bin, Alu: ir.Add, Dst: at, A: ir.R(base), B: ir.R(off), Span: n.Span},
+		{Op: ir.Load, Dst: v, Size: 8, Base: at, Span: n.Span},
 		{Op: ir.Bin, Alu: ir.Add, Dst: w, A: ir.R(v), B: ir.Imm(1), Span: n.Span},
-		{Op: ir.Store, Size: 8, Base: p, Off: off, A: ir.R(w), Span: n.Span},
-		{Op: ir.Jump, Then: rest, Span: n.Span},
-	}
+		{Op: ir.Store, Size: 8, Base: at, A: ir.R(w), Span: n.Span},
+	}, b.Ins[i+1:])
 }

@@ -40,7 +40,7 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
 	}
 	scratch := &banks{entries: max(1, len(p.Units)), names: names}
-	shared := &program{scratch: scratch, counters: p.Counters, names: names}
+	shared := &program{scratch: scratch, counters: countersOf(p), names: names}
 	for _, u := range p.Units {
 		prog, err := unitFor(u, shared, opts)
 		if err != nil {
@@ -57,7 +57,7 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 // program is what the units of one share.
 type program struct {
 	scratch  *banks
-	counters *ir.Map
+	counters counters
 	names    map[*ir.Map]string // as instructions refer to them
 }
 

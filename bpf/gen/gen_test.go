@@ -20,7 +20,7 @@ func oneFunc(fn func(f *ir.Func)) *ir.Program {
 	u := &ir.Unit{Name: "p", Provider: "begin"}
 	u.Entry = &ir.Func{Name: "p", Unit: u, Entry: true}
 	fn(u.Entry)
-	c := &ir.Map{Name: ".counters", BPFName: "counters", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 8 * ir.NumCounters, MaxEntries: 1}
+	c := &ir.Map{Name: ".counters", BPFName: "counters", Kind: ir.Array, KeySize: 4, ValueSize: 2 * ir.CounterBytes(1), MaxEntries: 1}
 	return &ir.Program{Units: []*ir.Unit{u}, Maps: []*ir.Map{c}, Counters: c}
 }
 
@@ -37,7 +37,7 @@ func compiled(t *testing.T, p *ir.Program, o Options) asm.Instructions {
 func run(t *testing.T, insns asm.Instructions) uint64 {
 	t.Helper()
 	m, err := vm.New(vm.Config{Programs: map[string]asm.Instructions{"p": insns}, Maps: map[string]*ebpf.MapSpec{
-		"counters": {Name: "counters", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8 * ir.NumCounters, MaxEntries: 1},
+		"counters": {Name: "counters", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(2 * ir.CounterBytes(1)), MaxEntries: 1},
 		"scratch0": {Name: "scratch0", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32 << 10, MaxEntries: 1},
 	}, Env: &vm.Env{Pid: 7, Tgid: 5}})
 	if err != nil {
@@ -114,16 +114,14 @@ func TestSelect(t *testing.T) {
 			b := f.NewBlock()
 			b.Ins = []ir.Ins{{Op: ir.Count, Imm: ir.Filtered}, {Op: ir.Ret}}
 		}, `p:
-			*(u32 *)(r10 -8) = 0
-			r1 = map[counters]
-			r2 = r10
-			r2 += -8
-			call bpf_map_lookup_elem#1
-			if r0 == 0x0 goto pc+3 <p.2>
-			r5 = *(u64 *)(r0 +16)
+			call bpf_get_smp_processor_id#8
+			r0 &= 1
+			r0 <<= 6
+			r4 = map[counters][0]+16
+			r4 += r0
+			r5 = *(u64 *)(r4 +0)
 			r5 += 1
-			*(u64 *)(r0 +16) = r5
-			p.2:
+			*(u64 *)(r4 +0) = r5
 			r0 = 0
 			exit`},
 	}
