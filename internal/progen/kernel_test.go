@@ -55,6 +55,7 @@ func TestKernel(t *testing.T) {
 		// The first page cannot be read anywhere.
 		text := Program(random(seed), Options{Task: true, Memory: 64, MemorySize: 1024})
 		c := compile(t, text, w, cpus, script.Codegen{})
+		cost.seed = seed
 		got, err := inKernel(c, &cost)
 		if err != nil {
 			rejected++
@@ -69,7 +70,8 @@ func TestKernel(t *testing.T) {
 			t.Fatalf("seed %d:\n%s\n%s\n(-machine +kernel)\n%v", seed, text, d, c.Obj.Programs[0].Insns)
 		}
 	}
-	t.Logf("%d programs, %d rejected; the verifier looked at %d instructions each, at most %d", total, rejected, cost.sum/max(1, total), cost.most)
+	t.Logf("%d programs, %d rejected; the verifier looked at %d instructions each, at most %d (seed %d)",
+		total, rejected, cost.sum/max(1, total), cost.most, cost.mostSeed)
 }
 
 // rejection gives the end of what the verifier says.
@@ -82,7 +84,7 @@ func rejection(err error) string {
 }
 
 // verifierCost sums what the verifier looked at.
-type verifierCost struct{ sum, most int }
+type verifierCost struct{ sum, most, seed, mostSeed int }
 
 func (c *verifierCost) add(log string) {
 	_, n, ok := strings.Cut(log, "processed ")
@@ -91,7 +93,10 @@ func (c *verifierCost) add(log string) {
 	}
 	var insns int
 	fmt.Sscan(n, &insns)
-	c.sum, c.most = c.sum+insns, max(c.most, insns)
+	c.sum += insns
+	if insns > c.most {
+		c.most, c.mostSeed = insns, c.seed
+	}
 }
 
 // pin keeps the test on one thread and CPU: programs ask for both.
