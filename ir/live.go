@@ -38,43 +38,83 @@ func (s RegSet) Union(t RegSet) bool {
 	return grown
 }
 
-// Liveness gives the registers whose values are still wanted at the end of each block. Blocks are numbered by place.
-func Liveness(f *Func) (out []RegSet) {
-	n := len(f.Blocks)
-	in, gen, kill := make([]RegSet, n), make([]RegSet, n), make([]RegSet, n)
-	out = make([]RegSet, n)
-	words := f.Regs/64 + 1
+// Live says which registers' values are still wanted at the end of each block.
+type Live struct {
+	index []int32 // by register: its place in regs plus 1; 0 for those that live in one block only
+	regs  []Reg
+	out   []RegSet // by block, of places in regs
+}
+
+// LiveOut says if the value of r is wanted after block b.
+func (l *Live) LiveOut(b *Block, r Reg) bool {
+	i := l.index[r]
+	return i != 0 && l.out[b.ID].Has(Reg(i-1))
+}
+
+// EachOut calls fn for the registers wanted after block b.
+func (l *Live) EachOut(b *Block, fn func(Reg)) {
+	l.out[b.ID].Each(func(i Reg) { fn(l.regs[i]) })
+}
+
+// Liveness computes Live by backward data flow. Most registers are read in the block that assigns them only: the sets are
+// of the others. Blocks are numbered by place.
+func Liveness(f *Func) *Live {
+	l := &Live{index: make([]int32, f.Regs+1)}
+	l.crossing(f)
+	n, words := len(f.Blocks), len(l.regs)/64+1
 	pool := make([]uint64, 4*n*words)
-	take := func() RegSet { s := pool[:words:words]; pool = pool[words:]; return s }
+	take := func() []RegSet {
+		s := make([]RegSet, n)
+		for i := range s {
+			s[i], pool = pool[:words:words], pool[words:]
+		}
+		return s
+	}
+	in, gen, kill := take(), take(), take()
+	l.out = take()
 	for i, b := range f.Blocks {
-		in[i], gen[i], kill[i], out[i] = take(), take(), take(), take()
 		for j := range b.Ins {
 			b.Ins[j].Uses(func(r Reg) {
-				if !kill[i].Has(r) {
-					gen[i].Add(r)
+				if at := l.index[r]; at != 0 && !kill[i].Has(Reg(at-1)) {
+					gen[i].Add(Reg(at - 1))
 				}
 			})
-			if d := b.Ins[j].Dst; d != 0 {
-				kill[i].Add(d)
+			if at := l.index[b.Ins[j].Dst]; at != 0 {
+				kill[i].Add(Reg(at - 1))
 			}
 		}
 	}
 	for changed := true; changed; {
 		changed = false
 		for i := n - 1; i >= 0; i-- {
-			switch t := f.Blocks[i].Term(); t.Op {
-			case Jump:
-				out[i].Union(in[t.Then.ID])
-			case Branch:
-				out[i].Union(in[t.Then.ID])
-				out[i].Union(in[t.Else.ID])
+			if t := f.Blocks[i].Term(); t.Then != nil {
+				l.out[i].Union(in[t.Then.ID])
+				if t.Else != nil {
+					l.out[i].Union(in[t.Else.ID])
+				}
 			}
 			for w := range in[i] {
-				if v := gen[i][w] | out[i][w]&^kill[i][w]; v != in[i][w] {
+				if v := gen[i][w] | l.out[i][w]&^kill[i][w]; v != in[i][w] {
 					in[i][w], changed = v, true
 				}
 			}
 		}
 	}
-	return out
+	return l
+}
+
+// crossing numbers the registers that some block reads before it assigns them.
+func (l *Live) crossing(f *Func) {
+	assigned := make([]int, f.Regs+1) // by register: the last block that did, plus 1
+	for i, b := range f.Blocks {
+		for j := range b.Ins {
+			b.Ins[j].Uses(func(r Reg) {
+				if assigned[r] != i+1 && l.index[r] == 0 {
+					l.regs = append(l.regs, r)
+					l.index[r] = int32(len(l.regs))
+				}
+			})
+			assigned[b.Ins[j].Dst] = i + 1
+		}
+	}
 }

@@ -55,6 +55,13 @@ func ranges(f *ir.Func) (rs []*liveRange, calls []int, size int) {
 		return all[r]
 	}
 	end := make([]int, f.Regs+1) // where the segment being built ends; 0 is none
+	var open []ir.Reg            // that have one, or had
+	until := func(r ir.Reg, e int) {
+		if end[r] == 0 {
+			open = append(open, r)
+		}
+		end[r] = max(end[r], e)
+	}
 	weights := depths(f)
 	total := 0
 	for _, b := range f.Blocks {
@@ -63,7 +70,7 @@ func ranges(f *ir.Func) (rs []*liveRange, calls []int, size int) {
 	at := total
 	for k := len(f.Blocks) - 1; k >= 0; k-- {
 		b := f.Blocks[k]
-		out[k].Each(func(r ir.Reg) { end[r] = perIns*at + 2 })
+		out.EachOut(b, func(r ir.Reg) { until(r, perIns*at+2) })
 		for i := len(b.Ins) - 1; i >= 0; i-- {
 			n := &b.Ins[i]
 			at--
@@ -79,19 +86,20 @@ func ranges(f *ir.Func) (rs []*liveRange, calls []int, size int) {
 				if n.Op == ir.Bin && n.B.R == u && n.A.R != u && !n.Alu.Commutes() && !negation(n) {
 					e = perIns*at + writing + 1 // must not share a register with the result
 				}
-				end[u] = max(end[u], e)
+				until(u, e)
 			})
 			if isCall(n) {
 				calls = append(calls, perIns*at+calling)
 			}
 			hints(n, get)
 		}
-		for r, e := range end {
-			if e != 0 {
-				get(ir.Reg(r)).add(perIns*at+2, e)
+		for _, r := range open {
+			if end[r] != 0 {
+				get(r).add(perIns*at+2, end[r])
 				end[r] = 0
 			}
 		}
+		open = open[:0]
 	}
 	for i, p := range f.Params {
 		if r := all[p]; r != nil {

@@ -5,9 +5,11 @@ import "github.com/fathom-trace/fathom/ir"
 // dead drops instructions that only compute what nobody reads.
 func dead(f *ir.Func) bool {
 	out := ir.Liveness(f)
+	live := ir.NewRegSet(f.Regs)
 	changed := false
 	for _, b := range f.Blocks {
-		live := out[b.ID]
+		clear(live)
+		out.EachOut(b, live.Add)
 		keep := len(b.Ins)
 		for i := len(b.Ins) - 1; i >= 0; i-- {
 			n := &b.Ins[i]

@@ -15,7 +15,7 @@ func tails(f *ir.Func) bool {
 	first := map[string]*ir.Block{}
 	s := &shaper{own: map[ir.Reg]ir.Reg{}, ids: map[any]uint64{}}
 	to := make([]*ir.Block, len(f.Blocks))
-	var out []ir.RegSet
+	var out *ir.Live
 	changed := false
 	for _, b := range f.Blocks {
 		if len(b.Ins) > mergeable || b.ID == 0 {
@@ -24,7 +24,7 @@ func tails(f *ir.Func) bool {
 		if out == nil {
 			out = ir.Liveness(f)
 		}
-		k := s.shape(b, out[b.ID])
+		k := s.shape(b, out)
 		if have := first[k]; have != nil {
 			to[b.ID], changed = have, true
 			continue
@@ -54,7 +54,7 @@ type shaper struct {
 	ids map[any]uint64 // of slots, maps and functions
 }
 
-func (s *shaper) shape(b *ir.Block, out ir.RegSet) string {
+func (s *shaper) shape(b *ir.Block, out *ir.Live) string {
 	s.buf = s.buf[:0]
 	clear(s.own)
 	for i := range b.Ins {
@@ -76,7 +76,7 @@ func (s *shaper) shape(b *ir.Block, out ir.RegSet) string {
 		s.ref(n.Else != nil, n.Else)
 		s.buf = append(s.buf, n.Name...)
 		if d := n.Dst; d != 0 {
-			if !out.Has(d) {
+			if !out.LiveOut(b, d) {
 				s.own[d] = -ir.Reg(len(s.own) + 1)
 			}
 			s.val(ir.R(d))
