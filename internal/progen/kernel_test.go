@@ -27,7 +27,7 @@ import (
 
 // A guest that QEMU translates takes half a second for a program.
 var guests = ktest.Config{Env: []string{"FATHOM_PROGRAMS=" + os.Getenv("FATHOM_PROGRAMS")},
-	Timeout: 10*time.Minute + time.Duration(programs(0))*time.Second}
+	Kernels: []string{"debian-6.12", "debian-6.1"}, Timeout: 10*time.Minute + time.Duration(programs(0))*time.Second}
 
 func TestMain(m *testing.M)  { ktest.Main(m, guests) }
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }

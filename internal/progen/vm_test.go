@@ -70,7 +70,7 @@ func TestOptimised(t *testing.T) {
 		return nil
 	}}
 	before, after := 0, 0
-	for seed := range programs(300) {
+	for seed := range programs(150) {
 		text := Program(random(seed), Options{Memory: mem.base, MemorySize: mem.size})
 		plain := compile(t, text, nil, 2, script.Codegen{NoOpt: true})
 		fast := compile(t, text, nil, 2, checked)
