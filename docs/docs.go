@@ -7,3 +7,8 @@ import _ "embed" // the documents
 //
 //go:embed language.md
 var Language string
+
+// Graph is about call graphs, in Markdown.
+//
+//go:embed graph.md
+var Graph string

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
@@ -20,10 +21,15 @@ import (
 type AttachError struct {
 	Target check.Target
 	Err    error
+	Why    *NotTraceable // what is known against the function; nil if nothing is
 }
 
 func (e *AttachError) Error() string {
-	return fmt.Sprintf("attach %s: %v", e.Target.Name, e.Err)
+	s := fmt.Sprintf("attach %s: %v", e.Target.Name, e.Err)
+	if e.Why != nil {
+		s += "; " + e.Why.Error()
+	}
+	return s
 }
 
 // Unwrap gives the cause.
@@ -87,7 +93,12 @@ func (s *Session) attach(l *loaded) (int, error) {
 	case "begin", "end", "self", "test", "bench":
 		return len(l.targets), nil
 	case "kprobe", "kretprobe":
-		if l.multi {
+		switch {
+		case l.entry != nil:
+			return 0, nil // comes with its entry
+		case l.returns != nil:
+			return s.attachSession(l)
+		case l.multi:
 			return s.kprobeMulti(l)
 		}
 	case "uprobe", "uretprobe", "usdt":
@@ -167,10 +178,22 @@ func (s *Session) attachEach(l *loaded) (int, error) {
 		case errs[i] == nil && !t.Again:
 			n++
 		case errs[i] != nil && !s.skip(t, errs[i]):
-			return n, &AttachError{t, errs[i]}
+			return n, s.failed(t, errs[i])
 		}
 	}
 	return n, nil
+}
+
+// failed adds to an error what is known of the function.
+func (s *Session) failed(t check.Target, err error) error {
+	e := &AttachError{Target: t, Err: err}
+	switch t.Provider {
+	case "kprobe", "kretprobe", "fentry", "fexit":
+		if s.opts.WhyNot != nil && t.Func != "" && !errors.Is(err, feature.ErrUnsupported) {
+			e.Why = s.opts.WhyNot(t.Module, t.Func)
+		}
+	}
+	return e
 }
 
 // attachOne attaches p to one target. The cookie tells targets of one program apart; only programs that ask get one.
@@ -285,7 +308,7 @@ func (s *Session) RunIter(ctx context.Context) error {
 			continue
 		}
 		if err := iterate(ctx, l.progs[0]); err != nil {
-			return &AttachError{l.targets[0], err}
+			return &AttachError{Target: l.targets[0], Err: err}
 		}
 	}
 	return nil

@@ -140,6 +140,9 @@ type Account struct {
 	LostMap  uint64
 	Filtered uint64
 	Faults   uint64 // reads that failed
+	// Session is the unit with whose program this one runs, entry and return being one; nil for others. The entry's Runs
+	// and Missed are those of both.
+	Session *ir.Unit
 }
 
 // Accounts reads the counters.
@@ -151,7 +154,10 @@ func (s *Session) Accounts() []Account {
 	}
 	for _, l := range s.units {
 		a := Account{Unit: l.prog.Unit}
-		for _, p := range l.progs {
+		if l.entry != nil {
+			a.Session = l.entry.prog.Unit
+		}
+		for _, p := range l.programs() {
 			if st, err := p.Stats(); err == nil {
 				a.Runs += st.RunCount
 				a.Missed += st.RecursionMisses

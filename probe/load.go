@@ -6,6 +6,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,8 @@ type Options struct {
 	KfuncID func(name string) (btf.TypeID, error)
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
+	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.
+	WhyNot func(module, name string) *NotTraceable
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }
@@ -47,6 +50,7 @@ type Session struct {
 	mu    sync.Mutex // of open: probes are attached by several goroutines
 	open  []closer   // links and events, in the order they were made
 	plans []string   // how each unit was attached, for -v
+	waits []*waiting
 }
 
 type closer interface{ Close() error }
@@ -57,8 +61,19 @@ type loaded struct {
 	inst    *check.Instance
 	progs   []*ebpf.Program
 	targets []check.Target // parallel to progs where each target has its own
+	late    *ebpf.Program  // for targets that came later
 	multi   bool           // loaded for kprobe.multi
 	single  bool           // progs[0] is for all targets; another is kept for being closed
+	returns *loaded        // of a kprobe: the kretprobe that is a session with it, in its program
+	entry   *loaded        // of a kretprobe: the kprobe whose session it is part of; it has no program
+}
+
+// programs are all programs of l.
+func (l *loaded) programs() []*ebpf.Program {
+	if l.late == nil {
+		return l.progs
+	}
+	return append(slices.Clip(l.progs), l.late)
 }
 
 // VerifierError is a program the kernel refused.
@@ -127,7 +142,14 @@ func (s *Session) loadPrograms() error {
 		if t := p.Unit.Target; t >= 0 {
 			l.targets = inst.Targets[t : t+1]
 		}
+		l.targets = s.later(l, l.targets)
 		s.units = append(s.units, l)
+	}
+	s.pair()
+	for _, l := range s.units {
+		if l.returns != nil || l.entry != nil {
+			continue
+		}
 		if err := s.loadUnit(l); err != nil {
 			return err
 		}
@@ -282,6 +304,7 @@ func (s *Session) Detach() {
 	s.open = nil
 	s.mu.Unlock()
 	each(len(open), func(i int) { open[i].Close() })
+	s.detachLater()
 }
 
 // keep has a link or event closed by Detach.
@@ -319,7 +342,7 @@ func each(n int, f func(int)) {
 func (s *Session) Close() error {
 	s.Detach()
 	for _, l := range s.units {
-		for _, p := range l.progs {
+		for _, p := range l.programs() {
 			p.Close()
 		}
 	}

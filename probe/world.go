@@ -35,7 +35,9 @@ type World struct {
 	events  []tracefs.Event
 	funcs   []Function
 	funcsOK bool
-	types   ctype.Lookup
+	// ftraceSays is set if funcs is what ftrace itself lists, not all symbols of code.
+	ftraceSays bool
+	types      ctype.Lookup
 }
 
 // Function is a kernel function that may be probed.
@@ -166,6 +168,7 @@ func (w *World) Functions() ([]Function, error) {
 			for _, f := range fns {
 				w.funcs = append(w.funcs, Function{f.Name, f.Module})
 			}
+			w.ftraceSays = true
 		}
 	}
 	if len(w.funcs) == 0 {
@@ -271,7 +274,7 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 		t.Name += fmt.Sprintf("+%d", p.Offset)
 	}
 	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
-		return nil, peerError(fmt.Sprintf("specified module %s in probe %s is not loaded.", m, t.Name))
+		return nil, notLoaded{t}
 	}
 	if w.given != nil && !w.given[p.Func] {
 		return nil, nil
@@ -286,6 +289,16 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	w.loadTypes(p.Module)
 	return []check.Target{t}, nil
 }
+
+// notLoaded says in bpftrace's words that a probe's module is not there.
+type notLoaded struct{ t check.Target }
+
+func (e notLoaded) Error() string {
+	return fmt.Sprintf("specified module %s in probe %s is not loaded.", e.t.Module, e.t.Name)
+}
+
+// WhenThere implements check.Later.
+func (e notLoaded) WhenThere() check.Target { return e.t }
 
 // moduleOf gives the module that has a function which the kernel itself has not, "" if the kernel has it or nobody.
 func (w *World) moduleOf(name string) string {

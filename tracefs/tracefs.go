@@ -1,5 +1,5 @@
 // Package tracefs finds the kernel's tracing file system and reads what it lists: events, their formats, and the functions
-// that can be traced. It writes nothing.
+// that can be traced. It writes only into instances it made itself ([FS.NewInstance]), never into what all share.
 //
 // Where tracefs is not mounted it is mounted for this process alone, detached from the mount table (fsopen and fsmount,
 // Linux 5.2), so that nobody sees the mount and it goes with the process. debugfs is never needed.

@@ -206,7 +206,11 @@ func decodeARM64(code []byte, addr uint64) Inst {
 	if err != nil {
 		return Inst{Addr: addr, Len: 4, Text: bad}
 	}
-	return Inst{Addr: addr, Len: 4, Text: arm64asm.GNUSyntax(in), Call: in.Op == arm64asm.BL || in.Op == arm64asm.BLR}
+	i := Inst{Addr: addr, Len: 4, Text: arm64asm.GNUSyntax(in), Call: in.Op == arm64asm.BL || in.Op == arm64asm.BLR, Jump: in.Op == arm64asm.B}
+	if rel, ok := in.Args[0].(arm64asm.PCRel); ok && (i.Call || i.Jump) {
+		i.To = addr + uint64(int64(rel))
+	}
+	return i
 }
 
 // Around disassembles the code of an oops: bytes around the instruction at index mark, which stands at addr. Instructions

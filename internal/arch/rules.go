@@ -11,7 +11,7 @@ const (
 	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
 	compiler = "lang/syntax lang/types lang/check lang/stdlib ir/... bpf/..."
 	backends = "kernel/live kernel/dump kernel/image kernel/remote"
-	answers  = "answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
+	answers  = "answers/graph answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
 
 	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
 	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate"
@@ -91,6 +91,7 @@ var Edges = []Edge{
 	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
 	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
+	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
 	{"internal/ktest/...", "./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},

@@ -7,6 +7,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
 	"github.com/fathom-trace/fathom/lab/topology"
+	"github.com/fathom-trace/fathom/tracefs"
 )
 
 // leases is where this user's records are.
@@ -14,7 +15,7 @@ func leases() lease.Dir { return lease.Default(os.Geteuid(), os.Getenv) }
 
 // cleaners remove what fathom makes and gives a name, by the kind of its lease.
 func cleaners() map[string]lease.Cleaner {
-	return map[string]lease.Cleaner{netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean}
+	return map[string]lease.Cleaner{netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance}
 }
 
 // sweep removes what processes that died left behind, before a verb makes more. What cannot be removed is said and does

@@ -114,6 +114,8 @@ Examples:
 		c.SetHelpFunc(func(c *cobra.Command, _ []string) {
 			fmt.Fprintf(c.OutOrStdout(), "%s\nOPTIONS:\n%s", peerUsage, fl.FlagUsages())
 		})
+	} else {
+		c.AddCommand(traceGraphCommand())
 	}
 	return c
 }

@@ -48,7 +48,8 @@ var probeRows = []row{
 var ftraceRows = []row{
 	{feature: try.Tracefs, options: []string{"TRACING", "FTRACE"}, caps: "cap_sys_admin", detail: "event formats, instances of our own", needed: true},
 	{feature: try.HistTriggers, options: []string{"HIST_TRIGGERS"}, caps: "cap_sys_admin", detail: "counting inside ftrace", instead: "BPF maps count"},
-	{feature: try.FunctionGraph, options: []string{"FUNCTION_GRAPH_TRACER"}, caps: "cap_sys_admin", detail: "call trees", instead: "kprobes of the functions named"},
+	{feature: try.FunctionGraph, options: []string{"FUNCTION_GRAPH_TRACER"}, caps: "cap_sys_admin", detail: "call trees", instead: "probes on entries and returns"},
+	{feature: try.GraphInstance, options: []string{"FUNCTION_GRAPH_TRACER"}, caps: "cap_sys_admin", detail: "call trees beside other people's tracing (Linux 6.11)", instead: "probes on entries and returns"},
 }
 
 var networkRows = []row{

@@ -28,6 +28,7 @@ const (
 	KprobeEvents  = try.KprobeEvents
 	HistTriggers  = try.HistTriggers
 	FunctionGraph = try.FunctionGraph
+	GraphInstance = try.GraphInstance
 	Ringbuf       = try.Ringbuf
 	Modules       = try.Modules
 	NetNS         = try.NetNS
@@ -55,7 +56,7 @@ var everywhere = []Feature{
 }
 
 // since612 is what came with 6.12, for the full and the cloud flavour.
-var since612 = slices.Concat(everywhere, []Feature{KprobeMulti, KprobeSession, UprobeMulti})
+var since612 = slices.Concat(everywhere, []Feature{KprobeMulti, KprobeSession, UprobeMulti, GraphInstance})
 
 // Kernels are the kernels under test, newest first. lab/guest knows where to get them.
 var Kernels = []Kernel{

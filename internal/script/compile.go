@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
@@ -14,6 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/ir/opt"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/probe"
 )
 
 // Compiled is a program at the end of every stage.
@@ -86,6 +89,17 @@ func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Code
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}
 	return c, diags
+}
+
+// BuildOptions says what programs may know of the running kernel.
+func BuildOptions(w *probe.World) build.Options {
+	ncpu, err := ebpf.PossibleCPU()
+	if err != nil {
+		ncpu = runtime.NumCPU()
+	}
+	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, StartNs: bootNanos(), TAIOffset: taiOffset(), CgroupID: cgroupID, Kaddr: w.Kallsyms}
+	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
+	return bo
 }
 
 func failed(ds []syntax.Diag) bool {

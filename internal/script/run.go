@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/ir"
-	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -177,15 +176,8 @@ func (r *runner) compile() error {
 		}
 		r.child = c
 	}
-	ncpu, err := ebpf.PossibleCPU()
-	if err != nil {
-		ncpu = runtime.NumCPU()
-	}
-	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, Failures: r.o.Failures, StartNs: bootNanos(), TAIOffset: taiOffset(), ClockMap: r.o.ClockMap}
-	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
-	bo.PID = r.o.PID
-	bo.CgroupID = cgroupID
-	bo.Kaddr = r.world.Kallsyms
+	bo := BuildOptions(r.world)
+	bo.Failures, bo.ClockMap, bo.PID = r.o.Failures, r.o.ClockMap, r.o.PID
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
 		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
 		if !ok {
@@ -241,7 +233,7 @@ func ringSize(n int) int {
 func (r *runner) load() error {
 	var err error
 	r.sess, err = probe.Load(r.comp.Info, r.comp.Prog, r.comp.Obj, probe.Options{
-		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, EventID: r.world.EventID, KfuncID: r.world.KfuncID,
+		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, EventID: r.world.EventID, KfuncID: r.world.KfuncID, WhyNot: r.world.WhyNot,
 		Warn: func(s string) {
 			if !r.o.Quiet && !r.o.NoWarn {
 				fmt.Fprintf(r.o.Stderr, "WARNING: %s\n", s)
@@ -406,6 +398,11 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 		case r.o.PID != 0 && !alive(r.o.PID):
 			return nil
 		}
+		if r.sess.Waiting() {
+			if err := r.sess.AttachLater(r.note); err != nil {
+				return err
+			}
+		}
 		wait := poll
 		if once {
 			wait = 0
@@ -446,6 +443,13 @@ func (r *runner) iterate(ctx context.Context, ring *probe.Reader) error {
 		if len(r.o.Interrupt) > 0 {
 			cancel()
 		}
+	}
+}
+
+// note tells people something, unless they asked for quiet.
+func (r *runner) note(s string) {
+	if !r.o.Quiet {
+		fmt.Fprintln(r.o.Stderr, s)
 	}
 }
 

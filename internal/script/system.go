@@ -207,6 +207,11 @@ func (r *runner) account(res Result) {
 
 func (r *runner) accountTable(as []probe.Account) {
 	for _, a := range as {
+		if a.Session != nil {
+			fmt.Fprintf(r.o.Stderr, "%s: runs counted with %s, %d filtered, %d records printed, %d lost (ring full), %d map updates failed\n",
+				a.Unit.Name, a.Session.Name, a.Filtered, r.delivered[a.Unit.Index], a.LostRing, a.LostMap)
+			continue
+		}
 		fmt.Fprintf(r.o.Stderr, "%s: %d runs, %d filtered, %d records printed, %d lost (ring full), %d map updates failed, %d runs skipped\n",
 			a.Unit.Name, a.Runs, a.Filtered, r.delivered[a.Unit.Index], a.LostRing, a.LostMap, a.Missed)
 	}

@@ -49,7 +49,8 @@ const (
 	HardwarePerf  Feature = "hardware"      // cycle counter; no emulated CPU has one
 	KprobeEvents  Feature = "kprobe_events" // tracefs dynamic events
 	HistTriggers  Feature = "hist triggers"
-	FunctionGraph Feature = "function_graph" // a tracer the kernel lists
+	FunctionGraph Feature = "function_graph"              // a tracer the kernel lists
+	GraphInstance Feature = "function_graph in instances" // set there
 	Ringbuf       Feature = "ringbuf"
 	Modules       Feature = "modules" // finit_module
 	NetNS         Feature = "netns"
@@ -78,6 +79,7 @@ var detectors = map[Feature]func() error{
 	KprobeEvents:  sync.OnceValue(haveKprobeEvents),
 	HistTriggers:  sync.OnceValue(haveHist),
 	FunctionGraph: sync.OnceValue(haveFunctionGraph),
+	GraphInstance: sync.OnceValue(haveGraphInstance),
 	Ringbuf:       sync.OnceValue(haveRingbuf),
 	Modules:       sync.OnceValue(haveModules),
 	NetNS:         sync.OnceValue(haveNetNS),
@@ -350,6 +352,18 @@ func haveFunctionGraph() error {
 			return feature.Unsupported(string(FunctionGraph), "available_tracers has "+strings.TrimSpace(string(b)), nil)
 		}
 		return err
+	})
+}
+
+// haveGraphInstance sets the tracer for one function, in an instance that is switched off.
+func haveGraphInstance() error {
+	return inInstance(func(dir string) error {
+		for _, s := range [][2]string{{"tracing_on", "0"}, {"set_ftrace_filter", target}, {"current_tracer", "function_graph"}} {
+			if err := os.WriteFile(filepath.Join(dir, s[0]), []byte(s[1]), 0); err != nil {
+				return feature.Unsupported(string(GraphInstance), s[0]+"="+s[1], err)
+			}
+		}
+		return nil
 	})
 }
 
