@@ -44,7 +44,7 @@ func (g *gen) stmt() {
 		}
 		g.assign()
 	case n == 20:
-		if m, ok := g.table(func(m table) bool { return len(m.key) > 0 && m.agg == "" }); ok {
+		if m, ok := g.table(func(m table) bool { return len(m.key) > 0 }); ok {
 			g.line("delete(%s, %s);", m.name, g.keyOf(m))
 		}
 	case n == 21:

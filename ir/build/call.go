@@ -415,6 +415,9 @@ func length(x *fn, c *syntax.Call, t *types.Type) value {
 func hasKey(x *fn, c *syntax.Call, t *types.Type) value {
 	r, _ := c.Args[0].(*syntax.MapRef)
 	m := x.b.maps[r.Name]
+	if m.Bucketed {
+		return scalarOf(types.BoolT, x.anyBucket(m, c.Args[1], false))
+	}
 	return scalarOf(types.BoolT, x.truth(x.lookup(m, x.key(m, c.Args[1]))))
 }
 
@@ -437,6 +440,9 @@ func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
 		id := x.b.event(&ir.Event{Kind: ir.EvClear, Map: m, Span: x.span})
 		x.send(id, nil)
 		return scalarOf(types.BoolT, ir.Imm(1))
+	}
+	if m.Bucketed {
+		return scalarOf(types.BoolT, x.anyBucket(m, key, true))
 	}
 	rc := x.call(ir.FnMapDelete, x.mapPtr(m), x.addr(x.key(m, key)))
 	yes, no := x.block(), x.block()
