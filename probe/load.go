@@ -258,7 +258,7 @@ func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
 	for _, t := range l.targets {
 		one := spec.Copy()
 		one.AttachTo = t.Func
-		p, err := s.newProgram(l, one)
+		p, err := s.newTracing(l, one, t)
 		if err != nil {
 			if len(l.targets) > 1 && s.skip(t, err) {
 				continue
@@ -269,6 +269,20 @@ func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
 	}
 	l.targets = ts
 	return nil
+}
+
+// newTracing loads a program for one function, of the kernel or of a BPF program.
+func (s *Session) newTracing(l *loaded, spec *ebpf.ProgramSpec, t check.Target) (*ebpf.Program, error) {
+	if t.ProgID == 0 {
+		return s.newProgram(l, spec)
+	}
+	target, err := ebpf.NewProgramFromID(ebpf.ProgramID(t.ProgID))
+	if err != nil {
+		return nil, fmt.Errorf("open BPF program %d: %w", t.ProgID, err)
+	}
+	defer target.Close()
+	spec.AttachTarget = target
+	return s.newProgram(l, spec)
 }
 
 // skip decides if a target that failed may be left out, and says so.

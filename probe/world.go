@@ -329,7 +329,7 @@ func (w *World) loadTypes(module string) {
 func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
 	name := p.Provider.Name
 	if p.Module == "bpf" {
-		return nil, fmt.Errorf("%s: probes of BPF programs cannot be attached yet", p.Raw)
+		return bpfFunctions(p)
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		mod := p.Module

@@ -73,7 +73,7 @@ func (e *emitter) emit() asm.Instructions {
 	if e.out[0].Source() == nil { // the kernel wants line information of every function's first instruction
 		e.out[0] = e.out[0].WithSource(asm.Comment(e.prefix))
 	}
-	e.out[0] = btf.WithFuncMetadata(e.out[0].WithSymbol(e.prefix), funcInfo(e.f, e.prefix))
+	e.out[0] = btf.WithFuncMetadata(e.out[0].WithSymbol(e.prefix), prototype(e.f))
 	return e.out
 }
 
@@ -102,22 +102,24 @@ func firstLine(s string) string {
 	return s[:min(len(s), most)]
 }
 
-// funcInfo describes a function to the kernel, which demands it of callbacks (kernel/bpf/verifier.c, check_ld_imm).
-func funcInfo(f *ir.Func, name string) *btf.Func {
-	u64 := &btf.Int{Name: "unsigned long", Size: 8}
+// prototype describes a function to the kernel, which demands it of callbacks (kernel/bpf/verifier.c, check_ld_imm). Others
+// may trace it by its name (fentry:bpf:NAME), and stacks show it.
+func prototype(f *ir.Func) *btf.Func {
+	long := &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
 	p := &btf.FuncProto{Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}}
-	linkage := btf.StaticFunc
 	if f.Entry {
-		linkage = btf.GlobalFunc
-		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: (*btf.Void)(nil)}}}
-	} else if len(f.Params) == 0 { // verified once, not at each call
-		linkage = btf.GlobalFunc
-	} else {
-		for i := range f.Params {
-			p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("a%d", i), Type: u64})
-		}
+		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}}
+		_, name, _ := strings.Cut(f.Unit.Name, "_")
+		return &btf.Func{Name: fmt.Sprintf("%s_%d", name, f.Unit.Index+1), Type: p, Linkage: btf.GlobalFunc}
 	}
-	return &btf.Func{Name: name, Type: p, Linkage: linkage}
+	for range f.Params {
+		p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("p%d", len(p.Params)), Type: long})
+	}
+	linkage := btf.StaticFunc
+	if len(f.Params) == 0 { // verified once, not at each call
+		linkage = btf.GlobalFunc
+	}
+	return &btf.Func{Name: f.Name, Type: p, Linkage: linkage}
 }
 
 // entryMoves brings parameters from R1 … R5 to where they live.
