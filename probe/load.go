@@ -78,8 +78,21 @@ func (l *loaded) programs() []*ebpf.Program {
 
 // VerifierError is a program the kernel refused.
 type VerifierError struct {
-	Unit *ir.Unit
-	Err  *ebpf.VerifierError
+	Unit  *ir.Unit
+	Insns asm.Instructions // as they were given to the kernel
+	Err   *ebpf.VerifierError
+}
+
+// SourceAt gives the source text of the instruction that the verifier's log calls number n, "" if it has none. The log's own
+// lines of source do not tell: since Linux 6.9 it leaves out those of the same line as the one before.
+func (e *VerifierError) SourceAt(n int) string {
+	source := ""
+	for it := e.Insns.Iterate(); it.Next() && int(it.Offset) <= n; {
+		if s := it.Ins.Source(); s != nil {
+			source = s.String()
+		}
+	}
+	return source
 }
 
 func (e *VerifierError) Error() string { return fmt.Sprintf("load %s: %v", e.Unit.Name, e.Err) }
@@ -304,7 +317,7 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
-			return nil, &VerifierError{Unit: l.prog.Unit, Err: ve}
+			return nil, &VerifierError{Unit: l.prog.Unit, Insns: spec.Instructions, Err: ve}
 		}
 		return nil, fmt.Errorf("load program for %s: %w", l.inst.Provider.Name, err)
 	}

@@ -63,6 +63,8 @@ func TestScalarMap(t *testing.T) {
 		{"count cast", `begin { @c = count(); @c = count(); @r = (uint64)@c; }`, 2},
 		{"strcontains", `begin { if (strcontains("hello world", "wor")) { @r = 1; } }`, 1},
 		{"strncmp", `begin { if (strncmp("hello", "help", 3) == 0) { @r = 1; } }`, 1},
+		{"a histogram has a key", `begin { @h[1] = hist(5); @h[1] = hist(500); @h[2] = hist(5); @r = (uint64)has_key(@h, 1) + 2 * (uint64)has_key(@h, 3); }`, 1},
+		{"delete from a histogram", `begin { @h[1] = hist(5); @h[1] = hist(500); @h[2] = hist(5); delete(@h, 1); @r = (uint64)has_key(@h, 1) + 2 * (uint64)has_key(@h, 2); }`, 2},
 		{"find", `begin { @a[1] = 7; let $v = 0; if (find(@a, 1, $v)) { @r = $v; } }`, 7},
 		{"find missing", `begin { @a[1] = 7; $v = 3; if (!find(@a, 2, $v)) { @r = $v; } }`, 3},
 		{"strstr", `begin { $s = "hello"; @r = strstr($s, "llo"); }`, 2},
