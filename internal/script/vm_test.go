@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/fathom-trace/fathom/bpf/vm"
+	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -93,5 +94,25 @@ func TestScalarMap(t *testing.T) {
 				t.Errorf("%s\n@r = %d, want %d\n%v", tt.src, got, tt.want, c.Obj.Programs[0].Insns)
 			}
 		})
+	}
+}
+
+// TestUserPointers sees that what uptr() was said of is read from the process, also where it came out of user memory itself.
+func TestUserPointers(t *testing.T) {
+	for _, src := range []string{
+		`begin { $p = (uint64)1; print(str(uptr(*(uint64*)uptr($p)))); }`,
+		`begin { $p = (uint64)1; print(str(uptr(*uptr($p)))); }`,
+		`begin { $p = (uint64)1; $q = *(uint64*)uptr($p); print(str(uptr($q))); }`,
+	} {
+		c, _ := machine(t, src)
+		for _, u := range c.Prog.Units {
+			for _, b := range u.Entry.Blocks {
+				for _, n := range b.Ins {
+					if n.Op == ir.Call && (n.Fn == ir.FnProbeReadKernel || n.Fn == ir.FnProbeReadKernelStr) {
+						t.Errorf("%s\nreads kernel memory: helper %d", src, n.Fn)
+					}
+				}
+			}
+		}
 	}
 }

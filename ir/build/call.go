@@ -94,7 +94,7 @@ func same(kind types.Kind) lowering {
 func pointerIn(s types.Space) lowering {
 	return func(x *fn, c *syntax.Call, t *types.Type) value {
 		v := x.expr(c.Args[0])
-		if v.form == ref {
+		if v.form == ref && !v.t.IsScalar() {
 			v.space = s
 			return v
 		}
