@@ -28,7 +28,8 @@ type World struct {
 	users *usersym.Resolver
 	pid   int // -p: processes whose binaries wildcards mean
 
-	given   map[string]bool // functions that may be probed, by name, where somebody said which
+	refused map[string]error // uprobes that would corrupt their program, by name
+	given   map[string]bool  // functions that may be probed, by name, where somebody said which
 	fs      *tracefs.FS
 	fsErr   error
 	fsTried bool
