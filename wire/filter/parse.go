@@ -122,12 +122,12 @@ func (p *parser) operand(what allowed, q qual) (n node, last qual, isID, ok bool
 		p.take()
 		n, last, isID, ok = p.operand(what, q)
 		return &notNode{op: t, x: n}, last, isID, ok
-	case what&terms != 0 && (t.kind == kNum || t.is("(") || t.is("-") || t.is("len") || t.kind == kProtocol && p.peek2().is("[")):
+	case what&terms != 0 && (t.kind == kNum && (what&ids == 0 || p.peek2().operator()) || t.is("(") || t.is("-") || t.is("len") || t.kind == kProtocol && p.peek2().is("[")):
 		start := p.at
 		if n, ok = p.relation(); ok {
 			return n, none, false, true
 		}
-		if t.kind != kNum && !t.is("(") || what&ids == 0 && t.kind == kNum {
+		if !t.is("(") {
 			return nil, q, false, false
 		}
 		p.at = start
@@ -151,6 +151,11 @@ func (p *parser) operand(what allowed, q qual) (n node, last qual, isID, ok bool
 	}
 	n, last, ok = p.primitive()
 	return n, last, false, ok
+}
+
+// operator says if an arithmetic expression goes on with t.
+func (t token) operator() bool {
+	return t.kind == kSymbol && !t.is("!") && !t.is("(") && !t.is(")") && !t.is("and") && !t.is("or")
 }
 
 // id reads one id with its mask.
