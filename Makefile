@@ -11,7 +11,8 @@ GUESTS ?= all
 #   cpio              oracle for the initramfs writer
 #   openssl           a program to trace: TLS
 #   xfsprogs          a file system to trace
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs
+#   tcpdump           oracle for packet filters and for packets as text
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs tcpdump
 
 .PHONY: build demo test test-unit bench lint dist deps soak compat
 

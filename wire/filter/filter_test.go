@@ -286,3 +286,16 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+// TestAllocs: nothing is allocated for a packet.
+func TestAllocs(t *testing.T) {
+	f, err := Compile("tcp port 80 and ip[ip[0] & 15] + len > 3", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := packets{rand.New(rand.NewPCG(1, 1))}
+	pkt := p.packet(Ethernet)
+	if n := testing.AllocsPerRun(100, func() { f.Match(pkt, len(pkt)) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
