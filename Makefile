@@ -7,14 +7,16 @@ GUESTS ?= all
 #   qemu-system-x86   kernels to test in
 #   iproute2          oracle for namespaces and links
 #   bpftrace          the peer: output and speed
-#   binutils gcc g++ libc6-dev   programs to trace, nm and objdump as oracles
+#   binutils gcc g++ libc6-dev   programs to trace, kernel modules, nm and objdump as oracles
 #   cpio              oracle for the initramfs writer
 #   openssl           a program to trace: TLS
 #   xfsprogs          a file system to trace
+#   gdb               oracle for the symbols of a live guest
+#   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs tcpdump
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump
 
-.PHONY: build demo test test-unit bench lint dist deps soak compat
+.PHONY: build demo test test-unit bench insns lint dist deps soak compat
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
@@ -36,6 +38,10 @@ test: build deps
 bench: build deps
 	$(GO) run ./internal/gen/bench $(PEERS) > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
 
+# PEER is bpftrace 0.27 or later, TOOLS the folder of its tools: make insns PEER=/path/to/bpftrace TOOLS=/path/to/tools
+insns:
+	$(GO) run ./internal/gen/insns $(PEER) $(TOOLS) > docs/insns.md.new && mv docs/insns.md.new docs/insns.md && cat docs/insns.md
+
 lint:
 	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change: $$fmt"; exit 1; fi
 	$(GO) vet ./...
@@ -47,13 +53,16 @@ dist:
 	for arch in amd64 arm64; do GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w' -o dist/fathom-linux-$$arch ./cmd/fathom || exit 1; done
 	cd dist && sha256sum fathom-linux-* > SHA256SUMS
 
-# What takes longer than a test may: every fuzz target for FUZZTIME, and the tests many times over.
+# What takes longer than a test may: every fuzz target for FUZZTIME, PROGRAMS random programs here and in each guest, and
+# the tests many times over.
 FUZZTIME ?= 10m
+PROGRAMS ?= 20000
 soak: build deps
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . | sort); do \
 		for t in $$(grep -oE '^func Fuzz[A-Za-z0-9]+' $$f | sed 's/func //'); do \
 			echo "fuzzing $$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz="^$$t$$" -fuzztime=$(FUZZTIME) -parallel=2 ./$$(dirname $$f); \
 		done; done
+	FATHOM_PROGRAMS=$(PROGRAMS) FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 12h ./internal/progen
 	FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
 
 # bpftrace's own runtime tests and tools against this binary: SUITE is the folder of the runner (suite.py, tools.py),

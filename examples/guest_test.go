@@ -18,12 +18,12 @@ import (
 
 // What some tools wait for breaks the machine it happens on: it is done in guests only.
 
-// guestConfig gives guests block devices that keep what is written, at once: a page swapped out is free when it returns.
-// One more device has the file system in disk.
+// guestConfig gives guests block devices that keep what is written. The RAM disk does so before it returns, so that pages
+// swapped out to it are freed at once. One more device has the file system in disk.
 func guestConfig(disk string) ktest.Config {
 	c := ktest.Config{
-		Modules: []string{"null_blk nr_devices=4 memory_backed=1 gb=1 irqmode=0", "raid1?", "crc32c_generic?", "xfs?", "dummy?", "virtio_blk?", "virtio_pci?"},
-		Kernels: []string{"debian-6.1", "debian-6.12"}, Run: "TestTools/(swapin|bio.*|oomk.*)",
+		Modules: []string{"null_blk nr_devices=4 memory_backed=1 gb=1", "brd? rd_nr=1 rd_size=32768", "raid1?", "crc32c_generic?", "xfs?", "dummy?", "virtio_blk?", "virtio_pci?"},
+		Kernels: []string{"debian-6.1", "debian-6.12"},
 	}
 	if disk != "" {
 		c.QEMUArgs = []string{"-drive", "file=" + disk + ",if=none,id=xfs,format=raw", "-device", "virtio-blk-pci,drive=xfs"}
@@ -157,7 +157,7 @@ func swapHeader(n uint32) []byte {
 
 // swap pushes memory out and reads it again.
 func swap(t *testing.T, stop chan struct{}) {
-	const dev, size = "/dev/nullb1", 1 << 20
+	const dev, size = "/dev/ram0", 1 << 20
 	f, err := os.OpenFile(dev, os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.Write(swapHeader(4096))

@@ -33,6 +33,7 @@ type cloner struct {
 func (c *cloner) fn(f *Func, u *Unit) *Func {
 	n := *f
 	n.Unit = u
+	n.Params = append([]Reg(nil), f.Params...)
 	c.funcs[f] = &n
 	n.Blocks = make([]*Block, len(f.Blocks))
 	for i, b := range f.Blocks {

@@ -50,7 +50,7 @@ const (
 	Load         // dst = *(Size)mem                Signed extends
 	Store        // *(Size)mem = a
 	AtomicAdd    // *(Size)mem += a
-	Zero         // Imm bytes at mem = 0
+	Zero         // Imm bytes at mem = 0            Size is for the binding
 	Copy         // Imm bytes at mem = bytes at address a   both directly accessible
 	Call         // dst = helper Fn(Args…)
 	MapPtr       // dst = Map, as helpers take it
@@ -66,6 +66,7 @@ const (
 	Stack        // dst = bytes written; stack of the traced context to mem: Imm bytes, Flags
 	Output       // dst = result; Imm (or with B its register) bytes at mem to the event ring
 	Cookie       // dst = index of the target that fired, given at attach
+	Count        // counter Imm of this Unit += 1   on paths that lose or filter only
 	Jump         // goto Then
 	Branch       // if a Cond b goto Then else Else
 	Ret          // return a
@@ -286,14 +287,16 @@ type Event struct {
 
 // Program is a whole script, compiled.
 type Program struct {
-	Units   []*Unit
-	Maps    []*Map
-	Events  []*Event
-	Formats []string // strftime formats, by index
-	Names   []string // probe names, by index
+	Units    []*Unit
+	Maps     []*Map
+	Counters *Map // one of Maps
+	Events   []*Event
+	Formats  []string // strftime formats, by index
+	Names    []string // probe names, by index
 }
 
-// Counters: the per-CPU array ".counters" counts what did not arrive. A unit's counter c is at element Index*NumCounters+c.
+// Counters of a unit: Program.Counters counts what did not arrive. It is an array of one element, whose address programs
+// know: for each CPU, of which there are a power of two, CounterBytes, and in them NumCounters uint64s for each unit.
 const (
 	LostRing = iota // the ring was full
 	LostMap         // a map was full
@@ -301,3 +304,13 @@ const (
 	ReadFail        // a memory read failed
 	NumCounters
 )
+
+// CounterBytes gives the bytes that the counters of so many units take for one CPU: a power of two, and whole cache lines,
+// so that CPUs do not share one.
+func CounterBytes(units int) int {
+	n := 64
+	for n < 8*NumCounters*units {
+		n *= 2
+	}
+	return n
+}

@@ -6,8 +6,9 @@ import (
 )
 
 var (
-	aluText  = [...]string{"+", "-", "*", "/", "s/", "%", "s%", "&", "|", "^", "<<", ">>", "s>>"}
-	condText = [...]string{"==", "!=", "<", "<=", ">", ">=", "s<", "s<=", "s>", "s>=", "&"}
+	aluText     = [...]string{"+", "-", "*", "/", "s/", "%", "s%", "&", "|", "^", "<<", ">>", "s>>"}
+	counterText = [NumCounters]string{"ring full", "map full", "filtered", "read failed"}
+	condText    = [...]string{"==", "!=", "<", "<=", ">", ">=", "s<", "s<=", "s>", "s>=", "&"}
 )
 
 // String gives a program as text: maps, events, then the units.
@@ -98,6 +99,12 @@ func (n *Ins) effect() string {
 	case Copy:
 		return fmt.Sprintf("copy %s, [%v], %d", n.mem(), n.A, n.Imm)
 	case Call:
+		switch {
+		case n.Callee != nil:
+			return fmt.Sprintf("call %s%v", n.Callee.Name, n.Args)
+		case n.Name != "":
+			return fmt.Sprintf("call %s%v", n.Name, n.Args)
+		}
 		return fmt.Sprintf("call #%d%v", n.Fn, n.Args)
 	case MapPtr:
 		return "map " + n.Map.Name
@@ -126,6 +133,8 @@ func (n *Ins) effect() string {
 		return fmt.Sprintf("output %s, %v", n.mem(), size)
 	case Cookie:
 		return "cookie"
+	case Count:
+		return "count " + counterText[n.Imm]
 	case Jump:
 		return fmt.Sprintf("goto b%d", n.Then.ID)
 	case Branch:

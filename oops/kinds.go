@@ -4,18 +4,24 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // opening is a line that begins an incident. Named groups fill the report: addr, access, detail, cpu, pid, comm.
 type opening struct {
 	kind Kind
-	re   *regexp.Regexp
+	re   func() *regexp.Regexp
 	// joins is set for lines that also follow the opening line of another kind, and then belong to it.
 	joins bool
 }
 
-func op(k Kind, re string) opening   { return opening{kind: k, re: regexp.MustCompile(re)} }
-func join(k Kind, re string) opening { return opening{k, regexp.MustCompile(re), true} }
+func op(k Kind, re string) opening   { return opening{kind: k, re: lazy(re)} }
+func join(k Kind, re string) opening { return opening{k, lazy(re), true} }
+
+// lazy gives a regular expression that is compiled when it is first used: most runs of fathom read no console text.
+func lazy(re string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(re) })
+}
 
 // openings in the order they are tried: the first that fits decides.
 var openings = []opening{
@@ -64,12 +70,12 @@ func opens(line string) (*opening, map[string]string) {
 	}
 	for i := range openings {
 		o := &openings[i]
-		m := o.re.FindStringSubmatch(line)
+		m := o.re().FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
 		g := map[string]string{}
-		for j, name := range o.re.SubexpNames() {
+		for j, name := range o.re().SubexpNames() {
 			if name != "" && m[j] != "" {
 				g[name] = m[j]
 			}

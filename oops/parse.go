@@ -2,7 +2,6 @@ package oops
 
 import (
 	"encoding/hex"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,21 +15,21 @@ type parser struct {
 
 // Lines inside an incident.
 var (
-	locRE     = regexp.MustCompile(`^([^\s+/]+)\+0x([0-9a-f]+)/0x([0-9a-f]+)(?: +\[([^\]\s]+)[^\]]*\])?`)
-	cpuRE     = regexp.MustCompile(`^CPU: (\d+)(?: UID: \d+)? PID: (\d+) Comm: (.*?) (Not tainted|Tainted: [A-Z ]*?) +(\S+) #`)
-	ripRE     = regexp.MustCompile(`^(?:RIP: \S+?:|pc : |RIP: )(\S.*)`)
-	regRE     = regexp.MustCompile(`\b([A-Z][A-Z0-9]{1,7}|x\d+|sp|lr): ?([0-9a-f]{4,16})\b`)
-	codeRE    = regexp.MustCompile(`^Code: (.*)`)
-	modRE     = regexp.MustCompile(`^Modules linked in: ?(.*)`)
-	hwRE      = regexp.MustCompile(`^Hardware name: (.*)`)
-	pfRE      = regexp.MustCompile(`^#PF: (supervisor|user) (read access|write access|instruction fetch) in (kernel|user) mode`)
-	pfCodeRE  = regexp.MustCompile(`^#PF: error_code\(0x([0-9a-f]+)\) - (.*)`)
-	oopsRE    = regexp.MustCompile(`^(?:Oops: )?(?:Oops|general protection fault|invalid opcode|divide error|stack guard page|double fault)\b.*?: ([0-9a-f]{4}) \[#(\d+)\]`)
-	stackRE   = regexp.MustCompile(`^</?([A-Z#_]+\d?)>$`)
-	taskRE    = regexp.MustCompile(`^task:(.*?) +state:(\S) +stack:\s*\d+ +pid:\s*(\d+)`)
-	endRE     = regexp.MustCompile(`^---\[ end (?:trace|Kernel panic)`)
-	accessRE  = regexp.MustCompile(`^(Read|Write) of size (\d+) at addr ([0-9a-f]+) by task (.*)/(\d+)`)
-	hexAddrRE = regexp.MustCompile(`^0x[0-9a-f]+$`)
+	locRE     = lazy(`^([^\s+/]+)\+0x([0-9a-f]+)/0x([0-9a-f]+)(?: +\[([^\]\s]+)[^\]]*\])?`)
+	cpuRE     = lazy(`^CPU: (\d+)(?: UID: \d+)? PID: (\d+) Comm: (.*?) (Not tainted|Tainted: [A-Z ]*?) +(\S+) #`)
+	ripRE     = lazy(`^(?:RIP: \S+?:|pc : |RIP: )(\S.*)`)
+	regRE     = lazy(`\b([A-Z][A-Z0-9]{1,7}|x\d+|sp|lr): ?([0-9a-f]{4,16})\b`)
+	codeRE    = lazy(`^Code: (.*)`)
+	modRE     = lazy(`^Modules linked in: ?(.*)`)
+	hwRE      = lazy(`^Hardware name: (.*)`)
+	pfRE      = lazy(`^#PF: (supervisor|user) (read access|write access|instruction fetch) in (kernel|user) mode`)
+	pfCodeRE  = lazy(`^#PF: error_code\(0x([0-9a-f]+)\) - (.*)`)
+	oopsRE    = lazy(`^(?:Oops: )?(?:Oops|general protection fault|invalid opcode|divide error|stack guard page|double fault)\b.*?: ([0-9a-f]{4}) \[#(\d+)\]`)
+	stackRE   = lazy(`^</?([A-Z#_]+\d?)>$`)
+	taskRE    = lazy(`^task:(.*?) +state:(\S) +stack:\s*\d+ +pid:\s*(\d+)`)
+	endRE     = lazy(`^---\[ end (?:trace|Kernel panic)`)
+	accessRE  = lazy(`^(Read|Write) of size (\d+) at addr ([0-9a-f]+) by task (.*)/(\d+)`)
+	hexAddrRE = lazy(`^0x[0-9a-f]+$`)
 )
 
 // line takes one line of the text.
@@ -43,7 +42,7 @@ func (p *parser) line(n int, line, from string) {
 	if r == nil {
 		return
 	}
-	if endRE.MatchString(line) && !strings.Contains(line, "Kernel panic") {
+	if endRE().MatchString(line) && !strings.Contains(line, "Kernel panic") {
 		r.Ended = true
 		return
 	}
@@ -82,9 +81,9 @@ func (r *Report) body() bool { return len(r.Stack) > 0 || len(r.Code) > 0 || r.R
 func (r *Report) take(line string) {
 	line = strings.TrimLeft(line, " \t")
 	switch {
-	case oopsRE.MatchString(line):
+	case oopsRE().MatchString(line):
 		if r.ErrorCode == "" {
-			r.ErrorCode = oopsRE.FindStringSubmatch(line)[1]
+			r.ErrorCode = oopsRE().FindStringSubmatch(line)[1]
 		}
 	case strings.HasPrefix(line, "#PF: "):
 		r.pageFault(line)
@@ -92,20 +91,20 @@ func (r *Report) take(line string) {
 		r.takeCPU(line)
 	case strings.HasPrefix(line, "RIP: ") || strings.HasPrefix(line, "pc : "):
 		r.takeRIP(line)
-	case codeRE.MatchString(line):
+	case codeRE().MatchString(line):
 		if r.Code == nil && !r.left() {
-			r.takeCode(codeRE.FindStringSubmatch(line)[1])
+			r.takeCode(codeRE().FindStringSubmatch(line)[1])
 		}
-	case modRE.MatchString(line):
+	case modRE().MatchString(line):
 		if r.Modules == nil {
-			r.takeModules(modRE.FindStringSubmatch(line)[1])
+			r.takeModules(modRE().FindStringSubmatch(line)[1])
 		}
-	case hwRE.MatchString(line):
-		r.Hardware = hwRE.FindStringSubmatch(line)[1]
-	case stackRE.MatchString(line):
+	case hwRE().MatchString(line):
+		r.Hardware = hwRE().FindStringSubmatch(line)[1]
+	case stackRE().MatchString(line):
 		r.Context = stackName(line, r.Context)
-	case accessRE.MatchString(line):
-		r.takeAccess(accessRE.FindStringSubmatch(line))
+	case accessRE().MatchString(line):
+		r.takeAccess(accessRE().FindStringSubmatch(line))
 	case r.takeFrame(line):
 	default:
 		r.takeRegs(line)
@@ -127,10 +126,10 @@ func stackName(line, now string) string {
 }
 
 func (r *Report) pageFault(line string) {
-	if m := pfRE.FindStringSubmatch(line); m != nil {
+	if m := pfRE().FindStringSubmatch(line); m != nil {
 		r.Access = map[string]string{"read access": "read", "write access": "write", "instruction fetch": "execute"}[m[2]]
 	}
-	if m := pfCodeRE.FindStringSubmatch(line); m != nil {
+	if m := pfCodeRE().FindStringSubmatch(line); m != nil {
 		r.Detail = m[2]
 		if m[2] == "permissions violation" && r.HasAddr && r.Addr>>47 == 0 && r.Kind == PageFault {
 			r.Kind = UserAccess
@@ -139,7 +138,7 @@ func (r *Report) pageFault(line string) {
 }
 
 func (r *Report) takeCPU(line string) {
-	m := cpuRE.FindStringSubmatch(line)
+	m := cpuRE().FindStringSubmatch(line)
 	if m == nil || r.Release != "" {
 		return
 	}
@@ -152,7 +151,7 @@ func (r *Report) takeCPU(line string) {
 }
 
 func (r *Report) takeRIP(line string) {
-	m := ripRE.FindStringSubmatch(line)
+	m := ripRE().FindStringSubmatch(line)
 	if m == nil {
 		return
 	}
@@ -171,13 +170,13 @@ func (r *Report) takeRIP(line string) {
 
 // location reads "symbol+0x12/0x34 [module]", or an address: user code, a jump to nowhere.
 func location(s string) (Location, bool) {
-	if m := locRE.FindStringSubmatch(s); m != nil {
+	if m := locRE().FindStringSubmatch(s); m != nil {
 		off, err1 := strconv.ParseUint(m[2], 16, 64)
 		size, err2 := strconv.ParseUint(m[3], 16, 64)
 		return Location{Symbol: m[1], Off: off, Size: size, Module: m[4]}, err1 == nil && err2 == nil
 	}
 	first, _, _ := strings.Cut(s, " ")
-	if hexAddrRE.MatchString(first) {
+	if hexAddrRE().MatchString(first) {
 		v, err := strconv.ParseUint(first[2:], 16, 64)
 		return Location{Addr: v}, err == nil
 	}
@@ -199,7 +198,7 @@ func (r *Report) takeFrame(line string) bool {
 			}
 		}
 	}
-	m := locRE.FindStringSubmatch(line)
+	m := locRE().FindStringSubmatch(line)
 	if m == nil || len(r.Stack) >= maxFrames {
 		return m != nil
 	}
@@ -212,7 +211,7 @@ func (r *Report) takeRegs(line string) {
 	if len(r.Stack) > 0 {
 		return // the registers of user mode, or of what was interrupted
 	}
-	for _, m := range regRE.FindAllStringSubmatch(line, -1) {
+	for _, m := range regRE().FindAllStringSubmatch(line, -1) {
 		v, err := strconv.ParseUint(m[2], 16, 64)
 		if _, have := r.Regs[m[1]]; err == nil && !have {
 			r.Regs[m[1]] = v
@@ -221,7 +220,7 @@ func (r *Report) takeRegs(line string) {
 	if strings.HasPrefix(line, "RSP: ") || strings.HasPrefix(line, "sp : ") {
 		return
 	}
-	if m := taskRE.FindStringSubmatch(line); m != nil && r.Comm == "" {
+	if m := taskRE().FindStringSubmatch(line); m != nil && r.Comm == "" {
 		r.Comm = m[1]
 		r.PID, _ = strconv.Atoi(m[3])
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -147,32 +148,27 @@ type Account struct {
 // Accounts reads the counters.
 func (s *Session) Accounts() []Account {
 	var out []Account
-	var counters []Entry
-	for m := range s.maps {
-		if m.Name == ".counters" {
-			counters, _ = s.Entries(m)
-		}
+	var counters []byte
+	if es, err := s.Entries(s.Prog.Counters); err == nil && len(es) == 1 {
+		counters = es[0].Values[0]
 	}
 	for _, l := range s.units {
 		a := Account{Unit: l.prog.Unit}
 		if l.entry != nil {
 			a.Session = l.entry.prog.Unit
 		}
-		for _, p := range l.progs {
+		for _, p := range l.programs() {
 			if st, err := p.Stats(); err == nil {
 				a.Runs += st.RunCount
 				a.Missed += st.RecursionMisses
 			}
 		}
-		for _, e := range counters {
-			if len(e.Key) == 4 && int(le(e.Key)) == a.Unit.Index {
-				for _, v := range e.Values {
-					a.LostRing += le(v[8*ir.LostRing : 8*ir.LostRing+8])
-					a.LostMap += le(v[8*ir.LostMap : 8*ir.LostMap+8])
-					a.Filtered += le(v[8*ir.Filtered : 8*ir.Filtered+8])
-					a.Faults += le(v[8*ir.ReadFail : 8*ir.ReadFail+8])
-				}
-			}
+		for v := range slices.Chunk(counters, ir.CounterBytes(len(s.Prog.Units))) {
+			v = v[8*ir.NumCounters*a.Unit.Index:]
+			a.LostRing += le(v[8*ir.LostRing : 8*ir.LostRing+8])
+			a.LostMap += le(v[8*ir.LostMap : 8*ir.LostMap+8])
+			a.Filtered += le(v[8*ir.Filtered : 8*ir.Filtered+8])
+			a.Faults += le(v[8*ir.ReadFail : 8*ir.ReadFail+8])
 		}
 		out = append(out, a)
 	}

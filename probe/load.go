@@ -6,6 +6,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,7 @@ type Session struct {
 	mu    sync.Mutex // of open: probes are attached by several goroutines
 	open  []closer   // links and events, in the order they were made
 	plans []string   // how each unit was attached, for -v
+	waits []*waiting
 }
 
 type closer interface{ Close() error }
@@ -59,16 +61,38 @@ type loaded struct {
 	inst    *check.Instance
 	progs   []*ebpf.Program
 	targets []check.Target // parallel to progs where each target has its own
+	late    *ebpf.Program  // for targets that came later
 	multi   bool           // loaded for kprobe.multi
 	single  bool           // progs[0] is for all targets; another is kept for being closed
 	returns *loaded        // of a kprobe: the kretprobe that is a session with it, in its program
 	entry   *loaded        // of a kretprobe: the kprobe whose session it is part of; it has no program
 }
 
+// programs are all programs of l.
+func (l *loaded) programs() []*ebpf.Program {
+	if l.late == nil {
+		return l.progs
+	}
+	return append(slices.Clip(l.progs), l.late)
+}
+
 // VerifierError is a program the kernel refused.
 type VerifierError struct {
-	Unit *ir.Unit
-	Err  *ebpf.VerifierError
+	Unit  *ir.Unit
+	Insns asm.Instructions // as they were given to the kernel
+	Err   *ebpf.VerifierError
+}
+
+// SourceAt gives the source text of the instruction that the verifier's log calls number n, "" if it has none. The log's own
+// lines of source do not tell: since Linux 6.9 it leaves out those of the same line as the one before.
+func (e *VerifierError) SourceAt(n int) string {
+	source := ""
+	for it := e.Insns.Iterate(); it.Next() && int(it.Offset) <= n; {
+		if s := it.Ins.Source(); s != nil {
+			source = s.String()
+		}
+	}
+	return source
 }
 
 func (e *VerifierError) Error() string { return fmt.Sprintf("load %s: %v", e.Unit.Name, e.Err) }
@@ -131,6 +155,7 @@ func (s *Session) loadPrograms() error {
 		if t := p.Unit.Target; t >= 0 {
 			l.targets = inst.Targets[t : t+1]
 		}
+		l.targets = s.later(l, l.targets)
 		s.units = append(s.units, l)
 	}
 	s.pair()
@@ -246,7 +271,7 @@ func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
 	for _, t := range l.targets {
 		one := spec.Copy()
 		one.AttachTo = t.Func
-		p, err := s.newProgram(l, one)
+		p, err := s.newTracing(l, one, t)
 		if err != nil {
 			if len(l.targets) > 1 && s.skip(t, err) {
 				continue
@@ -257,6 +282,20 @@ func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
 	}
 	l.targets = ts
 	return nil
+}
+
+// newTracing loads a program for one function, of the kernel or of a BPF program.
+func (s *Session) newTracing(l *loaded, spec *ebpf.ProgramSpec, t check.Target) (*ebpf.Program, error) {
+	if t.ProgID == 0 {
+		return s.newProgram(l, spec)
+	}
+	target, err := ebpf.NewProgramFromID(ebpf.ProgramID(t.ProgID))
+	if err != nil {
+		return nil, fmt.Errorf("open BPF program %d: %w", t.ProgID, err)
+	}
+	defer target.Close()
+	spec.AttachTarget = target
+	return s.newProgram(l, spec)
 }
 
 // skip decides if a target that failed may be left out, and says so.
@@ -278,7 +317,7 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
-			return nil, &VerifierError{Unit: l.prog.Unit, Err: ve}
+			return nil, &VerifierError{Unit: l.prog.Unit, Insns: spec.Instructions, Err: ve}
 		}
 		return nil, fmt.Errorf("load program for %s: %w", l.inst.Provider.Name, err)
 	}
@@ -292,6 +331,7 @@ func (s *Session) Detach() {
 	s.open = nil
 	s.mu.Unlock()
 	each(len(open), func(i int) { open[i].Close() })
+	s.detachLater()
 }
 
 // keep has a link or event closed by Detach.
@@ -329,7 +369,7 @@ func each(n int, f func(int)) {
 func (s *Session) Close() error {
 	s.Detach()
 	for _, l := range s.units {
-		for _, p := range l.progs {
+		for _, p := range l.programs() {
 			p.Close()
 		}
 	}

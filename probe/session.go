@@ -94,7 +94,7 @@ func either(kfunc int64, in, out asm.Instructions) (asm.Instructions, error) {
 	}
 	call := func(to string) asm.Instruction { return asm.Call.Label(to) }
 	insns := asm.Instructions{
-		btf.WithFuncMetadata(asm.Mov.Reg(asm.R6, asm.R1).WithSymbol(name).WithSource(asm.Comment(name)), &btf.Func{Name: name, Type: main.Type, Linkage: btf.GlobalFunc}),
+		btf.WithFuncMetadata(asm.Mov.Reg(asm.R6, asm.R1).WithSymbol(name).WithSource(asm.Comment(name)), &btf.Func{Name: main.Name, Type: main.Type, Linkage: btf.GlobalFunc}),
 		{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: kfunc},
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.JNE.Imm(asm.R0, 0, atReturn),
@@ -105,9 +105,10 @@ func either(kfunc int64, in, out asm.Instructions) (asm.Instructions, error) {
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Return(),
 	}
-	for _, half := range []asm.Instructions{in, out} {
+	for i, half := range []asm.Instructions{in, out} {
 		f := *btf.FuncMetadata(&half[0])
-		f.Linkage = btf.StaticFunc // verified with the context that it is called with
+		f.Name += []string{"_entry", "_return"}[i] // the whole has the name of the kprobe's program
+		f.Linkage = btf.StaticFunc                 // verified with the context that it is called with
 		half[0] = btf.WithFuncMetadata(half[0], &f)
 		insns = append(insns, half...)
 	}

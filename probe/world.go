@@ -274,7 +274,7 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 		t.Name += fmt.Sprintf("+%d", p.Offset)
 	}
 	if m := p.Module; m != "" && m != "vmlinux" && !w.live.HasModule(m) {
-		return nil, peerError(fmt.Sprintf("specified module %s in probe %s is not loaded.", m, t.Name))
+		return nil, notLoaded{t}
 	}
 	if w.given != nil && !w.given[p.Func] {
 		return nil, nil
@@ -289,6 +289,16 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	w.loadTypes(p.Module)
 	return []check.Target{t}, nil
 }
+
+// notLoaded says in bpftrace's words that a probe's module is not there.
+type notLoaded struct{ t check.Target }
+
+func (e notLoaded) Error() string {
+	return fmt.Sprintf("specified module %s in probe %s is not loaded.", e.t.Module, e.t.Name)
+}
+
+// WhenThere implements check.Later.
+func (e notLoaded) WhenThere() check.Target { return e.t }
 
 // moduleOf gives the module that has a function which the kernel itself has not, "" if the kernel has it or nobody.
 func (w *World) moduleOf(name string) string {
@@ -319,7 +329,7 @@ func (w *World) loadTypes(module string) {
 func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
 	name := p.Provider.Name
 	if p.Module == "bpf" {
-		return nil, fmt.Errorf("%s: probes of BPF programs cannot be attached yet", p.Raw)
+		return bpfFunctions(p)
 	}
 	if !wild(p.Func) && !wild(p.Module) {
 		mod := p.Module

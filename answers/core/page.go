@@ -20,7 +20,7 @@ func (s *Session) Page(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n", s.source)
 	fmt.Fprintf(w, "kernel   %s %s, %d CPUs\n", sys.Release, sys.Machine, sys.CPUs)
 	if !sys.Time.IsZero() {
-		fmt.Fprintf(w, "died     %s, %s after boot, on host %s\n", sys.Time.UTC().Format(time.DateTime+" UTC"), sys.Uptime, sys.Node)
+		fmt.Fprintf(w, "when     %s, %s after boot, on host %s\n", sys.Time.UTC().Format(time.DateTime+" UTC"), sys.Uptime, sys.Node)
 	}
 	var text strings.Builder
 	var last []walk.Message
@@ -62,7 +62,7 @@ func (s *Session) Page(w io.Writer) error {
 func (s *Session) cause(w io.Writer, text string) {
 	reports := oops.Parse([]byte(text))
 	if len(reports) == 0 {
-		fmt.Fprintf(w, "\nwhy      the log has no oops and no panic: was the machine dumped while it ran?\n")
+		fmt.Fprintf(w, "\nwhy      the log has no oops and no panic: the machine ran when it was read\n")
 		return
 	}
 	pick := reports[0]

@@ -1,245 +1,272 @@
 package gen
 
 import (
-	"math/bits"
-	"sort"
+	"cmp"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/fathom-trace/fathom/ir"
 )
 
-// loc is where a virtual register lives: a machine register, or with spill != 0 a stack offset.
-type loc struct {
-	reg   asm.Register
-	spill int16
-	used  bool
+// maxSpillRounds bounds the rounds of allocation: each spills less, as what it makes lives shortly.
+const maxSpillRounds = 20
+
+// allocate gives every register of f a machine register (none for those never read nor written). Values for which there
+// is none move to slots of the unit, constants are made again where they are wanted.
+func allocate(f *ir.Func) []asm.Register {
+	fresh := ir.Reg(f.Regs) // registers after it were made to reload others
+	for range maxSpillRounds {
+		rs, calls, size := ranges(f)
+		for _, r := range rs {
+			r.keep = r.reg > fresh
+		}
+		rs, root := coalesce(f, rs)
+		regs, spilled := color(rs, calls, size, root)
+		if len(spilled) == 0 {
+			for r := range regs {
+				regs[r] = regs[root[r]]
+			}
+			return regs
+		}
+		spill(f, spilled, size)
+	}
+	panic("bpf/gen: no end to spilling in " + f.Name)
 }
 
-// R0 and R5 are kept free for the emitter: spilled operands and large constants pass through them.
-const (
-	tmpA = asm.R0
-	tmpB = asm.R5
-)
+// general are the registers there are, in the order they are tried: what dies before the next call leaves R6 … R9 to
+// those that do not.
+var general = [...]asm.Register{asm.R5, asm.R4, asm.R3, asm.R2, asm.R1, asm.R0, asm.R6, asm.R7, asm.R8, asm.R9}
 
-// interval is the range of positions a register is live in: instruction i reads at 2i and writes at 2i+1.
-type interval struct {
-	reg        ir.Reg
-	start, end int
-	calls      bool // live across a call: R1 … R5 do not survive
-	hint       asm.Register
-	hinted     bool
-	weight     int
+// color places the ranges one by one, those first that cost most per length to have in memory. A register is free for a
+// range if none of its positions is taken.
+func color(rs []*liveRange, calls []int, size int, root []ir.Reg) (regs []asm.Register, spilled []*liveRange) {
+	var taken [asm.R10]bitmap
+	for r := range taken {
+		taken[r] = make(bitmap, size/64+1)
+	}
+	for _, at := range calls {
+		for r := asm.R0; r <= asm.R5; r++ {
+			taken[r].set(segment{at, at + 1})
+		}
+	}
+	slices.SortStableFunc(rs, func(a, b *liveRange) int { return -cmp.Compare(a.density(), b.density()) })
+	regs = make([]asm.Register, len(root))
+	for i := range regs {
+		regs[i] = none
+	}
+	for _, r := range rs {
+		best, score := none, -1
+		for _, c := range general {
+			if s := r.liking(c, regs, root); s > score && taken[c].free(r.segs) {
+				best, score = c, s
+			}
+		}
+		if best == none {
+			if r.members == nil {
+				r.members = []*liveRange{r}
+			}
+			spilled = append(spilled, r.members...)
+			continue
+		}
+		regs[r.reg] = best
+		for _, s := range r.segs {
+			taken[best].set(s)
+		}
+	}
+	return regs, spilled
 }
 
-// allocate gives every register of f a place, by linear scan over live intervals (Poletto and Sarkar, 1999).
-// newSpill gives the stack offset of a fresh 8-byte spill slot.
-func allocate(f *ir.Func, newSpill func() int16) []loc {
-	ivs := intervals(f)
-	locs := make([]loc, f.Regs+1)
-	sort.SliceStable(ivs, func(i, j int) bool { return ivs[i].start < ivs[j].start })
-	var active []*interval
-	var busy uint16
-	for _, iv := range ivs {
-		keep := active[:0]
-		for _, a := range active {
-			if a.end <= iv.start {
-				busy &^= 1 << locs[a.reg].reg
+// none is the place of registers that have none.
+const none = asm.Register(0xff)
+
+func (r *liveRange) density() float64 {
+	if r.keep {
+		return 1e18 / float64(r.length+1)
+	}
+	return r.cost / float64(r.length+1)
+}
+
+// liking counts the moves that c saves r.
+func (r *liveRange) liking(c asm.Register, regs []asm.Register, root []ir.Reg) int {
+	n := 0
+	for _, w := range r.wants {
+		if w == c {
+			n++
+		}
+	}
+	for _, p := range r.partners {
+		if regs[root[p]] == c {
+			n++
+		}
+	}
+	return n
+}
+
+// bitmap is a set of positions.
+type bitmap []uint64
+
+func (b bitmap) set(s segment) {
+	for at := s.start; at < s.end; {
+		mask, n := span64(at, s.end)
+		b[at/64] |= mask
+		at += n
+	}
+}
+
+func (b bitmap) free(segs []segment) bool {
+	for _, s := range segs {
+		for at := s.start; at < s.end; {
+			mask, n := span64(at, s.end)
+			if b[at/64]&mask != 0 {
+				return false
+			}
+			at += n
+		}
+	}
+	return true
+}
+
+// span64 gives the bits of the word of at from at to end, and how many.
+func span64(at, end int) (mask uint64, n int) {
+	n = min(64-at%64, end-at)
+	if n == 64 {
+		return ^uint64(0), n
+	}
+	return (1<<n - 1) << (at % 64), n
+}
+
+// spill rewrites f so that the register of each range lives in memory: loaded before it is read, stored after it is assigned. What one
+// instruction makes is made again instead.
+func spill(f *ir.Func, ranges []*liveRange, size int) {
+	s := &spiller{f: f, home: map[ir.Reg]*ir.Slot{}, again: map[ir.Reg]ir.Ins{}}
+	s.remakeable(ranges)
+	s.houses(ranges, size)
+	for i, p := range f.Params {
+		if h := s.home[p]; h != nil {
+			f.Params[i] = f.NewReg()
+			f.Blocks[0].Ins = slices.Insert(f.Blocks[0].Ins, 0, ir.Ins{Op: ir.Store, Size: 8, Slot: h, A: ir.R(f.Params[i])})
+		}
+	}
+	for _, b := range f.Blocks {
+		s.out = nil
+		for i := range b.Ins {
+			s.ins(b.Ins[i])
+		}
+		b.Ins = s.out
+	}
+}
+
+type spiller struct {
+	f     *ir.Func
+	home  map[ir.Reg]*ir.Slot
+	again map[ir.Reg]ir.Ins
+	out   []ir.Ins
+}
+
+// remakeable finds registers that are only ever assigned by one instruction without operands.
+func (s *spiller) remakeable(ranges []*liveRange) {
+	defs := make([]int, s.f.Regs+1)
+	for _, p := range s.f.Params {
+		defs[p]++
+	}
+	made := map[ir.Reg]ir.Ins{}
+	for _, b := range s.f.Blocks {
+		for _, n := range b.Ins {
+			if n.Dst == 0 {
 				continue
 			}
-			keep = append(keep, a)
-		}
-		active = keep
-		if r, ok := choose(iv, busy); ok {
-			locs[iv.reg] = loc{reg: r, used: true}
-			busy |= 1 << r
-			active = append(active, iv)
-			continue
-		}
-		active = evict(iv, active, locs, newSpill)
-	}
-	return locs
-}
-
-func choose(iv *interval, busy uint16) (asm.Register, bool) {
-	allowed := uint16(1<<asm.R6 | 1<<asm.R7 | 1<<asm.R8 | 1<<asm.R9)
-	if !iv.calls {
-		allowed |= 1<<asm.R1 | 1<<asm.R2 | 1<<asm.R3 | 1<<asm.R4
-	}
-	free := allowed &^ busy
-	if free == 0 {
-		return 0, false
-	}
-	if iv.hinted && free&(1<<iv.hint) != 0 {
-		return iv.hint, true
-	}
-	// The lowest register: what dies before the next call leaves R6 … R9 to those that do not.
-	return asm.Register(bits.TrailingZeros16(free)), true
-}
-
-// evict spills iv, or in its place an active interval that is used less densely.
-func evict(iv *interval, active []*interval, locs []loc, newSpill func() int16) []*interval {
-	worst := -1
-	for i, a := range active {
-		r := locs[a.reg].reg
-		if iv.calls && r < asm.R6 {
-			continue
-		}
-		if worst < 0 || a.density() < active[worst].density() {
-			worst = i
-		}
-	}
-	if worst >= 0 && active[worst].density() < iv.density() {
-		v := active[worst]
-		locs[iv.reg] = loc{reg: locs[v.reg].reg, used: true}
-		locs[v.reg] = loc{spill: newSpill(), used: true}
-		active[worst] = iv
-		return active
-	}
-	locs[iv.reg] = loc{spill: newSpill(), used: true}
-	return active
-}
-
-func (iv *interval) density() float64 { return float64(iv.weight) / float64(iv.end-iv.start+1) }
-
-// intervals computes live ranges by backward data flow over the blocks in their order.
-func intervals(f *ir.Func) []*interval {
-	pos := make([]int, len(f.Blocks)+1)
-	for i, b := range f.Blocks {
-		pos[i+1] = pos[i] + len(b.Ins)
-	}
-	in := liveness(f)
-	ivs := make([]*interval, f.Regs+1)
-	touch := func(r ir.Reg, at int) *interval {
-		iv := ivs[r]
-		if iv == nil {
-			iv = &interval{reg: r, start: at, end: at}
-			ivs[r] = iv
-		}
-		iv.start, iv.end = min(iv.start, at), max(iv.end, at)
-		return iv
-	}
-	var calls []int
-	for bi, b := range f.Blocks {
-		in[bi].each(func(r ir.Reg) { touch(r, 2*pos[bi]) })
-		for _, s := range b.Succs() {
-			in[s.ID].each(func(r ir.Reg) { touch(r, 2*pos[bi+1]) })
-		}
-		for i := range b.Ins {
-			n := &b.Ins[i]
-			at := 2 * (pos[bi] + i)
-			uses(n, func(r ir.Reg) { touch(r, at).weight++ })
-			if n.Dst != 0 {
-				iv := touch(n.Dst, at+1)
-				iv.end = max(iv.end, at+2)
-				iv.weight++
-			}
-			if isCall(n) {
-				calls = append(calls, at)
-			}
-			hint(n, ivs)
-		}
-	}
-	for i, p := range f.Params {
-		if iv := ivs[p]; iv != nil {
-			iv.start = -1
-			iv.hint, iv.hinted = asm.R1+asm.Register(i), true
-		}
-	}
-	var out []*interval
-	for _, iv := range ivs {
-		if iv == nil {
-			continue
-		}
-		k := sort.SearchInts(calls, iv.start)
-		for ; k < len(calls) && calls[k] < iv.end; k++ {
-			if calls[k] >= iv.start && iv.end > calls[k]+1 && iv.start <= calls[k] {
-				iv.calls = true
-				break
+			defs[n.Dst]++
+			switch n.Op {
+			case ir.Const, ir.MapPtr, ir.MapValue, ir.FuncPtr:
+				made[n.Dst] = n
+			case ir.Addr:
+				if n.Slot != nil {
+					made[n.Dst] = n
+				}
 			}
 		}
-		out = append(out, iv)
 	}
-	return out
+	for _, r := range ranges {
+		if n, ok := made[r.reg]; ok && defs[r.reg] == 1 {
+			s.again[r.reg] = n
+		}
+	}
 }
 
-// hint asks for a copy to live where its source does, and for arguments to be born in their argument registers.
-func hint(n *ir.Ins, ivs []*interval) {
-	if n.Op != ir.Call {
+// houses gives the others slots: one for all whose ranges do not meet.
+func (s *spiller) houses(ranges []*liveRange, size int) {
+	var slots []*ir.Slot
+	var taken []bitmap
+	for _, r := range ranges {
+		if _, ok := s.again[r.reg]; ok {
+			continue
+		}
+		k := slices.IndexFunc(taken, func(b bitmap) bool { return b.free(r.segs) })
+		if k < 0 {
+			k = len(slots)
+			slots, taken = append(slots, s.f.Unit.NewSlot("spill", 8)), append(taken, make(bitmap, size/64+1))
+		}
+		for _, g := range r.segs {
+			taken[k].set(g)
+		}
+		s.home[r.reg] = slots[k]
+	}
+}
+
+// reload gives a register that holds spilled r here.
+func (s *spiller) reload(r ir.Reg, n *ir.Ins) ir.Reg {
+	if m, ok := s.again[r]; ok {
+		m.Dst, m.Span = s.f.NewReg(), n.Span
+		s.out = append(s.out, m)
+		return m.Dst
+	}
+	h := s.home[r]
+	if h == nil {
+		return r
+	}
+	d := s.f.NewReg()
+	s.out = append(s.out, ir.Ins{Op: ir.Load, Dst: d, Size: 8, Slot: h, Span: n.Span})
+	return d
+}
+
+func (s *spiller) ins(n ir.Ins) {
+	if _, ok := s.again[n.Dst]; ok && n.Dst != 0 {
 		return
 	}
-	for i, a := range n.Args {
-		if a.R != 0 && ivs[a.R] != nil && !ivs[a.R].hinted && i < 4 {
-			ivs[a.R].hint, ivs[a.R].hinted = asm.R1+asm.Register(i), true
+	home := s.home[n.Dst]
+	switch {
+	case n.Op == ir.Mov && home != nil && home == s.home[n.A.R]:
+		return
+	case home != nil && (n.Op == ir.Mov && s.home[n.A.R] == nil || n.Op == ir.Const && narrow(n.A)):
+		if n.A.R != 0 {
+			n.A.R = s.reload(n.A.R, &n)
 		}
+		s.out = append(s.out, ir.Ins{Op: ir.Store, Size: 8, Slot: home, A: n.A, Span: n.Span})
+		return
+	case n.Op == ir.Mov && home == nil && s.home[n.A.R] != nil:
+		s.out = append(s.out, ir.Ins{Op: ir.Load, Dst: n.Dst, Size: 8, Slot: s.home[n.A.R], Span: n.Span})
+		return
 	}
-}
-
-// isCall says if the instruction clobbers R1 … R5 when emitted.
-func isCall(n *ir.Ins) bool { return n.Op == ir.Call }
-
-// uses calls fn for every register an instruction reads.
-func uses(n *ir.Ins, fn func(ir.Reg)) {
-	if n.A.R != 0 {
-		fn(n.A.R)
+	seen := map[ir.Reg]ir.Reg{}
+	once := func(r ir.Reg) ir.Reg {
+		if d, ok := seen[r]; ok {
+			return d
+		}
+		seen[r] = s.reload(r, &n)
+		return seen[r]
 	}
-	if n.B.R != 0 {
-		fn(n.B.R)
+	if len(n.Args) > 0 {
+		n.Args = slices.Clone(n.Args)
 	}
+	n.Replace(func(r ir.Reg) ir.Val { return ir.R(once(r)) })
 	if n.Base != 0 {
-		fn(n.Base)
+		n.Base = once(n.Base)
 	}
-	for _, a := range n.Args {
-		if a.R != 0 {
-			fn(a.R)
-		}
+	if home == nil {
+		s.out = append(s.out, n)
+		return
 	}
-}
-
-// set is a set of registers.
-type set []uint64
-
-func newSet(n int) set          { return make(set, n/64+1) }
-func (s set) add(r ir.Reg)      { s[r/64] |= 1 << (r % 64) }
-func (s set) has(r ir.Reg) bool { return s[r/64]&(1<<(r%64)) != 0 }
-func (s set) each(fn func(ir.Reg)) {
-	for w, v := range s {
-		for ; v != 0; v &= v - 1 {
-			fn(ir.Reg(w*64 + bits.TrailingZeros64(v)))
-		}
-	}
-}
-
-// liveness gives the registers live on entry to each block.
-func liveness(f *ir.Func) []set {
-	n := len(f.Blocks)
-	in, gen, kill := make([]set, n), make([]set, n), make([]set, n)
-	for i, b := range f.Blocks {
-		in[i], gen[i], kill[i] = newSet(f.Regs+1), newSet(f.Regs+1), newSet(f.Regs+1)
-		for j := range b.Ins {
-			uses(&b.Ins[j], func(r ir.Reg) {
-				if !kill[i].has(r) {
-					gen[i].add(r)
-				}
-			})
-			if d := b.Ins[j].Dst; d != 0 {
-				kill[i].add(d)
-			}
-		}
-	}
-	for changed := true; changed; {
-		changed = false
-		for i := n - 1; i >= 0; i-- {
-			for w := range in[i] {
-				var out uint64
-				for _, s := range f.Blocks[i].Succs() {
-					out |= in[s.ID][w]
-				}
-				if v := gen[i][w] | out&^kill[i][w]; v != in[i][w] {
-					in[i][w], changed = v, true
-				}
-			}
-		}
-	}
-	return in
+	n.Dst = s.f.NewReg()
+	s.out = append(s.out, n, ir.Ins{Op: ir.Store, Size: 8, Slot: home, A: ir.R(n.Dst), Span: n.Span})
 }

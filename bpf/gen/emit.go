@@ -3,6 +3,7 @@ package gen
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -16,8 +17,8 @@ import (
 // emitter turns one lowered Func into instructions.
 type emitter struct {
 	f      *ir.Func
-	prefix string // of its labels
-	locs   []loc
+	prefix string             // of its labels
+	regs   []asm.Register     // by virtual register
 	slots  map[*ir.Slot]int16 // frame offsets
 	out    asm.Instructions
 	label  string // for the next instruction
@@ -42,12 +43,13 @@ func (e *emitter) blockLabel(b *ir.Block) string { return fmt.Sprintf("%s.%d", e
 // emit gives the instructions of the function, its symbol and BTF on the first.
 func (e *emitter) emit() asm.Instructions {
 	e.entryMoves()
+	targets := jumpedTo(e.f)
 	var at syntax.Span
 	for i, b := range e.f.Blocks {
-		if e.label != "" { // an empty block before: give its label a place
-			e.add(asm.Mov.Imm(asm.R0, 0))
-		}
-		if i > 0 { // nothing jumps to the first block
+		if targets[b] {
+			if e.label != "" { // nothing came of the block before: give its label a place
+				e.add(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Ja)})
+			}
 			e.label = e.blockLabel(b)
 		}
 		for j := range b.Ins {
@@ -71,8 +73,26 @@ func (e *emitter) emit() asm.Instructions {
 	if e.out[0].Source() == nil { // the kernel wants line information of every function's first instruction
 		e.out[0] = e.out[0].WithSource(asm.Comment(e.prefix))
 	}
-	e.out[0] = btf.WithFuncMetadata(e.out[0].WithSymbol(e.prefix), funcInfo(e.f, e.prefix))
+	e.out[0] = btf.WithFuncMetadata(e.out[0].WithSymbol(e.prefix), prototype(e.f))
 	return e.out
+}
+
+// jumpedTo finds the blocks that are not only fallen into from the one before.
+func jumpedTo(f *ir.Func) map[*ir.Block]bool {
+	m := map[*ir.Block]bool{}
+	for i, b := range f.Blocks {
+		var next *ir.Block
+		if i+1 < len(f.Blocks) {
+			next = f.Blocks[i+1]
+		}
+		t := b.Term()
+		for _, s := range b.Succs() {
+			if s != next || t.Op == ir.Branch && t.Cond == ir.Set && s == t.Then {
+				m[s] = true
+			}
+		}
+	}
+	return m
 }
 
 // firstLine cuts a text that is a comment of an instruction: the verifier prints it before what it does.
@@ -82,28 +102,32 @@ func firstLine(s string) string {
 	return s[:min(len(s), most)]
 }
 
-// funcInfo describes a function to the kernel, which demands it of callbacks (kernel/bpf/verifier.c, check_ld_imm).
-func funcInfo(f *ir.Func, name string) *btf.Func {
-	u64 := &btf.Int{Name: "unsigned long", Size: 8}
+// prototype describes a function to the kernel, which demands it of callbacks (kernel/bpf/verifier.c, check_ld_imm). Others
+// may trace it by its name (fentry:bpf:NAME), and stacks show it.
+func prototype(f *ir.Func) *btf.Func {
+	long := &btf.Int{Name: "long", Size: 8, Encoding: btf.Signed}
 	p := &btf.FuncProto{Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}}
-	linkage := btf.StaticFunc
 	if f.Entry {
-		linkage = btf.GlobalFunc
-		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: (*btf.Void)(nil)}}}
-	} else {
-		for i := range f.Params {
-			p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("a%d", i), Type: u64})
-		}
+		p.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}}
+		_, name, _ := strings.Cut(f.Unit.Name, "_")
+		return &btf.Func{Name: fmt.Sprintf("%s_%d", name, f.Unit.Index+1), Type: p, Linkage: btf.GlobalFunc}
 	}
-	return &btf.Func{Name: name, Type: p, Linkage: linkage}
+	for range f.Params {
+		p.Params = append(p.Params, btf.FuncParam{Name: fmt.Sprintf("p%d", len(p.Params)), Type: long})
+	}
+	linkage := btf.StaticFunc
+	if len(f.Params) == 0 { // verified once, not at each call
+		linkage = btf.GlobalFunc
+	}
+	return &btf.Func{Name: f.Name, Type: p, Linkage: linkage}
 }
 
 // entryMoves brings parameters from R1 … R5 to where they live.
 func (e *emitter) entryMoves() {
 	var ms []move
 	for i, p := range e.f.Params {
-		if l := e.locs[p]; l.used {
-			ms = append(ms, move{dst: l, src: loc{reg: asm.R1 + asm.Register(i), used: true}})
+		if r := e.regs[p]; r != none {
+			ms = append(ms, move{dst: r, src: asm.R1 + asm.Register(i)})
 		}
 	}
 	e.parallel(ms)
@@ -111,58 +135,45 @@ func (e *emitter) entryMoves() {
 
 // move is one assignment of a parallel move; const sources have imm.
 type move struct {
-	dst, src loc
+	dst, src asm.Register
 	imm      int64
 	isImm    bool
 }
 
-// parallel carries out moves as if all happened at once. R0 breaks cycles.
+// parallel carries out moves as if all happened at once. A cycle goes over R0: when only cycles are left, all that is
+// wanted of R0 was moved already, as R0 is never a destination.
 func (e *emitter) parallel(ms []move) {
 	var regs []move
-	var late []move // constants and reloads read no register: last
 	for _, m := range ms {
-		switch {
-		case m.isImm || m.src.spill != 0:
-			late = append(late, m)
-		case m.dst.spill != 0:
-			e.add(asm.StoreMem(asm.RFP, m.dst.spill, m.src.reg, asm.DWord)) // reads only, before anything is overwritten
-		case m.dst.reg != m.src.reg:
+		if !m.isImm && m.dst != m.src {
 			regs = append(regs, m)
 		}
 	}
 	for len(regs) > 0 {
-		k := -1
-		for i, m := range regs {
-			if !readBy(regs, m.dst.reg) {
-				k = i
-				break
-			}
-		}
-		if k < 0 { // a cycle: free one destination
-			r := regs[0].dst.reg
-			e.add(asm.Mov.Reg(tmpA, r))
+		k := slices.IndexFunc(regs, func(m move) bool { return !readBy(regs, m.dst) })
+		if k < 0 {
+			r := regs[0].dst
+			e.add(asm.Mov.Reg(asm.R0, r))
 			for i := range regs {
-				if regs[i].src.reg == r {
-					regs[i].src.reg = tmpA
+				if regs[i].src == r {
+					regs[i].src = asm.R0
 				}
 			}
 			continue
 		}
-		e.add(asm.Mov.Reg(regs[k].dst.reg, regs[k].src.reg))
+		e.add(asm.Mov.Reg(regs[k].dst, regs[k].src))
 		regs = append(regs[:k], regs[k+1:]...)
 	}
-	for _, m := range late {
+	for _, m := range ms { // constants read no register: last
 		if m.isImm {
-			e.constant(m.dst.reg, m.imm)
-		} else {
-			e.add(asm.LoadMem(m.dst.reg, asm.RFP, m.src.spill, asm.DWord))
+			e.constant(m.dst, m.imm)
 		}
 	}
 }
 
 func readBy(ms []move, r asm.Register) bool {
 	for _, m := range ms {
-		if m.src.reg == r {
+		if m.src == r {
 			return true
 		}
 	}
@@ -177,40 +188,19 @@ func (e *emitter) constant(r asm.Register, n int64) {
 	e.add(asm.LoadImm(r, n, asm.DWord))
 }
 
-// use gives a register that holds v, tmp if v has none of its own.
-func (e *emitter) use(v ir.Val, tmp asm.Register) asm.Register {
-	if v.IsImm() {
-		e.constant(tmp, v.Imm)
-		return tmp
-	}
-	l := e.locs[v.R]
-	if l.spill != 0 {
-		e.add(asm.LoadMem(tmp, asm.RFP, l.spill, asm.DWord))
-		return tmp
-	}
-	return l.reg
-}
-
-// def gives the register to compute r in; done must be called after.
-func (e *emitter) def(r ir.Reg) asm.Register {
-	if l := e.locs[r]; l.used && l.spill == 0 {
-		return l.reg
-	}
-	return tmpA
-}
-
-func (e *emitter) done(r ir.Reg) {
-	if l := e.locs[r]; l.spill != 0 {
-		e.add(asm.StoreMem(asm.RFP, l.spill, tmpA, asm.DWord))
-	}
-}
-
 // mem gives base register and offset of an instruction's memory operand.
-func (e *emitter) mem(n *ir.Ins, tmp asm.Register) (asm.Register, int16) {
+func (e *emitter) mem(n *ir.Ins) (asm.Register, int16) {
 	if n.Slot != nil {
 		return asm.RFP, e.slots[n.Slot] + int16(n.Off)
 	}
-	return e.use(ir.R(n.Base), tmp), int16(n.Off)
+	return e.regs[n.Base], int16(n.Off)
+}
+
+// mov brings src to dst if it is not there.
+func (e *emitter) mov(dst, src asm.Register) {
+	if dst != src {
+		e.add(asm.Mov.Reg(dst, src))
+	}
 }
 
 var sizes = map[uint8]asm.Size{1: asm.Byte, 2: asm.Half, 4: asm.Word, 8: asm.DWord}
@@ -220,76 +210,55 @@ func storeImm(dst asm.Register, off int16, n int64, size asm.Size) asm.Instructi
 	return asm.Instruction{OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(size), Dst: dst, Offset: off, Constant: n}
 }
 
-func fits32(v ir.Val) bool {
-	return v.IsImm() && v.Imm >= math.MinInt32 && v.Imm <= math.MaxInt32
-}
-
 // ins selects instructions for n; next is the block that follows in memory.
 func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
+	d := none
+	if n.Dst != 0 {
+		d = e.regs[n.Dst]
+	}
 	switch n.Op {
-	case ir.Nop:
 	case ir.Const:
-		if e.locs[n.Dst].used {
-			e.constant(e.def(n.Dst), n.A.Imm)
-			e.done(n.Dst)
-		}
+		e.constant(d, n.A.Imm)
 	case ir.Mov:
-		e.mov(n)
+		e.mov(d, e.regs[n.A.R])
 	case ir.Bin:
-		e.bin(n)
+		e.bin(n, d)
 	case ir.Ext:
-		e.ext(n)
+		e.ext(n, d)
 	case ir.Bswap:
-		d := e.def(n.Dst)
-		if s := e.use(n.A, tmpA); s != d {
-			e.add(asm.Mov.Reg(d, s))
-		}
+		e.mov(d, e.regs[n.A.R])
 		if n.Size > 1 {
 			e.add(asm.HostTo(asm.BE, d, sizes[n.Size]))
 		}
-		e.done(n.Dst)
 	case ir.Addr:
-		d := e.def(n.Dst)
-		b, off := e.mem(n, tmpA)
-		if b != d {
-			e.add(asm.Mov.Reg(d, b))
-		}
+		b, off := e.mem(n)
+		e.mov(d, b)
 		if off != 0 {
 			e.add(asm.Add.Imm(d, int32(off)))
 		}
-		e.done(n.Dst)
 	case ir.Load:
-		d := e.def(n.Dst)
-		b, off := e.mem(n, tmpB)
+		b, off := e.mem(n)
 		e.add(asm.LoadMem(d, b, off, sizes[n.Size]))
-		if n.Signed && n.Size < 8 {
+		if n.Signed {
 			e.extend(d, n.Size, true)
 		}
-		e.done(n.Dst)
 	case ir.Store:
-		b, off := e.mem(n, tmpA)
-		if fits32(n.A) {
+		b, off := e.mem(n)
+		if n.A.IsImm() {
 			e.add(storeImm(b, off, n.A.Imm, sizes[n.Size]))
-			return
+		} else {
+			e.add(asm.StoreMem(b, off, e.regs[n.A.R], sizes[n.Size]))
 		}
-		e.add(asm.StoreMem(b, off, e.use(n.A, tmpB), sizes[n.Size]))
 	case ir.AtomicAdd:
-		b, off := e.mem(n, tmpA)
-		op := asm.AddAtomic.Mem(b, e.use(n.A, tmpB), sizes[n.Size], off)
-		e.add(op)
+		b, off := e.mem(n)
+		e.add(asm.AddAtomic.Mem(b, e.regs[n.A.R], sizes[n.Size], off))
 	case ir.MapPtr:
-		d := e.def(n.Dst)
 		e.add(asm.LoadMapPtr(d, 0).WithReference(e.maps[n.Map]))
-		e.done(n.Dst)
 	case ir.MapValue:
-		d := e.def(n.Dst)
 		e.add(asm.LoadMapValue(d, 0, uint32(n.Off)).WithReference(e.maps[n.Map]))
-		e.done(n.Dst)
 	case ir.FuncPtr:
-		d := e.def(n.Dst)
 		ins := asm.Instruction{OpCode: asm.LoadImmOp(asm.DWord), Dst: d, Src: asm.PseudoFunc, Constant: -1}
 		e.add(ins.WithReference(n.Callee.Name))
-		e.done(n.Dst)
 	case ir.Call:
 		e.call(n)
 	case ir.Jump:
@@ -297,8 +266,10 @@ func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
 	case ir.Branch:
 		e.branch(n, next)
 	case ir.Ret:
-		if r := e.use(n.A, tmpA); r != asm.R0 {
-			e.add(asm.Mov.Reg(asm.R0, r))
+		if n.A.IsImm() {
+			e.constant(asm.R0, n.A.Imm)
+		} else {
+			e.mov(asm.R0, e.regs[n.A.R])
 		}
 		e.add(asm.Return())
 	default:
@@ -306,51 +277,28 @@ func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
 	}
 }
 
-func (e *emitter) mov(n *ir.Ins) {
-	l := e.locs[n.Dst]
-	if !l.used {
-		return
-	}
-	d := e.def(n.Dst)
-	if s := e.use(n.A, d); s != d {
-		e.add(asm.Mov.Reg(d, s))
-	}
-	e.done(n.Dst)
-}
-
 var aluOps = map[ir.Alu]asm.ALUOp{
 	ir.Add: asm.Add, ir.Sub: asm.Sub, ir.Mul: asm.Mul, ir.Div: asm.Div, ir.Mod: asm.Mod, ir.And: asm.And, ir.Or: asm.Or,
 	ir.Xor: asm.Xor, ir.Shl: asm.LSh, ir.Shr: asm.RSh, ir.Sar: asm.ArSh,
 }
 
-func (e *emitter) bin(n *ir.Ins) {
+func (e *emitter) bin(n *ir.Ins, d asm.Register) {
 	op := aluOps[n.Alu]
-	d := e.def(n.Dst)
-	if fits32(n.B) {
-		if s := e.use(n.A, d); s != d {
-			e.add(asm.Mov.Reg(d, s))
-		}
+	switch {
+	case negation(n):
+		e.mov(d, e.regs[n.B.R])
+		e.add(asm.Neg.Imm(d, 0))
+	case n.B.IsImm():
+		e.mov(d, e.regs[n.A.R])
 		if !identity(n.Alu, n.B.Imm) {
 			e.add(op.Imm(d, int32(n.B.Imm)))
 		}
-		e.done(n.Dst)
-		return
+	case n.Alu.Commutes() && e.regs[n.B.R] == d:
+		e.add(op.Reg(d, e.regs[n.A.R]))
+	default: // the second operand is elsewhere: legalize and the live ranges saw to that
+		e.mov(d, e.regs[n.A.R])
+		e.add(op.Reg(d, e.regs[n.B.R]))
 	}
-	b := e.use(n.B, tmpB)
-	if b == d && d != tmpA { // d = a op d
-		if a := e.use(n.A, tmpA); a != tmpA {
-			e.add(asm.Mov.Reg(tmpA, a))
-		}
-		e.add(op.Reg(tmpA, b))
-		e.add(asm.Mov.Reg(d, tmpA))
-		e.done(n.Dst)
-		return
-	}
-	if a := e.use(n.A, d); a != d {
-		e.add(asm.Mov.Reg(d, a))
-	}
-	e.add(op.Reg(d, b))
-	e.done(n.Dst)
 }
 
 // identity says if op with n leaves its operand as it is.
@@ -366,18 +314,13 @@ func identity(op ir.Alu, n int64) bool {
 	return false
 }
 
-func (e *emitter) ext(n *ir.Ins) {
-	d := e.def(n.Dst)
-	if s := e.use(n.A, tmpA); s != d {
-		if n.Size == 4 && !n.Signed {
-			e.add(asm.Mov.Reg32(d, s))
-			e.done(n.Dst)
-			return
-		}
-		e.add(asm.Mov.Reg(d, s))
+func (e *emitter) ext(n *ir.Ins, d asm.Register) {
+	if n.Size == 4 && !n.Signed {
+		e.add(asm.Mov.Reg32(d, e.regs[n.A.R]))
+		return
 	}
+	e.mov(d, e.regs[n.A.R])
 	e.extend(d, n.Size, n.Signed)
-	e.done(n.Dst)
 }
 
 func (e *emitter) extend(d asm.Register, size uint8, signed bool) {
@@ -395,13 +338,17 @@ func (e *emitter) extend(d asm.Register, size uint8, signed bool) {
 }
 
 func (e *emitter) call(n *ir.Ins) {
+	if n.Callee != nil {
+		e.add(asm.Call.Label(n.Callee.Name))
+		return
+	}
 	ms := make([]move, 0, 5)
 	for i, a := range n.Args {
-		m := move{dst: loc{reg: asm.R1 + asm.Register(i), used: true}}
+		m := move{dst: asm.R1 + asm.Register(i)}
 		if a.IsImm() {
 			m.imm, m.isImm = a.Imm, true
 		} else {
-			m.src = e.locs[a.R]
+			m.src = e.regs[a.R]
 		}
 		ms = append(ms, m)
 	}
@@ -411,13 +358,9 @@ func (e *emitter) call(n *ir.Ins) {
 	} else {
 		e.add(asm.BuiltinFunc(n.Fn).Call())
 	}
-	if n.Dst == 0 || !e.locs[n.Dst].used {
-		return
+	if n.Dst != 0 {
+		e.mov(e.regs[n.Dst], asm.R0)
 	}
-	if d := e.def(n.Dst); d != asm.R0 {
-		e.add(asm.Mov.Reg(d, asm.R0))
-	}
-	e.done(n.Dst)
 }
 
 var jumpOps = map[ir.Cond]asm.JumpOp{
@@ -430,11 +373,11 @@ func (e *emitter) branch(n *ir.Ins, next *ir.Block) {
 	if then == next && cond != ir.Set {
 		cond, then, els = cond.Not(), els, then
 	}
-	a := e.use(n.A, tmpA)
-	if fits32(n.B) {
+	a := e.regs[n.A.R]
+	if n.B.IsImm() {
 		e.add(jumpOps[cond].Imm(a, int32(n.B.Imm), e.blockLabel(then)))
 	} else {
-		e.add(jumpOps[cond].Reg(a, e.use(n.B, tmpB), e.blockLabel(then)))
+		e.add(jumpOps[cond].Reg(a, e.regs[n.B.R], e.blockLabel(then)))
 	}
 	if els != next {
 		e.add(asm.Ja.Label(e.blockLabel(els)))

@@ -59,7 +59,7 @@ func (l *lowerer) function(f *ir.Func) {
 			}
 			pre = append(pre, ir.Ins{Op: ir.Store, Size: 8, Slot: l.frameSlot(), A: a})
 		}
-	} else {
+	} else if len(f.Params) > 0 {
 		l.frame = f.Params[len(f.Params)-1]
 	}
 	for _, bank := range needBig {
@@ -112,38 +112,81 @@ func (l *lowerer) needs(f *ir.Func) (ctx bool, big []int) {
 	return ctx, big
 }
 
-// lookupScratch is the start of a function that uses scratch memory: r = map_lookup_elem(.scratch, &index).
-func (l *lowerer) lookupScratch(f *ir.Func, bank int) []ir.Ins {
-	key := l.unit.NewSlot("scratch key of "+f.Name, 8)
-	mp, kp := f.NewReg(), f.NewReg()
-	return []ir.Ins{
-		{Op: ir.Store, Size: 4, Slot: key, A: ir.Imm(int64(l.unit.Index))},
-		{Op: ir.MapPtr, Dst: mp, Map: l.scratch.bank(bank, 0)},
-		{Op: ir.Addr, Dst: kp, Slot: key},
-		{Op: ir.Call, Dst: l.big[bank], Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(mp), ir.R(kp)}},
-	}
-}
-
-// prologue puts pre in a block of its own before the first; scratch memory that is not there ends the program.
+// prologue puts pre at the start of f, and looks scratch memory up on the way to where it is used first.
 func (l *lowerer) prologue(f *ir.Func, pre []ir.Ins, banks []int) {
-	none := &ir.Block{Ins: []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}}
-	at := &ir.Block{Ins: pre}
-	starts := []*ir.Block{at}
-	for _, bank := range banks {
-		next := &ir.Block{}
-		at.Ins = append(at.Ins, l.lookupScratch(f, bank)...)
-		at.Ins = append(at.Ins, ir.Ins{Op: ir.Branch, Cond: ir.Ne, A: ir.R(l.big[bank]), B: ir.Imm(0), Then: next, Else: none})
-		starts = append(starts, next)
-		at = next
-	}
-	at.Ins = append(at.Ins, ir.Ins{Op: ir.Jump, Then: f.Blocks[0]})
-	f.Blocks = append(starts, f.Blocks...)
-	if len(banks) > 0 {
-		f.Blocks = append(f.Blocks, none)
-	}
 	for i, b := range f.Blocks {
 		b.ID = i
 	}
+	for _, bank := range banks {
+		l.lookupScratch(f, bank)
+	}
+	f.Blocks = append([]*ir.Block{{Ins: append(pre, ir.Ins{Op: ir.Jump, Then: f.Blocks[0]})}}, f.Blocks...)
+	for i, b := range f.Blocks {
+		b.ID = i
+	}
+}
+
+// lookupScratch finds the scratch memory that f uses: r = map_lookup_elem(.scratch, &index). Memory that is not there
+// ends the program.
+func (l *lowerer) lookupScratch(f *ir.Func, bank int) {
+	at, i := firstUse(f, l.big[bank])
+	key := l.unit.NewSlot("scratch key of "+f.Name, 8)
+	mp, kp := f.NewReg(), f.NewReg()
+	none, rest := f.NewBlock(), f.NewBlock()
+	none.Ins = []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}
+	rest.Ins = append(rest.Ins, at.Ins[i:]...)
+	at.Ins = append(at.Ins[:i:i],
+		ir.Ins{Op: ir.Store, Size: 4, Slot: key, A: ir.Imm(int64(l.unit.Index))},
+		ir.Ins{Op: ir.MapPtr, Dst: mp, Map: l.scratch.bank(bank, 0)},
+		ir.Ins{Op: ir.Addr, Dst: kp, Slot: key},
+		ir.Ins{Op: ir.Call, Dst: l.big[bank], Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(mp), ir.R(kp)}},
+		ir.Ins{Op: ir.Branch, Cond: ir.Eq, A: ir.R(l.big[bank]), B: ir.Imm(0), Then: none, Else: rest})
+}
+
+// firstUse gives the place that every use of r comes after, outside of loops.
+func firstUse(f *ir.Func, r ir.Reg) (*ir.Block, int) {
+	t := ir.Dominators(f)
+	d := -1
+	for _, b := range f.Blocks {
+		for i := range b.Ins {
+			b.Ins[i].Uses(func(u ir.Reg) {
+				if u == r {
+					d = t.Meet(d, b.ID)
+				}
+			})
+		}
+	}
+	for d > 0 && circular(f, d) {
+		d = t.Idom[d]
+	}
+	b := f.Blocks[max(d, 0)]
+	for i := range b.Ins {
+		found := false
+		b.Ins[i].Uses(func(u ir.Reg) { found = found || u == r })
+		if found {
+			return b, i
+		}
+	}
+	return b, len(b.Ins) - 1
+}
+
+// circular says if a way leads from block id back to it.
+func circular(f *ir.Func, id int) bool {
+	seen := make([]bool, len(f.Blocks))
+	for work := []int{id}; len(work) > 0; {
+		b := f.Blocks[work[len(work)-1]]
+		work = work[:len(work)-1]
+		for _, s := range b.Succs() {
+			if s.ID == id {
+				return true
+			}
+			if !seen[s.ID] {
+				seen[s.ID] = true
+				work = append(work, s.ID)
+			}
+		}
+	}
+	return false
 }
 
 // context gives a register with the program's context.
@@ -226,7 +269,11 @@ func (l *lowerer) rewrite(n *ir.Ins) {
 		l.put(ir.Ins{Op: ir.MapPtr, Dst: mp, Map: n.Map})
 		l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnRingbufOutput, Args: []ir.Val{ir.R(mp), ir.R(p), size, ir.Imm(0)}, Span: n.Span})
 	case ir.Zero:
-		l.zero(l.addr(*n))
+		z := l.addr(*n)
+		if n.Slot != nil && z.Slot == nil && l.places[n.Slot].big {
+			z.Size = anywhere
+		}
+		l.zero(z)
 	case ir.Copy:
 		l.copy(l.addr(*n))
 	case ir.Bin:
@@ -294,10 +341,17 @@ func (l *lowerer) field(n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: n.Size, Signed: n.Signed, Base: c, Off: n.Off, Span: n.Span})
 }
 
-// zero clears Imm bytes: with stores while that is short.
+// anywhere as the Size of a Zero says that its place need not be aligned: in map memory, on CPUs that we know.
+const anywhere = 1
+
+// zero clears Imm bytes: loops are made before.
 func (l *lowerer) zero(n ir.Ins) {
+	at := int64(n.Off)
+	if n.Size == anywhere {
+		at = 0
+	}
 	for off := int64(0); off < n.Imm; {
-		size := chunk(n.Imm-off, int64(n.Off)+off, 8)
+		size := chunk(n.Imm-off, at+off, 8)
 		l.put(ir.Ins{Op: ir.Store, Size: size, Base: n.Base, Slot: n.Slot, Off: n.Off + int32(off), Span: n.Span})
 		off += int64(size)
 	}

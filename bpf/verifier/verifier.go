@@ -4,7 +4,9 @@ package verifier
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // Rejection is one refusal.
@@ -26,28 +28,29 @@ const Other Kind = ""
 // Parse reads a log as lines; a truncated one gives what there is.
 func Parse(log []string) Rejection {
 	var r Rejection
+	p := lines()
 	for _, raw := range log {
 		line := strings.TrimSpace(raw)
 		switch {
-		case line == "" || strings.HasPrefix(line, "processed ") || strings.HasPrefix(line, "(") || chatter.MatchString(line):
+		case line == "" || strings.HasPrefix(line, "processed ") || strings.HasPrefix(line, "(") || p.chatter.MatchString(line):
 		case strings.HasPrefix(line, "; "):
 			// Since 6.9 " @ FILE:LINE" follows.
 			src, _, _ := strings.Cut(line[2:], " @ ")
 			r.Source = src
-		case insn.MatchString(line):
+		case p.insn.MatchString(line):
 			// An instruction may be followed by the registers it changed: "; R0_w=…".
 			text, _, _ := strings.Cut(line, " ; ")
 			r.Insn, r.Helper, r.Message = text, "", ""
-			if m := call.FindStringSubmatch(text); m != nil {
+			if m := p.call.FindStringSubmatch(text); m != nil {
 				r.Helper = m[1]
 			}
 		default:
-			if r.Message == "" || !detail.MatchString(line) {
+			if r.Message == "" || !p.detail.MatchString(line) {
 				r.Message = line
 			}
 		}
 	}
-	for _, row := range rows {
+	for _, row := range rows() {
 		if m := row.re.FindStringSubmatch(r.Message); m != nil {
 			r.Kind, r.Args = row.kind, m[1:]
 			break
@@ -56,19 +59,33 @@ func Parse(log []string) Rejection {
 	return r
 }
 
-var (
-	insn = regexp.MustCompile(`^\d+: \([0-9a-f]{2}\) `)
-	call = regexp.MustCompile(`\) call (\S+?)#-?\d+`)
-	// chatter are lines of state and statistics.
-	chatter = regexp.MustCompile(`^(\d+: (R|frame|safe)|R\d+(_w)?=|from \d+ to|func#\d+|verification time|stack depth|mark_precise|last_idx|regs=|parent |propagating|arg#\d+ reference type|Validating |caller:|callee:|returning from|to caller|frame\d+:|insns? |cur state:|old state:)`)
-	// detail are lines that come after the message and say less.
-	detail = regexp.MustCompile(`^(arg#|Func#|verifier bug|R\d+ (min|max) value is outside of the allowed)`)
-)
+// Number is the number of the last instruction, in words of 8 bytes from the start of the program.
+func (r *Rejection) Number() (int, bool) {
+	n, err := strconv.Atoi(strings.Split(r.Insn, ":")[0])
+	return n, err == nil
+}
+
+// patterns are what lines of a log look like, made when the first log is read.
+type patterns struct {
+	insn, call *regexp.Regexp
+	chatter    *regexp.Regexp // lines of state and statistics
+	detail     *regexp.Regexp // lines that come after the message and say less
+}
+
+var lines = sync.OnceValue(func() *patterns {
+	return &patterns{
+		insn: regexp.MustCompile(`^\d+: \([0-9a-f]{2}\) `),
+		call: regexp.MustCompile(`\) call (\S+?)#-?\d+`),
+		chatter: regexp.MustCompile(`^(\d+: (R|frame|safe)|R\d+(_w)?=|from \d+ to|func#\d+|verification time|stack depth|mark_precise|last_idx|regs=|` +
+			`parent |propagating|arg#\d+ reference type|Validating |caller:|callee:|returning from|to caller|frame\d+:|insns? |cur state:|old state:)`),
+		detail: regexp.MustCompile(`^(arg#|Func#|verifier bug|R\d+ (min|max) value is outside of the allowed)`),
+	}
+})
 
 // Explain says in words what the rule is and what to change. known is false for messages that are not in the table; the
 // words then are the verifier's own.
 func (r *Rejection) Explain() (why, fix string, known bool) {
-	for _, row := range rows {
+	for _, row := range rows() {
 		if row.kind != r.Kind || r.Kind == Other {
 			continue
 		}

@@ -35,6 +35,7 @@ var Edges = []Edge{
 	{"ir/build", "./debuginfo/usdt", "where the arguments of a USDT probe are stands in its note"},
 	{"ir/build", "./lang/check ./lang/syntax ./lang/types ./ctype", "checked programs become IR"},
 	{"bpf/...", "./bpf ./ir", "code generation starts at the IR, never at text"},
+	{"bpf/gen", "./ir/opt", "what binding adds is optimised by the same passes"},
 	{"bpf/gen", "./lang/syntax", "instructions know their place in the script, for verifier errors"},
 	{"bpf/...", ebpfCore, "instructions and program specifications are cilium/ebpf's"},
 
@@ -78,24 +79,27 @@ var Edges = []Edge{
 	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
+	{"lab/guest/kmod", "./ctype/... ./debuginfo/bzimage github.com/cilium/ebpf/btf", "a module's structs are compared with the kernel's types"},
+	{"lab/exercise", ebpfCore + " github.com/cilium/ebpf/link", "parts of exercises that pin a map or redirect packets"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.
 	{"internal/feature", "syscall", "an errno is evidence"},
-	{"internal/diag", "./lang/syntax ./internal/feature syscall", "places in a program, missing features, and errnos"},
+	{"internal/diag", "./lang/syntax ./internal/feature syscall os", "places in a program, missing features, errnos, and whether root was refused"},
 	{"internal/term", "golang.org/x/term golang.org/x/sys/unix os", "asks the terminal"},
 	{"internal/netns internal/lease", "./internal/feature ./internal/bin " + sys, "what outlives a process is the system's"},
 	{"internal/netns", "./internal/lease", "named namespaces have a lease"},
 	{"internal/script", "./...", "the pipeline from text to output, for the command line and its tests"},
 	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
+	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
-	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
+	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/diag ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
 	{"internal/ktest/...", "./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
+	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 

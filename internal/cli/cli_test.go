@@ -3,8 +3,11 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -16,6 +19,9 @@ func TestMain(m *testing.M) {
 	if pid1.IsInit() { // of a guest that a script boots
 		os.Exit(Main(os.Args))
 	}
+	if len(os.Args) == 3 && os.Args[2] == keeperVerb { // started by a script's lab boot --keep
+		os.Exit(Main(os.Args))
+	}
 	testscript.Main(m, map[string]func(){
 		"fathom":   func() { os.Exit(Main(os.Args)) },
 		"bpftrace": func() { os.Exit(Main(append([]string{"bpftrace"}, os.Args[1:]...))) },
@@ -24,10 +30,24 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line as a person would, without root.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", Condition: condition, Setup: keepCache})
+	testscript.Run(t, testscript.Params{Dir: "testdata", Condition: condition, Setup: keepCache, Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor}})
 }
 
-// condition tells scripts where they are: [namespaces] if network namespaces can be made, [guests] if FATHOM_GUESTS asks
+// waitFor waits for files that someone else makes.
+func waitFor(ts *testscript.TestScript, _ bool, files []string) {
+	for _, f := range files {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			if _, err := os.Stat(ts.MkAbs(f)); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				ts.Fatalf("waitfor: %v", err)
+			}
+		}
+	}
+}
+
+// condition tells scripts where they are: [namespaces] if network namespaces can be made, [igb] if QEMU has that
+// card, [guests] if FATHOM_GUESTS asks
 // for guests.
 func condition(name string) (bool, error) {
 	switch name {
@@ -37,6 +57,9 @@ func condition(name string) (bool, error) {
 			return false, nil
 		}
 		return true, ns.Close()
+	case "igb":
+		list, err := exec.Command("qemu-system-x86_64", "-device", "help").Output()
+		return err == nil && strings.Contains(string(list), `"igb"`), nil
 	case "guests":
 		return os.Getenv("FATHOM_GUESTS") != "", nil
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,20 +20,31 @@ import (
 
 func coreCommand() *cobra.Command {
 	var parts []string
+	var guest string
 	c := &cobra.Command{
-		Use:   "core FILE [COMMAND…]",
+		Use:   "core FILE [COMMAND…] | core --guest NAME [COMMAND…]",
 		Short: "Read a crash dump: why the kernel died, and what everybody was doing",
 		Long: `Read a crash dump without debug information: ELF (QEMU, virsh, /proc/vmcore) and kdump-compressed files, flattened,
 split or cut short. Symbols, types and unwind tables come out of the dump itself. Without a command: one page that says
-why the kernel died, then, on a terminal, a prompt for commands.
+why the kernel died, then, on a terminal, a prompt for commands. With --guest, the memory of a guest that lab boot keeps is
+read through its gdb stub; it stands still meanwhile and needs nothing in it.
 
 Examples:
   fathom core /var/crash/dump
   fathom core /var/crash/dump bt -a
   virsh dump --memory-only vm1 dump && fathom core dump log
+  fathom core --guest g foreach bt
 
 ` + commandList(),
 		RunE: func(c *cobra.Command, args []string) error {
+			if guest != "" {
+				s, done, err := openGuest(c.Context(), guest)
+				if err != nil {
+					return err
+				}
+				defer done()
+				return runCore(s, args)
+			}
 			if len(args) == 0 {
 				return usageError{"fathom core", errors.New("which file?")}
 			}
@@ -45,6 +57,7 @@ Examples:
 		},
 	}
 	c.Flags().StringArrayVar(&parts, "part", nil, "another file of a split dump; may be repeated")
+	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`")
 	c.Flags().SetInterspersed(false)
 	return c
 }
@@ -170,4 +183,56 @@ func prompt(s *core.Session) error {
 			fmt.Fprintln(t, err)
 		}
 	}
+}
+
+// openGuest stops a guest that lab boot keeps and opens the kernel in its memory. done lets it go on.
+func openGuest(ctx context.Context, name string) (s *core.Session, done func(), err error) {
+	what := "read guest " + name
+	g, err := findGuest(what, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	head, thaw, err := g.Freeze(ctx)
+	if err != nil {
+		return nil, nil, wrap(what, err)
+	}
+	defer func() {
+		if err != nil {
+			thaw()
+		}
+	}()
+	f, err := os.Open(head)
+	if err != nil {
+		return nil, nil, wrap(what, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, nil, wrap(what, err)
+	}
+	notes, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
+	if err != nil {
+		return nil, nil, wrap(what, err)
+	}
+	stub, err := g.Stub()
+	if err != nil {
+		return nil, nil, &diag.Error{What: what, Err: err, Try: []string{"end the gdb that is connected to it"}}
+	}
+	c := notes.WithMemory(ranges(g.Info.Memory()), stub.ReadPhys)
+	d, err := dump.Open(c)
+	if err != nil {
+		stub.Abandon()
+		return nil, nil, wrap(what, err)
+	}
+	return core.New(d, "guest "+name+": live, stopped while it is read"), func() {
+		stub.Abandon()
+		thaw()
+	}, nil
+}
+
+func ranges(mem [][2]uint64) (out []vmcore.Range) {
+	for _, m := range mem {
+		out = append(out, vmcore.Range{Start: m[0], End: m[1]})
+	}
+	return out
 }

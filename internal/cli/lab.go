@@ -20,6 +20,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/lab/guest/keep"
 	"github.com/fathom-trace/fathom/lab/topology"
 	"github.com/fathom-trace/fathom/lab/topology/spec"
 )
@@ -45,23 +46,30 @@ Examples:
 			return c.Help()
 		},
 	}
-	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand())
+	c.AddCommand(labUpCommand(), labDownCommand(), labExecCommand(), labListCommand(), labSendCommand(), labListenCommand(), labBootCommand(), labMatrixCommand(), labConfigCommand(),
+		labCpCommand(), labSysRqCommand(), labDumpCommand(), labConsoleCommand(), labModuleCommand(), labTryCommand(), labGDBCommand(), labKeeperCommand(), labActCommand())
 	return c
 }
 
 // labs are those of the person who typed the command: with sudo, not root's.
-func labs() topology.Labs {
+func labs() topology.Labs { return topology.Labs{Dir: leases(), Person: person()} }
+
+// guests are theirs, too.
+func guests() keep.Guests { return keep.Guests{Dir: leases(), Person: person()} }
+
+func person() string {
 	person := strconv.Itoa(os.Getuid())
 	if s := os.Getenv("SUDO_UID"); os.Geteuid() == 0 && s != "" {
 		if _, err := strconv.ParseUint(s, 10, 32); err == nil {
 			person = s
 		}
 	}
-	return topology.Labs{Dir: leases(), Person: person}
+	return person
 }
 
 func labUpCommand() *cobra.Command {
 	var name, file string
+	var while int
 	c := &cobra.Command{
 		Use:   "up [flags] TOPOLOGY | up -f FILE",
 		Short: "Make a network",
@@ -84,10 +92,14 @@ Examples:
 				text = string(b)
 			}
 			sweep()
-			return labUp(name, text)
+			if _, err := guests().Find(name); err == nil {
+				return &diag.Error{What: "make lab " + name, Because: "a guest of that name is up", Try: []string{"fathom lab up --name OTHER …"}}
+			}
+			return labUp(name, text, while)
 		},
 	}
 	c.Flags().StringVar(&name, "name", defaultLab, "`NAME` of the lab")
+	c.Flags().IntVar(&while, "while", 0, "only as long as process `PID` runs: the next fathom that starts removes it")
 	c.Flags().StringVarP(&file, "file", "f", "", "read the topology from `FILE`; - is standard input")
 	return c
 }
@@ -99,8 +111,8 @@ func readInput(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func labUp(name, text string) error {
-	err := labs().Up(name, text)
+func labUp(name, text string, while int) error {
+	err := labs().UpWhile(name, text, while)
 	var bad *spec.Error
 	switch {
 	case errors.As(err, &bad):
@@ -156,8 +168,8 @@ func labDownCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "down [NAME…]",
-		Short: "Remove networks",
-		Long: `Remove networks, all that is in them included.
+		Short: "Remove networks, switch guests off",
+		Long: `Remove networks, all that is in them included, and switch guests off as if their power were cut.
 
 Examples:
   fathom lab down
@@ -174,11 +186,26 @@ Examples:
 				for _, lab := range mine {
 					args = append(args, lab.Name)
 				}
+				kept, err := guests().List()
+				if err != nil {
+					return err
+				}
+				for _, g := range kept {
+					args = append(args, g.Name)
+				}
 			} else if len(args) == 0 {
 				args = []string{defaultLab}
 			}
 			for _, name := range args {
 				lab, err := l.Find(name)
+				if errors.Is(err, fs.ErrNotExist) {
+					if g, gerr := guests().Find(name); gerr == nil {
+						if err := (keep.Client{Info: g}).Down(c.Context()); err != nil {
+							return err
+						}
+						continue
+					}
+				}
 				if err != nil {
 					return noLab("fathom lab down", name, err)
 				}
@@ -217,14 +244,15 @@ func labExecCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "exec [flags] HOST -- COMMAND [ARG…]",
-		Short: "Run a command in a host of a lab",
+		Short: "Run a command in a host of a lab, or in a guest",
 		Long: `Run a command in a host's network. Only the network changes: mounts stay, so that tracefs and bpffs are there, and a pin
-made by one command is found by the next. HOST may also be a process number, a name in /run/netns, or a path.
+made by one command is found by the next. HOST may also be a guest that lab boot keeps, a process number, a name in
+/run/netns, or a path.
 
 Examples:
   fathom lab exec a -- ping -c1 10.0.0.2
   fathom lab exec --lab slow b -- fathom lab listen tcp 10.0.0.2:80
-  fathom lab exec 4711 -- fathom trace -l`,
+  fathom lab exec g -- dmesg`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			command := args[1:]
@@ -233,6 +261,9 @@ Examples:
 			}
 			if len(command) == 0 {
 				return usageError{c.CommandPath(), errors.New("give a command")}
+			}
+			if g, err := guests().Find(args[0]); err == nil && !c.Flags().Changed("lab") && !hostOf(name, args[0]) {
+				return execInGuest(c.Context(), g, command)
 			}
 			ns, err := openHost(name, args[0])
 			if err != nil {
@@ -244,6 +275,13 @@ Examples:
 	c.Flags().StringVar(&name, "lab", defaultLab, "`NAME` of the lab")
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// hostOf says that a lab has a host of that name.
+func hostOf(labName, host string) bool {
+	lab, err := labs().Find(labName)
+	_, ok := lab.Host(host)
+	return err == nil && ok
 }
 
 // openHost opens a lab's host, or else a namespace by process, name or path.
@@ -282,7 +320,7 @@ func execIn(ns netns.NS, args []string) error {
 
 // labEntry is a line of lab list.
 type labEntry struct {
-	Kind  string    `json:"kind"` // "lab" or "netns"
+	Kind  string    `json:"kind"` // "lab", "guest" or "netns"
 	Name  string    `json:"name,omitempty"`
 	Host  string    `json:"host,omitempty"`
 	Since time.Time `json:"since,omitzero"`
@@ -292,14 +330,17 @@ type labEntry struct {
 	Held  []int     `json:"held_by,omitempty"`
 	Comm  string    `json:"comm,omitempty"`
 	Own   bool      `json:"own,omitempty"`
+
+	Kernel string `json:"kernel,omitempty"` // of a guest: its release
+	State  string `json:"state,omitempty"`  // QEMU's word, or "booting"
 }
 
 func labListCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, exercises bool
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List networks, and the namespaces of others",
-		Long: `List your networks and all network namespaces there are: named, of containers, or only held open.
+		Short: "List networks, guests, and the namespaces of others",
+		Long: `List your networks, your guests, and all network namespaces there are: named, of containers, or only held open.
 
 Examples:
   fathom lab list
@@ -307,10 +348,18 @@ Examples:
   fathom lab exec "$(pidof -s nginx)" -- fathom lab list`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if exercises {
+				return listExercises(os.Stdout)
+			}
 			entries, err := labEntries()
 			if err != nil {
 				return err
 			}
+			kept, err := guestEntries(c.Context())
+			if err != nil {
+				return err
+			}
+			entries = append(entries, kept...)
 			if asJSON {
 				enc := json.NewEncoder(os.Stdout)
 				for _, e := range entries {
@@ -324,6 +373,7 @@ Examples:
 		},
 	}
 	c.Flags().BoolVarP(&asJSON, "json", "j", false, "one JSON object a line")
+	c.Flags().BoolVar(&exercises, "exercises", false, "the problems that lab try has")
 	return c
 }
 
@@ -365,7 +415,12 @@ func labEntries() ([]labEntry, error) {
 func printLabs(w io.Writer, entries []labEntry) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "LAB\tHOST\tNAMESPACE\tADDRESSES\tPROCESSES")
+	kept := 0
 	for _, e := range entries {
+		if e.Kind == "guest" {
+			kept++
+			continue
+		}
 		lab, host := e.Name, e.Host
 		if e.Kind == "netns" {
 			lab, host = "-", e.Name
@@ -384,6 +439,14 @@ func printLabs(w io.Writer, entries []labEntry) error {
 			who = fmt.Sprintf("0, held open by %d", e.Held[0])
 		}
 		fmt.Fprintf(tw, "%s\t%s\tnet:[%d]\t%s\t%s\n", lab, host, e.Inode, strings.Join(e.Addrs, " "), who)
+	}
+	if kept > 0 {
+		fmt.Fprintln(tw, "\nGUEST\tSTATE\tKERNEL\tSINCE\tQEMU")
+	}
+	for _, e := range entries {
+		if e.Kind == "guest" {
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%v\n", e.Name, e.State, e.Kernel, e.Since.Local().Format(time.DateTime), e.PIDs)
+		}
 	}
 	return tw.Flush()
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/lab/exercise"
+	"github.com/fathom-trace/fathom/lab/guest/keep"
 	"github.com/fathom-trace/fathom/lab/topology"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -15,7 +17,10 @@ func leases() lease.Dir { return lease.Default(os.Geteuid(), os.Getenv) }
 
 // cleaners remove what fathom makes and gives a name, by the kind of its lease.
 func cleaners() map[string]lease.Cleaner {
-	return map[string]lease.Cleaner{netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance}
+	return map[string]lease.Cleaner{
+		netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance,
+		keep.LeaseKind: keep.Clean, exercise.LeaseKind: exercise.Clean,
+	}
 }
 
 // sweep removes what processes that died left behind, before a verb makes more. What cannot be removed is said and does

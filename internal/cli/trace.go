@@ -84,7 +84,7 @@ Examples:
 	fl.BoolP("json", "j", false, "the same as -f json")
 	fl.StringVarP(&f.buffering, "buffering", "B", "line", "output buffering `MODE`: line, full or none")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the program's output")
-	fl.StringArrayVarP(&f.debug, "debug", "d", nil, "print a `STAGE`: ast, types, ir, asm, all")
+	fl.StringArrayVarP(&f.debug, "debug", "d", nil, "print a `STAGE`: ast, types, ir0, passes, ir, asm, all")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "do everything but attach and run")
 	fl.BoolVar(&f.fix, "fix", false, "print the program with the proposed rewrites")
 	fl.BoolVar(&f.unsafe, "unsafe", false, "allow functions that change the system: signal, system, override")

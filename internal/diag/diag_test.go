@@ -16,6 +16,10 @@ import (
 
 func TestReport(t *testing.T) {
 	_, missing := os.Open("/nonexistent/p.bt")
+	asRoot := ""
+	if os.Geteuid() == 0 {
+		asRoot = "; this is root, so the kernel is locked down, or a container or a security module forbids it"
+	}
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -33,8 +37,10 @@ func TestReport(t *testing.T) {
 		{"bug", Bug("index out of range", "sha256:12"), 70,
 			"fathom: internal error\nbecause: index out of range (input sha256:12)\nmore: fathom help E-BUG\n"},
 		{"wrapped", fmt.Errorf("run: %w", &Error{What: "w", Err: errors.New("x")}), 1, "fathom: w\nbecause: x\n"},
-		{"plain chain", fmt.Errorf("attach kprobe f: %w", syscall.EPERM), 77,
-			"fathom: attach kprobe f\nbecause: operation not permitted (errno 1)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
+		{"plain chain", fmt.Errorf("attach kprobe f: %w", syscall.EACCES), 77,
+			"fathom: attach kprobe f\nbecause: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
+		{"forbidden", fmt.Errorf("load program: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", syscall.EPERM), 77,
+			"fathom: load program\nbecause: operation not permitted" + asRoot + " (errno 1)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
 		{"no chain", errors.New("nothing to do"), 1, "fathom: nothing to do\n"},
 		{"unsupported", feature.Unsupported("kprobe.multi", "BPF_LINK_CREATE", syscall.EINVAL), 69,
 			"fathom: kprobe.multi not supported\nbecause: BPF_LINK_CREATE: invalid argument (errno 22)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n"},

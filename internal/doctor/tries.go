@@ -3,7 +3,6 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/probe/try"
 )
@@ -55,13 +55,9 @@ func haveIter() error {
 // maxEvidence is how much of an error's text is evidence; a verifier's log is longer.
 const maxEvidence = 160
 
-// hintOfLibrary is what cilium/ebpf adds: to an EPERM what helps before 5.11 (REQUIREMENTS V12), and version numbers, which
-// say nothing about a kernel built without the feature.
-var hintOfLibrary = regexp.MustCompile(` \((MEMLOCK may be too low, consider rlimit\.RemoveMemlock|requires >= v[0-9.]+)\)`)
-
 // errnoText gives an error on one line with its errno's name and number.
 func errnoText(err error) string {
-	text := hintOfLibrary.ReplaceAllString(err.Error(), "")
+	text := diag.WithoutHints(err.Error())
 	text = strings.Join(strings.Fields(text), " ")
 	if cut := len(text) - maxEvidence; cut > 0 { // the cause is at the end
 		if i := strings.Index(text[cut:], ": "); i >= 0 && i < maxEvidence/2 {

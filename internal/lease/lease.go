@@ -31,7 +31,8 @@ type Record struct {
 	Name  string          `json:"name"` // of the thing, for people and for its cleaner
 	Data  json.RawMessage `json:"data,omitempty"`
 	Since time.Time       `json:"since"`
-	Kept  bool            `json:"kept,omitempty"` // a person asked for it to stay
+	Kept  bool            `json:"kept,omitempty"`  // a person asked for it to stay
+	Given bool            `json:"given,omitempty"` // it was made by another process for its owner
 	Owner Owner           `json:"owner"`
 
 	file string
@@ -118,7 +119,7 @@ func (d Dir) Adopt(r Record) (*Lease, error) {
 	if _, err := d.load(r.file); err != nil {
 		return nil, fmt.Errorf("adopt %s %s: %w", r.Kind, r.Name, err)
 	}
-	r.Kept, r.Owner = false, o
+	r.Kept, r.Given, r.Owner = false, false, o
 	return &Lease{dir: d, rec: r}, d.write(r)
 }
 
@@ -159,6 +160,15 @@ func (l *Lease) Release() error { return l.dir.remove(l.rec) }
 // Keep makes the thing a person's: it stays when this process ends.
 func (l *Lease) Keep() error {
 	l.rec.Kept = true
+	return l.dir.write(l.rec)
+}
+
+// Give makes another process the owner: the thing stays when this one ends, and is an orphan when that one has ended.
+func (l *Lease) Give(pid int) (err error) {
+	if l.rec.Owner, err = l.dir.owner(pid); err != nil {
+		return fmt.Errorf("give %s %s to process %d: %w", l.rec.Kind, l.rec.Name, pid, err)
+	}
+	l.rec.Given = true
 	return l.dir.write(l.rec)
 }
 

@@ -191,3 +191,30 @@ func TestDefault(t *testing.T) {
 		t.Error(cleaned, err)
 	}
 }
+
+// TestGive: what was given to a process stays as long as that runs.
+func TestGive(t *testing.T) {
+	d := Dir{Path: filepath.Join(t.TempDir(), "run")}
+	l, err := d.New("thing", "x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Give(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := d.Orphans(); len(o) != 0 || err != nil {
+		t.Error("its owner lives:", o, err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if o, err := d.Orphans(); len(o) != 1 || !o[0].Given || err != nil {
+		t.Error("its owner is gone:", o, err)
+	}
+	if err := l.Give(cmd.Process.Pid); err == nil {
+		t.Error("given to nobody")
+	}
+}

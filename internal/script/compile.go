@@ -13,6 +13,7 @@ import (
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
+	"github.com/fathom-trace/fathom/ir/opt"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
@@ -22,13 +23,33 @@ import (
 type Compiled struct {
 	File *syntax.File
 	Info *check.Info
-	Prog *ir.Program
+	Prog *ir.Program // optimised
 	Obj  *bpf.Object
+
+	bo build.Options
+}
+
+// Built gives the IR as it was built, before any pass over it.
+func (c *Compiled) Built() *ir.Program {
+	p, _ := build.Program(c.Info, c.bo)
+	return p
+}
+
+// Codegen says how code is made, for tests.
+type Codegen struct {
+	NoOpt bool // as built, without passes over the IR
+	// After is opt.Options.After, for the passes before and after binding.
+	After func(pass string, u *ir.Unit) error
 }
 
 // Compile takes src through all stages. Diagnostics come from all of them; after an error the rest is nil.
 func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled, []syntax.Diag) {
-	c := &Compiled{}
+	return CompileWith(src, co, bo, Codegen{})
+}
+
+// CompileWith is Compile with a say in how code is made.
+func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Codegen) (*Compiled, []syntax.Diag) {
+	c := &Compiled{bo: bo}
 	var diags, more []syntax.Diag
 	c.File, diags = syntax.Parse(src)
 	if !failed(diags) {
@@ -50,8 +71,20 @@ func Compile(src *syntax.Source, co check.Options, bo build.Options) (*Compiled,
 	if failed(diags) {
 		return c, diags
 	}
+	if cg.After != nil {
+		for _, u := range c.Prog.Units {
+			if err := cg.After("building", u); err != nil {
+				return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+			}
+		}
+	}
+	if !cg.NoOpt {
+		if err := opt.Program(c.Prog, opt.Options{After: cg.After}); err != nil {
+			return c, append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
+		}
+	}
 	var err error
-	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH})
+	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH, NoOpt: cg.NoOpt, After: cg.After})
 	if err != nil {
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}

@@ -398,6 +398,11 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 		case r.o.PID != 0 && !alive(r.o.PID):
 			return nil
 		}
+		if r.sess.Waiting() {
+			if err := r.sess.AttachLater(r.note); err != nil {
+				return err
+			}
+		}
 		wait := poll
 		if once {
 			wait = 0
@@ -438,6 +443,13 @@ func (r *runner) iterate(ctx context.Context, ring *probe.Reader) error {
 		if len(r.o.Interrupt) > 0 {
 			cancel()
 		}
+	}
+}
+
+// note tells people something, unless they asked for quiet.
+func (r *runner) note(s string) {
+	if !r.o.Quiet {
+		fmt.Fprintln(r.o.Stderr, s)
 	}
 }
 

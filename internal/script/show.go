@@ -6,21 +6,21 @@ import (
 	"sort"
 
 	"github.com/fathom-trace/fathom/bpf/asmtext"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/opt"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
 // Stages are what Show can print, in the order a program passes them.
-var Stages = []string{"ast", "types", "ir", "asm"}
+// ir0 is the IR as built, passes what each pass of ir/opt made of it, ir what is left after all.
+var Stages = []string{"ast", "types", "ir0", "passes", "ir", "asm"}
 
 // Show writes what stands at stages of the compiler ("all" for each), without loading anything.
 func Show(w io.Writer, o Options, stages []string) error {
 	r := &runner{o: o}
 	r.o.DryRun = true
 	defer r.close()
-	if err := r.open(); err != nil {
-		return err
-	}
-	if err := r.compile(); err != nil {
+	if err := r.dry(); err != nil {
 		return err
 	}
 	for _, s := range stages {
@@ -35,6 +35,16 @@ func Show(w io.Writer, o Options, stages []string) error {
 			fmt.Fprint(w, syntax.Format(r.comp.File))
 		case "types":
 			r.showTypes(w)
+		case "ir0":
+			fmt.Fprint(w, r.comp.Built())
+		case "passes":
+			err := opt.Program(r.comp.Built(), opt.Options{After: func(pass string, u *ir.Unit) error {
+				_, err := fmt.Fprintf(w, "\n%s of %s\n%v", pass, u.Name, u.Entry)
+				return err
+			}})
+			if err != nil {
+				return err
+			}
 		case "ir":
 			fmt.Fprint(w, r.comp.Prog)
 		case "asm", "codegen", "dis":
@@ -42,10 +52,28 @@ func Show(w io.Writer, o Options, stages []string) error {
 				fmt.Fprintf(w, "program %s, type %v, stack %d, scratch %d\n%s\n", p.Name, p.Type, p.StackBytes, p.ScratchBytes, asmtext.Format(p.Insns))
 			}
 		default:
-			return fmt.Errorf("no stage %q: ast, types, ir, asm or all", s)
+			return fmt.Errorf("no stage %q: ast, types, ir0, passes, ir, asm or all", s)
 		}
 	}
 	return nil
+}
+
+func (r *runner) dry() error {
+	if err := r.open(); err != nil {
+		return err
+	}
+	return r.compile()
+}
+
+// ForHere compiles a program for this system, without loading anything.
+func ForHere(o Options) (*Compiled, error) {
+	r := &runner{o: o}
+	r.o.DryRun = true
+	defer r.close()
+	if err := r.dry(); err != nil {
+		return nil, err
+	}
+	return r.comp, nil
 }
 
 func (r *runner) showTypes(w io.Writer) {

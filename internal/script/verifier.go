@@ -11,7 +11,7 @@ import (
 )
 
 // rejection tells a verifier's refusal in terms of the program: the place whose code it was looking at, and its last
-// words. bpf/gen left the places in the program's line information, which the verifier prints as comments.
+// words. bpf/gen left the places in the program's line information.
 func rejection(src *syntax.Source, err error) (syntax.Diag, bool) {
 	var ve *probe.VerifierError
 	if !errors.As(err, &ve) {
@@ -19,7 +19,11 @@ func rejection(src *syntax.Source, err error) (syntax.Diag, bool) {
 	}
 	r := verifier.Parse(ve.Err.Log)
 	d := syntax.Diag{Hint: "-v prints the verifier's whole log"}
-	if text, ok := strings.CutPrefix(r.Source, src.Name+":"); ok {
+	source := r.Source
+	if n, ok := r.Number(); ok {
+		source = ve.SourceAt(n)
+	}
+	if text, ok := strings.CutPrefix(source, src.Name+":"); ok {
 		if s, ok := place(src, text); ok {
 			d.Span = s
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/fathom-trace/fathom/bpf/vm"
+	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -63,6 +64,8 @@ func TestScalarMap(t *testing.T) {
 		{"count cast", `begin { @c = count(); @c = count(); @r = (uint64)@c; }`, 2},
 		{"strcontains", `begin { if (strcontains("hello world", "wor")) { @r = 1; } }`, 1},
 		{"strncmp", `begin { if (strncmp("hello", "help", 3) == 0) { @r = 1; } }`, 1},
+		{"a histogram has a key", `begin { @h[1] = hist(5); @h[1] = hist(500); @h[2] = hist(5); @r = (uint64)has_key(@h, 1) + 2 * (uint64)has_key(@h, 3); }`, 1},
+		{"delete from a histogram", `begin { @h[1] = hist(5); @h[1] = hist(500); @h[2] = hist(5); delete(@h, 1); @r = (uint64)has_key(@h, 1) + 2 * (uint64)has_key(@h, 2); }`, 2},
 		{"find", `begin { @a[1] = 7; let $v = 0; if (find(@a, 1, $v)) { @r = $v; } }`, 7},
 		{"find missing", `begin { @a[1] = 7; $v = 3; if (!find(@a, 2, $v)) { @r = $v; } }`, 3},
 		{"strstr", `begin { $s = "hello"; @r = strstr($s, "llo"); }`, 2},
@@ -91,5 +94,25 @@ func TestScalarMap(t *testing.T) {
 				t.Errorf("%s\n@r = %d, want %d\n%v", tt.src, got, tt.want, c.Obj.Programs[0].Insns)
 			}
 		})
+	}
+}
+
+// TestUserPointers sees that what uptr() was said of is read from the process, also where it came out of user memory itself.
+func TestUserPointers(t *testing.T) {
+	for _, src := range []string{
+		`begin { $p = (uint64)1; print(str(uptr(*(uint64*)uptr($p)))); }`,
+		`begin { $p = (uint64)1; print(str(uptr(*uptr($p)))); }`,
+		`begin { $p = (uint64)1; $q = *(uint64*)uptr($p); print(str(uptr($q))); }`,
+	} {
+		c, _ := machine(t, src)
+		for _, u := range c.Prog.Units {
+			for _, b := range u.Entry.Blocks {
+				for _, n := range b.Ins {
+					if n.Op == ir.Call && (n.Fn == ir.FnProbeReadKernel || n.Fn == ir.FnProbeReadKernelStr) {
+						t.Errorf("%s\nreads kernel memory: helper %d", src, n.Fn)
+					}
+				}
+			}
+		}
 	}
 }

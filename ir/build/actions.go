@@ -25,9 +25,7 @@ func (x *fn) send(id int, payload []value) {
 	m := slotMem(x.temp(size))
 	x.store(m, 8, ir.Imm(int64(id)))
 	if e.Payload != nil {
-		if padded(e.Payload) {
-			x.zero(m.at(8), e.Payload.Size)
-		}
+		x.zeroGaps(m.at(8), e.Payload)
 		for i, f := range e.Payload.Fields {
 			x.put(m.at(8+f.Off), f.Type, payload[i])
 		}
@@ -41,12 +39,12 @@ func (x *fn) sendExprs(id int, args []syntax.Expr) {
 	size := 8 + e.Payload.Size
 	m := slotMem(x.temp(size))
 	x.store(m, 8, ir.Imm(int64(id)))
-	if padded(e.Payload) {
-		x.zero(m.at(8), e.Payload.Size)
-	}
+	x.zeroGaps(m.at(8), e.Payload)
 	for i, f := range e.Payload.Fields {
 		mark := len(x.tmp)
+		x.loose = true // who prints a string looks no further than its end
 		x.into(m.at(8+f.Off), f.Type, args[i])
+		x.loose = false
 		x.endStmt(mark)
 	}
 	x.output(m, ir.Imm(int64(size)))
@@ -207,22 +205,23 @@ func join(x *fn, c *syntax.Call, _ *types.Type) value {
 	m.slot.Big = true
 	x.store(m, 8, ir.Imm(int64(id)))
 	ptr := slotMem(x.temp(8))
-	n := x.f.NewReg()
-	x.mov(n, ir.Imm(8))
-	end := x.block()
-	for i := range joinArgs {
-		x.store(ptr, 8, ir.Imm(0))
-		x.call(readHelper(space), x.addr(ptr), ir.Imm(8), x.bin(ir.Add, base, ir.Imm(int64(8*i))))
-		p := x.load(ptr, 8, false)
-		next := x.block()
-		x.branch(ir.Eq, p, ir.Imm(0), end, next)
-		x.at(next)
-		x.store(m.at(8+i*joinSize), 1, ir.Imm(0))
-		x.call(readStrHelper(space), x.addr(m.at(8+i*joinSize)), ir.Imm(joinSize), p)
-		x.mov(n, ir.Imm(int64(8+(i+1)*joinSize)))
-	}
-	x.jump(end)
+	i := x.f.NewReg()
+	head, body, text, end := x.block(), x.block(), x.block(), x.block()
+	x.mov(i, ir.Imm(0))
+	x.jump(head)
+	x.at(head)
+	x.branch(ir.Lt, ir.R(i), ir.Imm(joinArgs), body, end)
+	x.at(body)
+	x.call(readHelper(space), x.addr(ptr), ir.Imm(8), x.bin(ir.Add, base, x.bin(ir.Mul, ir.R(i), ir.Imm(8))))
+	p := x.load(ptr, 8, false)
+	x.branch(ir.Eq, p, ir.Imm(0), end, text)
+	x.at(text)
+	at := x.bin(ir.Add, x.addr(m.at(8)), x.bin(ir.Mul, ir.R(i), ir.Imm(joinSize)))
+	x.call(readStrHelper(space), at, ir.Imm(joinSize), p) // what cannot be read is empty
+	x.mov(i, x.bin(ir.Add, ir.R(i), ir.Imm(1)))
+	x.jump(head)
 	x.at(end)
-	x.output(m, ir.R(n))
+	n := x.bin(ir.Add, x.bin(ir.Mul, ir.R(i), ir.Imm(joinSize)), ir.Imm(8))
+	x.output(m, n)
 	return value{t: types.VoidT}
 }

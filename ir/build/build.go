@@ -7,6 +7,7 @@ package build
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/check"
@@ -69,7 +70,7 @@ func Program(info *check.Info, opts Options) (*ir.Program, []syntax.Diag) {
 			b.unit(i, in, t)
 		}
 	}
-	b.counters.MaxEntries = max(1, len(b.prog.Units))
+	b.counters.ValueSize = ir.CounterBytes(len(b.prog.Units)) << bits.Len(uint(b.opts.NumCPU-1))
 	if opts.RingBytes == 0 {
 		b.ring.MaxEntries = b.ringBytes()
 	}
@@ -105,8 +106,9 @@ func (b *builder) errorf(s syntax.Span, format string, args ...any) {
 
 func (b *builder) declareMaps() {
 	b.ring = &ir.Map{Name: ".ring", BPFName: "ring", Kind: ir.Ring, MaxEntries: b.opts.RingBytes}
-	b.counters = &ir.Map{Name: ".counters", BPFName: "counters", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 8 * ir.NumCounters}
+	b.counters = &ir.Map{Name: ".counters", BPFName: "counters", Kind: ir.Array, KeySize: 4, MaxEntries: 1}
 	b.prog.Maps = append(b.prog.Maps, b.ring, b.counters)
+	b.prog.Counters = b.counters
 	for i, m := range b.info.Maps {
 		b.cmaps[m.Name] = m
 		n := mapOf(m, b.info.Config.MaxMapKeys)

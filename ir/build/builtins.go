@@ -70,8 +70,18 @@ func comm(x *fn, c *syntax.Call, _ *types.Type) value {
 		x.commOf(c, m)
 		return inMem(types.StringT(commLen), m)
 	}
-	x.call(ir.FnCurrentComm, x.addr(m), ir.Imm(commLen))
+	x.commInto(m, commLen)
 	return inMem(types.StringT(commLen), m)
+}
+
+// commInto writes the command's name to size bytes. What is behind its NUL is cleared first: some kernels leave it as it
+// was (6.1 does, 6.18 does not).
+func (x *fn) commInto(dst mem, size int) {
+	if !x.loose {
+		x.zero(dst, size)
+	}
+	x.loose = false
+	x.call(ir.FnCurrentComm, x.addr(dst), ir.Imm(commLen))
 }
 
 func retval(x *fn, _ *syntax.Call, t *types.Type) value {

@@ -94,7 +94,7 @@ func same(kind types.Kind) lowering {
 func pointerIn(s types.Space) lowering {
 	return func(x *fn, c *syntax.Call, t *types.Type) value {
 		v := x.expr(c.Args[0])
-		if v.form == ref {
+		if v.form == ref && !v.t.IsScalar() {
 			v.space = s
 			return v
 		}
@@ -115,12 +115,19 @@ func str(x *fn, c *syntax.Call, t *types.Type) value {
 }
 
 func (x *fn) strInto(dst mem, t *types.Type, c *syntax.Call) {
+	loose := x.loose
+	x.loose = false
 	v := x.expr(c.Args[0])
 	n := ir.Imm(int64(t.Size))
 	if len(c.Args) > 1 {
 		n = x.clamp(x.val(c.Args[1]), int64(t.Size))
 	}
-	x.zero(dst, t.Size)
+	switch {
+	case !loose || v.form == direct:
+		x.zero(dst, t.Size)
+	case !n.IsImm() || n.Imm == 0: // none may be read
+		x.zero(dst, 1)
+	}
 	switch {
 	case v.t.Kind == types.String && v.form == direct:
 		x.copyMem(dst, v.m, min(t.Size, v.t.Size))
@@ -171,7 +178,8 @@ func buf(x *fn, c *syntax.Call, t *types.Type) value {
 		x.copyMem(m, v.m, min(t.Size, v.t.Size))
 		return inMem(t, m)
 	case v.form == direct:
-		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), n, x.addr(v.m))
+		// No further than the object: behind it is another.
+		rc = x.call(ir.FnProbeReadKernel, x.addr(m.at(4)), x.clamp(n, int64(v.t.Size)), x.addr(v.m))
 	case v.form == ref && !v.t.IsScalar():
 		rc = x.call(readHelper(v.space), x.addr(m.at(4)), n, v.v)
 	default:
@@ -407,6 +415,9 @@ func length(x *fn, c *syntax.Call, t *types.Type) value {
 func hasKey(x *fn, c *syntax.Call, t *types.Type) value {
 	r, _ := c.Args[0].(*syntax.MapRef)
 	m := x.b.maps[r.Name]
+	if m.Bucketed {
+		return scalarOf(types.BoolT, x.anyBucket(m, c.Args[1], false))
+	}
 	return scalarOf(types.BoolT, x.truth(x.lookup(m, x.key(m, c.Args[1]))))
 }
 
@@ -429,6 +440,9 @@ func deleteElem(x *fn, c *syntax.Call, t *types.Type) value {
 		id := x.b.event(&ir.Event{Kind: ir.EvClear, Map: m, Span: x.span})
 		x.send(id, nil)
 		return scalarOf(types.BoolT, ir.Imm(1))
+	}
+	if m.Bucketed {
+		return scalarOf(types.BoolT, x.anyBucket(m, key, true))
 	}
 	rc := x.call(ir.FnMapDelete, x.mapPtr(m), x.addr(x.key(m, key)))
 	yes, no := x.block(), x.block()
@@ -475,6 +489,8 @@ func bswap(x *fn, c *syntax.Call, t *types.Type) value {
 func path(x *fn, c *syntax.Call, t *types.Type) value {
 	m := slotMem(x.temp(t.Size))
 	x.zero(m, t.Size)
-	x.call(ir.FnDPath, x.address(c.Args[0]), x.addr(m), ir.Imm(int64(t.Size)))
+	p := x.address(c.Args[0])
+	x.span = c.Span // the verifier's refusal is about the call
+	x.call(ir.FnDPath, p, x.addr(m), ir.Imm(int64(t.Size)))
 	return inMem(t, m)
 }

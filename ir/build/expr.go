@@ -102,9 +102,7 @@ func boolInt(b bool) int64 {
 
 func (x *fn) tuple(elems []syntax.Expr, t *types.Type) value {
 	m := slotMem(x.temp(max(8, t.Size)))
-	if padded(t) {
-		x.zero(m, t.Size)
-	}
+	x.zeroGaps(m, t)
 	for i, e := range elems {
 		if i < len(t.Fields) {
 			x.into(m.at(t.Fields[i].Off), t.Fields[i].Type, e)
@@ -113,16 +111,16 @@ func (x *fn) tuple(elems []syntax.Expr, t *types.Type) value {
 	return inMem(t, m)
 }
 
-// padded says if t has bytes between its fields, which must not differ between equal values.
-func padded(t *types.Type) bool {
+// zeroGaps clears the bytes of t at m that no field covers: they must not differ between equal values.
+func (x *fn) zeroGaps(m mem, t *types.Type) {
 	at := 0
 	for _, f := range t.Fields {
-		if f.Off != at || padded(f.Type) {
-			return true
-		}
-		at += f.Type.Size
+		x.zero(m.at(at), f.Off-at)
+		at = f.Off + f.Type.Size
 	}
-	return len(t.Fields) > 0 && at != t.Size
+	if len(t.Fields) > 0 {
+		x.zero(m.at(at), t.Size-at)
+	}
 }
 
 func (x *fn) blockExpr(e *syntax.BlockExpr) value {

@@ -23,6 +23,7 @@ type fn struct {
 	free     map[int][]*ir.Slot
 	retFlag  *ir.Slot // set when a callback returned from the whole program
 	unused   bool     // the value of the expression being built is not wanted
+	loose    bool     // bytes behind the end of the string being built are not looked at
 }
 
 // loop is what break and continue mean.
@@ -31,10 +32,12 @@ type loop struct {
 	callback  bool      // continue returns 0, break returns 1
 }
 
-// storage is where a scratch variable lives.
+// storage is where a scratch variable lives, and the function that it was made for: the body of a loop that is unrolled
+// becomes several functions, each with variables of its own.
 type storage struct {
 	reg  ir.Reg
 	slot *ir.Slot
+	f    *ir.Func
 }
 
 // mem is a place a program may access directly.
@@ -58,63 +61,11 @@ func (x *fn) add(n ir.Ins) {
 
 func (x *fn) bin(op ir.Alu, a, b ir.Val) ir.Val {
 	if a.IsImm() && b.IsImm() {
-		if v, ok := fold(op, a.Imm, b.Imm); ok {
-			return ir.Imm(v)
-		}
+		return ir.Imm(op.Eval(a.Imm, b.Imm))
 	}
 	d := x.f.NewReg()
 	x.add(ir.Ins{Op: ir.Bin, Alu: op, Dst: d, A: a, B: b})
 	return ir.R(d)
-}
-
-func fold(op ir.Alu, a, b int64) (int64, bool) {
-	switch op {
-	case ir.Add:
-		return a + b, true
-	case ir.Sub:
-		return a - b, true
-	case ir.Mul:
-		return a * b, true
-	case ir.And:
-		return a & b, true
-	case ir.Or:
-		return a | b, true
-	case ir.Xor:
-		return a ^ b, true
-	case ir.Shl:
-		return a << (uint64(b) & 63), true
-	case ir.Shr:
-		return int64(uint64(a) >> (uint64(b) & 63)), true
-	case ir.Sar:
-		return a >> (uint64(b) & 63), true
-	case ir.Div:
-		if b == 0 {
-			return 0, true
-		}
-		return int64(uint64(a) / uint64(b)), true
-	case ir.SDiv:
-		if b == 0 {
-			return 0, true
-		}
-		if b == -1 {
-			return -a, true
-		}
-		return a / b, true
-	case ir.Mod:
-		if b == 0 {
-			return a, true
-		}
-		return int64(uint64(a) % uint64(b)), true
-	case ir.SMod:
-		if b == 0 {
-			return a, true
-		}
-		if b == -1 {
-			return 0, true
-		}
-		return a % b, true
-	}
-	return 0, false
 }
 
 func (x *fn) ext(a ir.Val, size int, signed bool) ir.Val {
@@ -122,11 +73,7 @@ func (x *fn) ext(a ir.Val, size int, signed bool) ir.Val {
 		return a
 	}
 	if a.IsImm() {
-		sh := uint(64 - 8*size)
-		if signed {
-			return ir.Imm(a.Imm << sh >> sh)
-		}
-		return ir.Imm(int64(uint64(a.Imm) << sh >> sh))
+		return ir.Imm(ir.Extend(a.Imm, uint8(size), signed))
 	}
 	d := x.f.NewReg()
 	x.add(ir.Ins{Op: ir.Ext, Dst: d, A: a, Size: uint8(size), Signed: signed})
@@ -254,18 +201,7 @@ func (x *fn) endStmt(mark int) {
 }
 
 // count adds 1 to a counter of this unit: on paths that lose or filter only.
-func (x *fn) count(counter int) {
-	key := x.temp(8)
-	x.store(slotMem(key), 4, ir.Imm(int64(x.u.Index)))
-	p := x.call(ir.FnMapLookup, x.mapPtr(x.b.counters), x.addr(slotMem(key)))
-	some, end := x.block(), x.block()
-	x.branch(ir.Ne, p, ir.Imm(0), some, end)
-	x.at(some)
-	m := mem{base: p.R, off: int32(8 * counter)}
-	x.store(m, 8, x.bin(ir.Add, x.load(m, 8, false), ir.Imm(1)))
-	x.jump(end)
-	x.at(end)
-}
+func (x *fn) count(counter int) { x.add(ir.Ins{Op: ir.Count, Imm: int64(counter)}) }
 
 // orCount counts when rc, a helper's result, is negative.
 func (x *fn) orCount(rc ir.Val, counter int) {

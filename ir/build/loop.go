@@ -142,16 +142,11 @@ func (x *fn) forRange(s *syntax.For, r *syntax.Range) {
 	start := x.u.NewSlot("start", 8)
 	start.Shared = true
 	x.store(slotMem(start), 8, lo)
-	n := x.f.NewReg()
-	some, none, go_ := x.block(), x.block(), x.block()
-	x.branch(ir.SLt, lo, x.regVal(hi), some, none)
+	// No loop of 0 rounds: where the verifier knows that number, it drops the body and then misses it.
+	some, end := x.block(), x.block()
+	x.branch(ir.SLt, lo, x.regVal(hi), some, end)
 	x.at(some)
-	x.mov(n, x.bin(ir.Sub, hi, lo))
-	x.jump(go_)
-	x.at(none)
-	x.mov(n, ir.Imm(0))
-	x.jump(go_)
-	x.at(go_)
+	n := x.bin(ir.Sub, hi, lo)
 
 	c := x.callback(2)
 	// The helper counts in 32 bits; what it passes is known to be below the number of iterations.
@@ -161,8 +156,10 @@ func (x *fn) forRange(s *syntax.For, r *syntax.Range) {
 	}
 	c.stmts(s.Body.Stmts)
 	c.endCallback()
-	x.call(ir.FnLoop, ir.R(n), x.funcPtr(c.f), x.frame(), ir.Imm(0))
+	x.call(ir.FnLoop, n, x.funcPtr(c.f), x.frame(), ir.Imm(0))
 	x.afterLoop()
+	x.jump(end)
+	x.at(end)
 }
 
 func (x *fn) regVal(v ir.Val) ir.Val {
@@ -188,9 +185,7 @@ func (x *fn) forMap(s *syntax.For, ref *syntax.MapRef) {
 		x.vars[v] = st
 	}
 	dst := slotMem(st.slot)
-	if padded(t) {
-		c.zero(dst, t.Size)
-	}
+	c.zeroGaps(dst, t)
 	if len(t.Fields) == 2 {
 		c.put(dst.at(t.Fields[0].Off), t.Fields[0].Type, inMem(m.Key, key))
 		el := inMem(m.Value, val)

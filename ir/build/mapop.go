@@ -24,13 +24,11 @@ func (x *fn) keyInto(k mem, m *ir.Map, e syntax.Expr) {
 		x.zero(k, m.KeySize)
 		return
 	}
-	if m.Bucketed && m.Key.Size%8 != 0 {
-		x.zero(k, m.KeySize)
+	if m.Bucketed {
+		x.zero(k.at(m.Key.Size), m.KeySize-8-m.Key.Size)
 	}
 	if t, ok := e.(*syntax.Tuple); ok && m.Key.Kind == types.Tuple && len(t.Elems) == len(m.Key.Fields) {
-		if padded(m.Key) {
-			x.zero(k, m.Key.Size)
-		}
+		x.zeroGaps(k, m.Key)
 		for i, f := range m.Key.Fields {
 			x.into(k.at(f.Off), f.Type, t.Elems[i])
 		}

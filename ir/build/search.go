@@ -45,7 +45,14 @@ func strlen(x *fn, c *syntax.Call, t *types.Type) value {
 	return scalarOf(t, x.strlen(x.asString(x.expr(c.Args[0]))))
 }
 
+// loopText is the length up to which strings are walked by a loop. Of longer ones the verifier would walk each length, and
+// what follows for each.
+const loopText = 64
+
 func (x *fn) strlen(v value) ir.Val {
+	if v.t.Size > loopText {
+		return x.measure(v)
+	}
 	p, i := x.addr(v.m), x.f.NewReg()
 	head, body, next, end := x.block(), x.block(), x.block(), x.block()
 	x.mov(i, ir.Imm(0))
@@ -60,6 +67,22 @@ func (x *fn) strlen(v value) ir.Val {
 	x.jump(head)
 	x.at(end)
 	return ir.R(i)
+}
+
+// measure has the kernel copy the string: that gives its length with the NUL, also where it put one in place of the last
+// byte of a string without.
+func (x *fn) measure(v value) ir.Val {
+	n, size := x.f.NewReg(), int64(v.t.Size)
+	x.mov(n, x.bin(ir.Sub, x.call(ir.FnProbeReadKernelStr, x.addr(slotMem(x.temp(v.t.Size))), ir.Imm(size), x.addr(v.m)), ir.Imm(1)))
+	full, whole, end := x.block(), x.block(), x.block()
+	x.branch(ir.Eq, ir.R(n), ir.Imm(size-1), full, end)
+	x.at(full)
+	x.branch(ir.Ne, x.load(v.m.at(v.t.Size-1), 1, false), ir.Imm(0), whole, end)
+	x.at(whole)
+	x.mov(n, ir.Imm(size))
+	x.jump(end)
+	x.at(end)
+	return ir.R(n)
 }
 
 // strcontains says if a string is in another.

@@ -153,10 +153,10 @@ func (x *fn) returned() *ir.Slot {
 
 // place gives a variable its storage when it is first met.
 func (x *fn) place(v *check.Var) storage {
-	if st, ok := x.vars[v]; ok {
+	if st, ok := x.vars[v]; ok && (st.f == x.f || x.captured[v]) {
 		return st
 	}
-	var st storage
+	st := storage{f: x.f}
 	t := v.Type
 	if t == nil {
 		t = types.Int64
@@ -259,10 +259,23 @@ func (x *fn) into(dst mem, t *types.Type, e syntax.Expr) {
 		x.storeLiteral(dst, s, t.Size)
 		return
 	}
-	if c, ok := e.(*syntax.Call); ok && x.callInto(dst, t, c) {
-		return
+	switch e := e.(type) {
+	case *syntax.Call:
+		if x.callInto(dst, t, e) {
+			return
+		}
+	case *syntax.Ident:
+		if e.Name == "comm" && t.Kind == types.String && t.Size >= commLen {
+			x.commInto(dst, t.Size)
+			return
+		}
 	}
-	x.put(dst, t, x.expr(e))
+	loose := x.loose
+	x.loose = false
+	v := x.expr(e)
+	x.loose = loose
+	x.put(dst, t, v)
+	x.loose = false
 }
 
 // incDec is ++ and --, before or after.

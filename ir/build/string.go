@@ -40,11 +40,15 @@ func (x *fn) literalOf(e syntax.Expr) (string, bool) {
 	return "", false
 }
 
-// putString stores a string in t.Size bytes: what does not fit is cut, what is left is zero.
+// putString stores a string in t.Size bytes: what does not fit is cut, what is left is zero, or as it was if x is loose.
 func (x *fn) putString(dst mem, t *types.Type, v value) {
+	loose := x.loose
+	x.loose = false
 	switch {
 	case v.form == ref:
-		x.zero(dst, t.Size)
+		if !loose { // a read that fails clears all
+			x.zero(dst, t.Size)
+		}
 		n := t.Size
 		if v.t.Kind == types.String && v.t.Size > 0 {
 			n = min(n, v.t.Size)
@@ -53,7 +57,11 @@ func (x *fn) putString(dst mem, t *types.Type, v value) {
 	case v.form == direct:
 		n := min(t.Size, v.t.Size)
 		x.copyMem(dst, v.m, n)
-		x.zero(dst.at(n), t.Size-n)
+		if rest := t.Size - n; loose {
+			x.zero(dst.at(n), min(1, rest))
+		} else {
+			x.zero(dst.at(n), rest)
+		}
 	default:
 		x.zero(dst, t.Size)
 	}

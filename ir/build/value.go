@@ -166,6 +166,8 @@ func (x *fn) put(dst mem, t *types.Type, v value) {
 		x.putString(dst, t, v)
 	case t.Kind == types.Tuple, t.Kind == types.Record:
 		x.putTuple(dst, t, v)
+	case t.IsScalar() && v.form == ref && v.bitSize == 0 && v.t.IsScalar() && t.Kind != types.Bool && t.Size == v.t.Size && t.Size == size8(t.Size):
+		x.read(dst, t.Size, v.v, v.space)
 	case t.IsScalar():
 		x.store(dst, max(1, size8(t.Size)), x.convert(x.scalarVal(v), v.t, t))
 	case v.form == direct:
@@ -198,7 +200,7 @@ func (x *fn) putTuple(dst mem, t *types.Type, v value) {
 		x.copyMem(dst, v.m, t.Size)
 		return
 	}
-	x.zero(dst, t.Size)
+	x.zeroGaps(dst, t)
 	for i, f := range t.Fields {
 		from := v.t.Fields[i]
 		if t.Kind == types.Record { // records match by name

@@ -1,5 +1,5 @@
 // Package remote speaks the GDB remote serial protocol (gdb manual, appendix E) to a stub, such as QEMU's -gdb: registers
-// and memory are read and written, breakpoints set, the machine stopped and continued. It knows x86-64 registers only.
+// and memory, virtual and physical, are read and written, breakpoints set, the machine stopped and continued. It knows x86-64 registers only.
 //
 // A connected stub has stopped the machine: [Client.Close] lets it go on.
 package remote
@@ -21,7 +21,7 @@ import (
 const (
 	maxPacket = 1 << 20
 	maxRetry  = 3
-	chunk     = 1024 // bytes of memory in one packet: QEMU's buffer holds 4096 hex digits
+	chunk     = 2048 // bytes of memory in one packet: QEMU's buffer holds 4096 hex digits
 )
 
 // FaultError is memory that the stub could not read or write.
@@ -42,6 +42,7 @@ type Client struct {
 	c     net.Conn
 	r     *bufio.Reader
 	noAck bool
+	phys  bool // addresses are physical: QEMU's PhyMemMode
 	buf   []byte
 }
 
@@ -57,6 +58,9 @@ func New(c net.Conn) (*Client, error) {
 	}
 	return k, nil
 }
+
+// Abandon ends the connection and leaves the machine as it is, stopped: for who started it before will do so again.
+func (k *Client) Abandon() error { return k.c.Close() }
 
 // Close lets the machine go on and ends the connection (D).
 func (k *Client) Close() error {
@@ -205,6 +209,36 @@ func (k *Client) want(what, req string) error {
 
 // ReadVirt fills p from the virtual address addr, as the stopped CPU sees it. It is whole, or a *[FaultError].
 func (k *Client) ReadVirt(p []byte, addr uint64) error {
+	if err := k.physical(false); err != nil {
+		return err
+	}
+	return k.read(p, addr)
+}
+
+// ReadPhys fills p from the physical address addr. QEMU alone can do it (Qqemu.PhyMemMode).
+func (k *Client) ReadPhys(p []byte, addr uint64) error {
+	if err := k.physical(true); err != nil {
+		return err
+	}
+	return k.read(p, addr)
+}
+
+func (k *Client) physical(on bool) error {
+	if k.phys == on {
+		return nil
+	}
+	mode := "0"
+	if on {
+		mode = "1"
+	}
+	if err := k.want("choose physical memory", "Qqemu.PhyMemMode:"+mode); err != nil {
+		return err
+	}
+	k.phys = on
+	return nil
+}
+
+func (k *Client) read(p []byte, addr uint64) error {
 	for len(p) > 0 {
 		n := min(len(p), chunk)
 		ans, err := k.call(fmt.Sprintf("m%x,%x", addr, n))
@@ -223,6 +257,9 @@ func (k *Client) ReadVirt(p []byte, addr uint64) error {
 
 // WriteVirt writes p to addr.
 func (k *Client) WriteVirt(p []byte, addr uint64) error {
+	if err := k.physical(false); err != nil {
+		return err
+	}
 	for len(p) > 0 {
 		n := min(len(p), chunk)
 		if err := k.want(fmt.Sprintf("write memory at %#x", addr), fmt.Sprintf("M%x,%x:%x", addr, n, p[:n])); err != nil {

@@ -59,7 +59,7 @@ func TestClient(t *testing.T) {
 	regs := make([]byte, registersLen+100)
 	regs[0], regs[16*8], regs[17*8] = 0x11, 0x22, 0x33
 	k := connect(t, map[string]string{
-		"g": hex.EncodeToString(regs), "m1000,3": "0* ff", "m2000,1": "E14", "M1000,2:abcd": "OK",
+		"g": hex.EncodeToString(regs), "m1000,3": "0* ff", "m2000,1": "E14", "Qqemu.PhyMemMode:1": "OK", "Qqemu.PhyMemMode:0": "OK", "m3000,2": "abcd", "M1000,2:abcd": "OK",
 		"qfThreadInfo": "m01,p1.2", "qsThreadInfo": "l", "Hg2": "OK", "Z1,ffff,1": "OK", "z1,ffff,1": "OK",
 		"c": "T05thread:02;", "s": "S05", "D": "OK",
 	})
@@ -74,6 +74,9 @@ func TestClient(t *testing.T) {
 	var fault *FaultError
 	if err := k.ReadVirt(b[:1], 0x2000); !errors.As(err, &fault) || fault.Addr != 0x2000 {
 		t.Error(err)
+	}
+	if err := k.ReadPhys(b[:2], 0x3000); err != nil || string(b[:2]) != "\xab\xcd" {
+		t.Errorf("% x: %v", b, err)
 	}
 	ids, err := k.Threads()
 	if d := cmp.Diff([]int{1, 2}, ids); err != nil || d != "" {

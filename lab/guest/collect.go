@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,6 +63,12 @@ func (c *collector) read(r io.Reader) error {
 }
 
 func (c *collector) take(f pid1.Frame) error {
+	if f.Cmd >= pid1.FirstSession {
+		if c.opts.OnSession != nil {
+			c.opts.OnSession(f)
+		}
+		return nil
+	}
 	switch f.Kind {
 	case pid1.Hello:
 		if c.helloAt.IsZero() {
@@ -136,7 +143,7 @@ func (c *collector) exit(f pid1.Frame) error {
 
 // result is what came so far. A command that did not end has what it wrote, and Code -1.
 func (c *collector) result() Result {
-	r := Result{Commands: c.ended, Files: c.files, Log: c.log, Release: c.greeting.Release}
+	r := Result{Commands: c.ended, Files: c.files, Log: append(slices.Clone(c.opts.notes), c.log...), Release: c.greeting.Release}
 	if c.out[uint16(len(r.Commands))] != nil {
 		r.Commands = append(r.Commands, CommandResult{Code: -1})
 	}

@@ -35,9 +35,15 @@ type Options struct {
 	// ModuleFiles are modules of others, loaded after Modules: "path param=value".
 	ModuleFiles []string
 	Mounts      []pid1.Mount // made before the commands
+	// View is what commands see: Root, Dir and Env, without Args. [Options.ShareHost] sets it; sessions start from it.
+	View pid1.Command
 	// DumpOnPanic is a file that gets the guest's memory, as an ELF vmcore, when its kernel panics. The guest then has a
 	// pvpanic device, and module qemu_fw_cfg so that the dump has its VMCOREINFO note.
 	DumpOnPanic string
+	// Serve keeps the guest up after the commands and lets it answer sessions ([Guest.Send], OnSession). It has the devices
+	// of DumpOnPanic, and stands still after a panic.
+	Serve     bool
+	OnSession func(pid1.Frame) `json:"-"` // gets the guest's frames of sessions, valid during the call; must not block
 
 	Collect []string // files of the guest to bring back at the end, filepath.Match patterns
 	Linger  bool     // keep the guest up after the commands, until [Guest.Quit]
@@ -50,10 +56,12 @@ type Options struct {
 	QEMU      string                // qemu-system-x86_64 if empty
 	Pack      initramfs.Compression // of the initramfs; Plain boots fastest
 	Hostname  string                // the kernel's name if empty
-	Console   io.Writer             // gets the console as it comes; may be nil
-	Stdout    io.Writer             // gets what commands write as it comes, besides the Result; may be nil
-	Stderr    io.Writer
-	HangAfter time.Duration // silence of PID 1 and console that counts as a hang; 1 minute if 0
+	Console   io.Writer             `json:"-"` // gets the console as it comes; may be nil
+	Stdout    io.Writer             `json:"-"` // gets what commands write as it comes, besides the Result; may be nil
+	Stderr    io.Writer             `json:"-"`
+	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; 1 minute if 0
+
+	notes []string // what was found while the initramfs was made, for Result.Log
 }
 
 // File is one file put into a guest. Exactly one of Path, Data and Link is used, in that order.
@@ -169,7 +177,10 @@ type Guest struct {
 	ended   chan struct{} // closed when PID 1 says that the job is done
 	done    chan struct{} // closed when all is over; res and err are set then
 
-	dumpErr atomic.Pointer[error] // of the dump on panic; nil while there was none
+	dumpErr  atomic.Pointer[error] // of the dump on panic; nil while there was none
+	patient  atomic.Bool           // silence is no hang any more
+	panicked chan struct{}         // closed after a panic, once the dump is written
+	send     *pid1.FrameWriter
 
 	state *collector
 	res   Result
@@ -187,7 +198,7 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 		return nil, fmt.Errorf("build initramfs: %w", err)
 	}
 	defer img.Close()
-	g := &Guest{opts: o, ctx: ctx, started: time.Now(), console: newRing(o.Console), ready: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
+	g := &Guest{opts: o, ctx: ctx, started: time.Now(), console: newRing(o.Console), ready: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}), panicked: make(chan struct{})}
 	g.state = newCollector(&g.opts, func() { close(g.ready) }, func() { close(g.ended) })
 	if g.vm, err = startVM(&g.opts, img, g.console); err != nil {
 		return nil, err
@@ -197,12 +208,15 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 		exit := g.vm.wait()
 		return nil, errors.Join(err, &EndError{Exit: exit, QEMU: g.vm.stderr.String(), Console: g.console.String()})
 	}
-	if o.DumpOnPanic != "" {
-		go g.dumpOnPanic()
+	g.send = pid1.NewFrameWriter(g.vm.port)
+	if o.DumpOnPanic != "" || o.Serve {
+		go g.onPanic()
 	}
 	go g.follow()
 	return g, nil
 }
+
+const defaultQEMU = "qemu-system-x86_64"
 
 func (o *Options) defaults() {
 	if o.Accel == "" {
@@ -215,7 +229,7 @@ func (o *Options) defaults() {
 		o.CPUs = 2
 	}
 	if o.QEMU == "" {
-		o.QEMU = "qemu-system-x86_64"
+		o.QEMU = defaultQEMU
 	}
 	if o.Hostname == "" {
 		o.Hostname = strings.ReplaceAll(o.Kernel.Name, ".", "-")
@@ -242,6 +256,17 @@ func (g *Guest) PID() int { return g.vm.cmd.Process.Pid }
 
 // Console is the last 64 KiB of the console so far.
 func (g *Guest) Console() string { return g.console.String() }
+
+// Panicked is closed after a panic, once the dump is written, of a guest that serves or dumps.
+func (g *Guest) Panicked() <-chan struct{} { return g.panicked }
+
+// Patient says that silence is no hang from now on: somebody may have stopped the guest to look at it.
+func (g *Guest) Patient() { g.patient.Store(true) }
+
+// Send sends a frame of a session to a guest that serves. It waits while the guest does not take it.
+func (g *Guest) Send(kind pid1.Kind, session uint16, data []byte) error {
+	return g.send.Send(kind, session, data)
+}
 
 // Quit ends QEMU at once, whatever the guest does. Wait then returns no error for a guest whose commands are done.
 func (g *Guest) Quit() {
@@ -309,7 +334,7 @@ func (g *Guest) guard(over chan struct{}) error {
 			return &HangError{After: time.Since(g.started), Console: g.console.String(), Err: context.Cause(g.ctx)}
 		case <-tick.C:
 			last := max(g.state.last.Load(), g.console.last.Load(), g.started.UnixNano())
-			if silent := time.Since(time.Unix(0, last)); silent > g.opts.HangAfter {
+			if silent := time.Since(time.Unix(0, last)); silent > g.opts.HangAfter && !g.patient.Load() {
 				g.vm.kill()
 				return &HangError{After: silent, Console: g.console.String()}
 			}

@@ -64,7 +64,7 @@ func writeImage(w io.Writer, o *Options) error {
 		return err
 	}
 	a := archive{w: initramfs.NewWriter(pack)}
-	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger, Mounts: o.Mounts}
+	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger || o.Serve, Serve: o.Serve, Mounts: o.Mounts}
 	if err := a.modules(o, &job); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (a *archive) modules(o *Options, job *pid1.Job) error {
 	}
 	job.PortMods, job.Modules = load(portModules), load(names)
 	if err == nil {
-		err = a.extra(o, dir, job)
+		err = a.extra(o, job)
 	}
 	carry, cerr := dir.Resolve(o.Carry...)
 	for _, m := range carry {
@@ -160,30 +160,18 @@ func (a *archive) modules(o *Options, job *pid1.Job) error {
 	return errors.Join(err, cerr)
 }
 
-// extra adds modules that are not the kernel's own, behind what they depend on. One that was built for another kernel is
-// refused here, with the field that differs, and not by the guest's kernel with ENOEXEC.
-func (a *archive) extra(o *Options, dir *kmod.Dir, job *pid1.Job) error {
+// extra adds modules that are not the kernel's own, behind what they depend on.
+func (a *archive) extra(o *Options, job *pid1.Job) error {
 	for _, arg := range o.ModuleFiles {
 		file, params, _ := strings.Cut(arg, " ")
-		b, err := os.ReadFile(file)
+		mods, unchecked, err := o.Kernel.OwnModule(file)
 		if err != nil {
 			return err
 		}
-		if b, err = kmod.Decompress(b); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+		if unchecked != nil {
+			o.notes = append(o.notes, fmt.Sprintf("module %s was not compared with the kernel's types: %v", file, unchecked))
 		}
-		info, err := kmod.Read(b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		if err := dir.Fits(info); err != nil {
-			return &SetupError{What: "load module " + file, Because: err.Error(), Try: []string{"build it against the headers of " + o.Kernel.Release}, Err: err}
-		}
-		deps, err := dir.Resolve(info.Depends...)
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		for _, m := range append(deps, kmod.Module{Name: kmod.Name(file), ELF: b}) {
+		for _, m := range mods {
 			p := path.Join(pid1.ModuleDir, m.Name+".ko")
 			if !slices.ContainsFunc(job.Modules, func(have pid1.Module) bool { return have.Path == p }) {
 				a.add(File{Name: p, Data: m.ELF})
@@ -193,6 +181,50 @@ func (a *archive) extra(o *Options, dir *kmod.Dir, job *pid1.Job) error {
 		job.Modules[len(job.Modules)-1].Params = params
 	}
 	return nil
+}
+
+// OwnModule reads a module file that is not of the kernel's package: what it depends on in load order, then itself. One that
+// was built for another kernel is refused here, with what differs, and not by the guest's kernel with ENOEXEC, or by
+// nobody: vermagic is compared, the versions of symbols, and the structs of its debug information with the kernel's types.
+// unchecked says why only vermagic was: the kernel's image has no types that can be read.
+func (k Kernel) OwnModule(file string) (mods []kmod.Module, unchecked, err error) {
+	dir, err := k.Modules()
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b, err = kmod.Decompress(b); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	info, err := kmod.Read(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err = dir.Fits(info); err == nil {
+		var types *kmod.Kernel
+		if types, unchecked = k.types(); unchecked == nil {
+			err = types.Fits(kmod.Name(file), b)
+		}
+	}
+	if err != nil {
+		return nil, nil, &SetupError{What: "load module " + file, Because: err.Error(), Try: []string{"build it against the headers of " + k.Release}, Err: err}
+	}
+	deps, err := dir.Resolve(info.Depends...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return append(deps, kmod.Module{Name: kmod.Name(file), ELF: b, Info: info}), unchecked, nil
+}
+
+func (k Kernel) types() (*kmod.Kernel, error) {
+	image, err := os.ReadFile(k.Image())
+	if err != nil {
+		return nil, err
+	}
+	return kmod.OpenKernel(image)
 }
 
 // checkStatic refuses an init that the guest's kernel could not start, before a boot is spent on it.

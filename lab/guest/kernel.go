@@ -230,19 +230,12 @@ func (c Cache) unpack(ctx context.Context, name, pkg string) error {
 		return fmt.Errorf("get kernel %s: %w", name, err)
 	}
 	defer os.RemoveAll(tmp)
-	args := []string{"-q", "download", pkg}
-	if os.Getuid() == 0 {
-		args = append([]string{"-o", "APT::Sandbox::User=root"}, args...)
-	}
-	if _, err := run(ctx, tmp, "apt-get", args...); err != nil {
+	deb, err := download(ctx, tmp, pkg)
+	if err != nil {
 		return &SetupError{What: "get kernel " + name, Because: err.Error(), Try: []string{"apt-get update"}, Err: err}
 	}
-	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if len(debs) != 1 {
-		return fmt.Errorf("get kernel %s: apt-get download %s left %d packages", name, pkg, len(debs))
-	}
 	root := filepath.Join(tmp, "root")
-	if _, err := run(ctx, tmp, "dpkg", "-x", debs[0], root); err != nil {
+	if _, err := run(ctx, tmp, "dpkg", "-x", deb, root); err != nil {
 		return fmt.Errorf("get kernel %s: %w", name, err)
 	}
 	os.RemoveAll(filepath.Join(root, "usr", "share"))

@@ -2,8 +2,12 @@ package guest
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"path"
 	"strconv"
+	"strings"
 
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
@@ -50,21 +54,83 @@ func (o *Options) ShareHost(work string) error {
 	}
 	o.Modules = append(o.Modules, share9p...)
 	o.export("root", "/", true)
-	o.Mounts = append(o.Mounts, pid1.Mount{Source: "root", Target: hostRoot, Type: "9p", Data: rootOptions})
-	for _, dir := range []string{"/proc", "/sys", "/dev", "/tmp", "/run"} {
-		o.Mounts = append(o.Mounts, pid1.Mount{Source: dir, Target: path.Join(hostRoot, dir), Type: "bind"})
-	}
+	o.root(pid1.Mount{Source: "root", Target: hostRoot, Type: "9p", Data: rootOptions})
 	if work != "" && work != "/" {
 		o.export("work", work, false)
 		o.Mounts = append(o.Mounts, pid1.Mount{Source: "work", Target: path.Join(hostRoot, work), Type: "9p", Data: workOptions})
 	}
 	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
+	o.view(work)
+	return nil
+}
+
+// root mounts what commands see as /, with the guest's own folders in it.
+func (o *Options) root(m pid1.Mount) {
+	o.Mounts = append(o.Mounts, m)
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/tmp", "/run"} {
+		o.Mounts = append(o.Mounts, pid1.Mount{Source: dir, Target: path.Join(hostRoot, dir), Type: "bind"})
+	}
+}
+
+// view lets commands see the root, from a folder of it.
+func (o *Options) view(work string) {
+	o.View = pid1.Command{Root: hostRoot, Dir: work, Env: []string{"PATH=" + shownBin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
 	for i := range o.Commands {
 		c := &o.Commands[i]
-		c.Root, c.Dir = hostRoot, work
-		c.Env = append(c.Env, "PATH="+shownBin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		c.Root, c.Dir, c.Env = o.View.Root, o.View.Dir, append(c.Env, o.View.Env...)
 	}
+}
+
+// Disk is an image whose file system commands see as /.
+type Disk struct {
+	Image string // raw or qcow2
+	Part  int    // partition; 0 if the image has none
+	Type  string // of the file system: ext4, xfs, btrfs
+}
+
+// RootDisk has commands see a disk image's file system as /, and /tmp, /run, /dev, /proc and /sys of the guest. What they
+// write to it is forgotten at the end: the image stays as it is.
+func (o *Options) RootDisk(d Disk) error {
+	dir, err := o.Kernel.Modules()
+	if err != nil {
+		return err
+	}
+	for _, m := range []string{"virtio_pci", "virtio_blk", d.Type} {
+		if !dir.Has(m) {
+			return &SetupError{What: "use disk " + d.Image, Because: "kernel " + o.Kernel.Release + " has no module " + m, Try: []string{"--kernel debian-6.12"}}
+		}
+		o.Modules = append(o.Modules, m)
+	}
+	format, err := imageFormat(d.Image)
+	if err != nil {
+		return err
+	}
+	dev := "/dev/vda"
+	if d.Part != 0 {
+		dev += strconv.Itoa(d.Part)
+	}
+	o.QEMUArgs = append(o.QEMUArgs, "-drive", "file="+strings.ReplaceAll(d.Image, ",", ",,")+",format="+format+",if=virtio,snapshot=on")
+	o.root(pid1.Mount{Source: dev, Target: hostRoot, Type: d.Type})
+	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
+	o.view("/")
 	return nil
+}
+
+// imageFormat tells qcow2 (docs/interop/qcow2.txt: "QFI\xfb") from raw.
+func imageFormat(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", &SetupError{What: "use disk " + name, Because: err.Error(), Err: err}
+	}
+	defer f.Close()
+	var magic [4]byte
+	if _, err := io.ReadFull(f, magic[:]); err != nil {
+		return "", &SetupError{What: "use disk " + name, Because: "it is shorter than 4 bytes", Err: err}
+	}
+	if string(magic[:]) == "QFI\xfb" {
+		return "qcow2", nil
+	}
+	return "raw", nil
 }
 
 // export shares a folder under a tag.
@@ -94,6 +160,21 @@ var models = map[string]struct {
 	"igb":    {"igb", []string{"igb"}},
 }
 
+// hasDevice asks QEMU if it has a device.
+func (o *Options) hasDevice(name string) error {
+	qemu := o.QEMU
+	if qemu == "" {
+		qemu = defaultQEMU
+	}
+	list, err := exec.Command(qemu, "-device", "help").Output()
+	if err != nil || strings.Contains(string(list), `name "`+name+`"`) {
+		return nil // if there is no QEMU, starting it will tell
+	}
+	version, _ := exec.Command(qemu, "--version").Output()
+	line, _, _ := strings.Cut(string(version), "\n")
+	return &SetupError{What: "add network card " + name, Because: "it is not in " + line + " (igb came with 8.0)", Try: []string{"--nic e1000e", "--nic virtio"}}
+}
+
 // AddNIC gives the guest a card. Its driver is loaded if the kernel has it.
 func (o *Options) AddNIC(n NIC) error {
 	m, ok := models[n.Model]
@@ -103,6 +184,11 @@ func (o *Options) AddNIC(n NIC) error {
 	dir, err := o.Kernel.Modules()
 	if err != nil {
 		return err
+	}
+	if n.Model != "virtio" {
+		if err := o.hasDevice(m.device); err != nil {
+			return err
+		}
 	}
 	for _, mod := range m.modules {
 		if !dir.Has(mod) {

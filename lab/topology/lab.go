@@ -52,7 +52,10 @@ type labData struct {
 
 // Up makes a lab and leaves it to its person. If it fails, or this process dies, nothing stays: of the second the lease
 // takes care. err is [lease.ErrTaken] if there is a lab of that name.
-func (l Labs) Up(name, text string) (err error) {
+func (l Labs) Up(name, text string) error { return l.UpWhile(name, text, 0) }
+
+// UpWhile is Up for a lab that belongs to a process: it stays as long as that runs, and is an orphan afterwards. 0 is none.
+func (l Labs) UpWhile(name, text string, pid int) (err error) {
 	if err := labName(name); err != nil {
 		return err
 	}
@@ -84,6 +87,12 @@ func (l Labs) Up(name, text string) (err error) {
 			return errors.Join(err, rerr) // the record stays, and so does the way to remove the rest
 		}
 		return errors.Join(err, own.Release())
+	}
+	if pid != 0 {
+		if err := errors.Join(own.Give(pid), net.Close()); err != nil {
+			return errors.Join(err, data.remove(), own.Release())
+		}
+		return nil
 	}
 	return errors.Join(own.Keep(), net.Close())
 }
@@ -138,7 +147,7 @@ func (l Labs) List() ([]Lab, error) {
 			continue
 		}
 		labs = append(labs, Lab{
-			Name: strings.TrimPrefix(r.Name, l.Person+"/"), Since: r.Since, Whole: r.Kept, Text: d.Text, Hosts: d.Hosts, record: r,
+			Name: strings.TrimPrefix(r.Name, l.Person+"/"), Since: r.Since, Whole: r.Kept || r.Given, Text: d.Text, Hosts: d.Hosts, record: r,
 		})
 	}
 	return labs, err

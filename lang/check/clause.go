@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -79,6 +80,15 @@ func (c *checker) expand(a AttachPoint, quiet bool) []Target {
 	if err == nil && len(ts) > 0 {
 		return ts
 	}
+	var later Later
+	if errors.As(err, &later) && c.cfg.MissingProbes != "error" {
+		t := later.WhenThere()
+		t.Waits = true
+		if c.cfg.MissingProbes == "warn" {
+			c.warnf(a.Span, "%s The probe waits for it.", err)
+		}
+		return []Target{t}
+	}
 	if quiet || c.cfg.MissingProbes == "ignore" {
 		return nil
 	}
@@ -110,6 +120,12 @@ func (c *checker) expand(a AttachPoint, quiet bool) []Target {
 		}
 	}
 	return nil
+}
+
+// Later is an error of [World.Expand] about what is not there yet, and what will be there when it comes.
+type Later interface {
+	error
+	WhenThere() Target
 }
 
 // Explainer is a [World] that can say why nothing is at an attach point; "" if it has no more to say than that.
@@ -175,7 +191,11 @@ func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syn
 		groups[key] = x
 		c.insts = append(c.insts, x)
 	}
-	x.Targets = append(x.Targets, t)
+	at := len(x.Targets)
+	for at > 0 && !t.Waits && x.Targets[at-1].Waits {
+		at--
+	}
+	x.Targets = slices.Insert(x.Targets, at, t)
 	if c.targets++; c.targets == c.cfg.MaxProbes+1 {
 		c.errorf(ap.Span, "Your program is trying to attach to more than %d probes, which exceeds the current limit of %d",
 			c.cfg.MaxProbes, c.cfg.MaxProbes).Hint = "You can increase the limit through the BPFTRACE_MAX_PROBES environment variable."

@@ -19,6 +19,8 @@ type Target struct {
 	Name     string // as the probe builtin prints it
 	USDT     string // usdt: operands of its arguments (package usdt)
 	Sema     uint64 // usdt: offset in the file of the counter that turns the probe on, 0 for none
+	ProgID   uint32 // fentry:bpf: the BPF program that has the function
+	Waits    bool   // for its module to be loaded; such targets come last
 	Again    bool   // a further place of the probe before it: counted with that one
 }
 

@@ -131,8 +131,9 @@ func (r *resolver) visit(name, by string, soft bool) error {
 		return err
 	}
 	for _, s := range m.Info.SoftPre {
-		// A name of the crypto API, such as crc32c, is an alias: module crc32c_generic is what always provides it.
-		if generic := s + "_generic"; !r.dir.Has(s) && r.dir.paths[generic] != "" {
+		// A name of the crypto API, such as crc32c or crypto-crc32c, is an alias: module crc32c_generic is what always
+		// provides it.
+		if generic := strings.TrimPrefix(s, "crypto_") + "_generic"; !r.dir.Has(s) && r.dir.paths[generic] != "" {
 			s = generic
 		}
 		if err := r.visit(s, name, true); err != nil {

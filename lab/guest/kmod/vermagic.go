@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// MismatchError is a module that was built for another kernel: a field of its vermagic (include/linux/vermagic.h) differs.
+// MismatchError is a module that was built for another kernel: a field of its vermagic (include/linux/vermagic.h) differs,
+// the version of a symbol, or the layout of a struct.
 type MismatchError struct {
 	Module string
+	What   string // "vermagic"; empty for symbols and structs, whose names say enough
 	Fields []Mismatch
 }
 
-// Mismatch is one field: the release, or a flag such as SMP that only one side has.
+// Mismatch is one field: the release in vermagic, or a flag such as SMP that only one side has; a symbol; a member.
 type Mismatch struct{ Field, Module, Kernel string }
 
 // Error names every field that differs.
@@ -22,7 +24,11 @@ func (e *MismatchError) Error() string {
 	for _, f := range e.Fields {
 		parts = append(parts, fmt.Sprintf("%s is %q in the module and %q in the kernel", f.Field, f.Module, f.Kernel))
 	}
-	return "vermagic: " + strings.Join(parts, "; ")
+	s := strings.Join(parts, "; ")
+	if e.What != "" {
+		s = e.What + ": " + s
+	}
+	return s
 }
 
 // vermagicFlags are the words behind the release, by what they tell. Of each group a kernel has one word or none.
@@ -97,7 +103,7 @@ func (d *Dir) Fits(i Info) error {
 		return err
 	}
 	if diff := Compare(i.Vermagic, kernel); len(diff) > 0 {
-		return &MismatchError{Module: i.Name, Fields: diff}
+		return &MismatchError{Module: i.Name, What: "vermagic", Fields: diff}
 	}
 	return nil
 }

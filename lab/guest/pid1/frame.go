@@ -53,6 +53,8 @@ type Exited struct {
 	Code   int     // exit code; 128 + Signal if a signal killed it; 127 if it did not start
 	Signal int     // 0 if it exited by itself
 	Secs   float64 // by the guest's clock
+	Err    string  `json:",omitempty"` // why a session's request failed
+	Mode   uint32  `json:",omitempty"` // of the file that OpGet sent
 }
 
 // FileHead announces a collected file.

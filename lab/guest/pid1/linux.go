@@ -87,11 +87,14 @@ func (Linux) LoadModule(path, params string) error {
 	return unix.FinitModule(int(f.Fd()), params, 0)
 }
 
+// UnloadModule is delete_module.
+func (Linux) UnloadModule(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }
+
 // portWait is how long a port may take to appear: the console driver makes it when the host has answered.
 const portWait = 10 * time.Second
 
 // OpenPort opens a virtio port, or a serial one for bytes as they are.
-func (Linux) OpenPort(name string) (io.WriteCloser, error) {
+func (Linux) OpenPort(name string) (io.ReadWriteCloser, error) {
 	deadline := time.Now().Add(portWait)
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	// ENOENT: not made yet; ENXIO: the node is there before the port is on the driver's list (port_fops_open).
@@ -137,6 +140,22 @@ func (p port) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Read gives what the host sent; io.EOF when the host is gone.
+func (p port) Read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(p), b)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
+			return 0, err
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
 // Close waits until all is sent (tcdrain).
 func (p port) Close() error {
 	unix.IoctlSetInt(int(p), unix.TCSBRK, 1)
@@ -149,21 +168,36 @@ func (Linux) Pipe() (io.ReadCloser, *os.File, error) {
 	return r, w, err
 }
 
-// Start starts a command in its own session, with /dev/null as input. It does not go through os/exec: that would wait for
-// its child itself, and we wait for all.
-func (Linux) Start(c Command, stdout, stderr *os.File) (int, error) {
-	null, err := os.Open(os.DevNull)
+// Create makes a file, or empties one.
+func (Linux) Create(name string, mode fs.FileMode) (io.WriteCloser, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer null.Close()
+	return f, nil
+}
+
+// Kill sends a signal.
+func (Linux) Kill(pid int, sig syscall.Signal) error { return syscall.Kill(pid, sig) }
+
+// Start starts a command in its own session, with /dev/null as input if it has none. It does not go through os/exec: that would wait for
+// its child itself, and we wait for all.
+func (Linux) Start(c Command, stdin, stdout, stderr *os.File) (int, error) {
+	if stdin == nil {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return 0, err
+		}
+		defer null.Close()
+		stdin = null
+	}
 	dir := c.Dir
 	if dir == "" {
 		dir = "/"
 	}
 	return syscall.ForkExec(c.Args[0], c.Args, &syscall.ProcAttr{
 		Dir: dir, Env: c.Env,
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Chroot: c.Root},
 	})
 }

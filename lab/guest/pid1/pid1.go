@@ -1,5 +1,6 @@
 // Package pid1 is what runs as /init in a guest: it mounts what a Linux program expects, loads modules, runs the commands
-// of a job one after another, sends their output and exit codes to the host, reaps orphans, and powers off.
+// of a job one after another, sends their output and exit codes to the host, reaps orphans, and powers off; or, before that,
+// answers what the host asks: run this, take that file.
 //
 // The binary that imports it is its own init: it calls [Main] if [IsInit] says so. Host and guest share the [Job] (a JSON
 // file in the initramfs) and the [Frame] stream on a port.
@@ -12,6 +13,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,6 +36,7 @@ type Job struct {
 	Commands []Command
 	Collect  []string // files to send to the host at the end, in filepath.Match patterns
 	Linger   bool     // do not power off after the job; the host ends the guest
+	Serve    bool     // and answer what it asks meanwhile
 }
 
 // Module is a module file in the guest.
@@ -61,10 +65,13 @@ type System interface {
 	SetHostname(name string) error
 	LinkUp(name string) error
 	LoadModule(path, params string) error
-	OpenPort(name string) (io.WriteCloser, error) // Close drains it
+	UnloadModule(name string) error
+	OpenPort(name string) (io.ReadWriteCloser, error) // Close drains it
+	Create(name string, mode fs.FileMode) (io.WriteCloser, error)
 	Pipe() (r io.ReadCloser, w *os.File, err error)
-	Start(c Command, stdout, stderr *os.File) (pid int, err error)
-	Wait() (pid int, status syscall.WaitStatus, err error) // any child
+	Start(c Command, stdin, stdout, stderr *os.File) (pid int, err error) // stdin may be nil: empty
+	Kill(pid int, sig syscall.Signal) error                               // of a group, if negative
+	Wait() (pid int, status syscall.WaitStatus, err error)                // any child
 	Release() string
 	Uptime() float64
 	Complain(err error) // where someone may see it, while there is no port
@@ -100,6 +107,15 @@ var links = []struct{ target, name string }{
 
 // baseEnv is what every command finds.
 var baseEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "TMPDIR=/tmp"}
+
+// environ is what every command finds, with a command's own in its place: a C library takes the first of a name.
+func environ(own []string) []string {
+	env := slices.DeleteFunc(slices.Clone(baseEnv), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(own, func(o string) bool { return strings.HasPrefix(o, key+"=") })
+	})
+	return append(env, own...)
+}
 
 // drain is how long output is awaited after a command ended, while its orphans hold the pipe.
 const drain = 2 * time.Second
@@ -138,6 +154,9 @@ func Run(sys System) error {
 	}
 	p.collect()
 	p.out.Send(Done, 0, nil)
+	if p.job.Serve {
+		p.serve()
+	}
 	for p.job.Linger {
 		p.reap()
 		time.Sleep(time.Second)
@@ -150,7 +169,7 @@ func Run(sys System) error {
 type process struct {
 	sys  System
 	job  Job
-	port io.WriteCloser
+	port io.ReadWriteCloser
 	out  *FrameWriter
 }
 
@@ -248,7 +267,7 @@ func (p *process) run(i uint16, c Command) (syscall.WaitStatus, error) {
 	if len(c.Args) == 0 {
 		return 0, errors.New("run: empty command")
 	}
-	c.Env = append(append([]string{}, baseEnv...), c.Env...)
+	c.Env = environ(c.Env)
 	var streams [2]stream
 	for n, kind := range []Kind{Stdout, Stderr} {
 		r, w, err := p.sys.Pipe()
@@ -259,7 +278,7 @@ func (p *process) run(i uint16, c Command) (syscall.WaitStatus, error) {
 		streams[n] = stream{r: r, w: w}
 		streams[n].done = p.copy(r, kind, i)
 	}
-	pid, err := p.sys.Start(c, streams[0].w, streams[1].w)
+	pid, err := p.sys.Start(c, nil, streams[0].w, streams[1].w)
 	for _, s := range streams {
 		s.w.Close()
 	}

@@ -58,17 +58,23 @@ func (f *fake) LinkUp(name string) error      { return f.call("up %s", name) }
 func (f *fake) LoadModule(path, params string) error {
 	return f.call("load %s", strings.TrimSpace(path+" "+params))
 }
-func (f *fake) OpenPort(name string) (io.WriteCloser, error) { return f, f.call("port %s", name) }
-func (f *fake) Write(p []byte) (int, error)                  { return f.sent.Write(p) }
-func (f *fake) Close() error                                 { return f.call("close port") }
-func (f *fake) Pipe() (io.ReadCloser, *os.File, error)       { return os.Pipe() }
-func (f *fake) Release() string                              { return "6.1.0" }
-func (f *fake) Uptime() float64                              { return 1.5 }
-func (f *fake) Complain(err error)                           { f.call("complain %v", err) }
-func (f *fake) PowerOff() error                              { return f.call("power off") }
+func (f *fake) OpenPort(name string) (io.ReadWriteCloser, error) { return f, f.call("port %s", name) }
+func (f *fake) Write(p []byte) (int, error)                      { return f.sent.Write(p) }
+func (f *fake) Close() error                                     { return f.call("close port") }
+func (f *fake) Read(p []byte) (int, error)                       { return 0, io.EOF }
+func (f *fake) Create(string, fs.FileMode) (io.WriteCloser, error) {
+	return nil, syscall.EROFS
+}
+func (f *fake) UnloadModule(name string) error         { return f.call("unload %s", name) }
+func (f *fake) Kill(pid int, sig syscall.Signal) error { return f.call("kill %d %v", pid, sig) }
+func (f *fake) Pipe() (io.ReadCloser, *os.File, error) { return os.Pipe() }
+func (f *fake) Release() string                        { return "6.1.0" }
+func (f *fake) Uptime() float64                        { return 1.5 }
+func (f *fake) Complain(err error)                     { f.call("complain %v", err) }
+func (f *fake) PowerOff() error                        { return f.call("power off") }
 
 // Start also lets an orphan die first, which Wait must reap without taking it for the command.
-func (f *fake) Start(c Command, stdout, stderr *os.File) (int, error) {
+func (f *fake) Start(c Command, _, stdout, stderr *os.File) (int, error) {
 	if err := f.call("start %s", strings.Join(c.Args, " ")); err != nil {
 		return 0, err
 	}

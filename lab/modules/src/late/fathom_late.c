@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * fathom_late: work that takes too long, where it hurts.
+ *
+ * echo "KIND NAME MS" > /proc/fathom_late. KIND is irq (hard interrupt), tasklet (softirq), work (a work item that keeps
+ * its CPU) or sleep (a work item that waits). NAME is flush, refill, reclaim or drain, and is part of the function's name:
+ * late_irq_flush, late_tasklet_flush …
+ */
+#include <linux/delay.h>
+#include <linux/interrupt.h>
+#include <linux/irq_work.h>
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+
+#define LATE_MOST 60000 /* ms */
+
+struct late {
+	const char *name;
+	unsigned int ms;
+	struct irq_work irq;
+	struct tasklet_struct tasklet;
+	struct work_struct work, sleep;
+};
+
+static noinline void late_spin(unsigned int ms)
+{
+	while (ms--)
+		mdelay(1);
+}
+
+#define LATE(NAME)                                                                                                         \
+	static noinline void late_irq_##NAME(struct irq_work *w)                                                           \
+	{                                                                                                                  \
+		late_spin(container_of(w, struct late, irq)->ms);                                                          \
+		barrier();                                                                                                 \
+	}                                                                                                                  \
+	static noinline void late_tasklet_##NAME(struct tasklet_struct *t)                                                 \
+	{                                                                                                                  \
+		late_spin(container_of(t, struct late, tasklet)->ms);                                                      \
+		barrier();                                                                                                 \
+	}                                                                                                                  \
+	static noinline void late_work_##NAME(struct work_struct *w)                                                       \
+	{                                                                                                                  \
+		late_spin(container_of(w, struct late, work)->ms);                                                         \
+		barrier();                                                                                                 \
+	}                                                                                                                  \
+	static noinline void late_sleep_##NAME(struct work_struct *w)                                                      \
+	{                                                                                                                  \
+		msleep(container_of(w, struct late, sleep)->ms);                                                           \
+		barrier(); /* no jump at the end: it stays on the stack */                                                 \
+	}
+
+LATE(flush)
+LATE(refill)
+LATE(reclaim)
+LATE(drain)
+
+#define LATE_ROW(NAME)                                                                                                     \
+	{                                                                                                                  \
+		.name = #NAME, .irq = IRQ_WORK_INIT_HARD(late_irq_##NAME),                                                 \
+		.tasklet = { .callback = late_tasklet_##NAME, .use_callback = true },                                      \
+		.work = __WORK_INITIALIZER(late_rows[0].work, late_work_##NAME),                                           \
+		.sleep = __WORK_INITIALIZER(late_rows[0].sleep, late_sleep_##NAME),                                        \
+	}
+
+static struct late late_rows[] = { LATE_ROW(flush), LATE_ROW(refill), LATE_ROW(reclaim), LATE_ROW(drain) };
+
+static int late_begin(struct late *l, const char *kind, unsigned int ms)
+{
+	l->ms = min_t(unsigned int, ms, LATE_MOST);
+	if (!strcmp(kind, "irq"))
+		irq_work_queue(&l->irq);
+	else if (!strcmp(kind, "tasklet"))
+		tasklet_schedule(&l->tasklet);
+	else if (!strcmp(kind, "work"))
+		schedule_work(&l->work);
+	else if (!strcmp(kind, "sleep"))
+		schedule_work(&l->sleep);
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static ssize_t late_write(struct file *file, const char __user *from, size_t len, loff_t *off)
+{
+	char text[64] = {}, kind[16], name[16];
+	unsigned int ms;
+	int i, err;
+
+	if (len >= sizeof(text) || copy_from_user(text, from, len))
+		return -EINVAL;
+	if (sscanf(text, "%15s %15s %u", kind, name, &ms) != 3)
+		return -EINVAL;
+	for (i = 0; i < ARRAY_SIZE(late_rows); i++) {
+		if (strcmp(name, late_rows[i].name))
+			continue;
+		err = late_begin(&late_rows[i], kind, ms);
+		return err ? err : len;
+	}
+	return -ENOENT;
+}
+
+static const struct proc_ops late_ops = { .proc_write = late_write };
+
+static int __init late_init(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(late_rows); i++) {
+		INIT_WORK(&late_rows[i].work, late_rows[i].work.func);
+		INIT_WORK(&late_rows[i].sleep, late_rows[i].sleep.func);
+	}
+	return proc_create("fathom_late", 0600, NULL, &late_ops) ? 0 : -ENOMEM;
+}
+
+static void __exit late_exit(void)
+{
+	int i;
+
+	remove_proc_entry("fathom_late", NULL);
+	for (i = 0; i < ARRAY_SIZE(late_rows); i++) {
+		irq_work_sync(&late_rows[i].irq);
+		tasklet_kill(&late_rows[i].tasklet);
+		cancel_work_sync(&late_rows[i].work);
+		cancel_work_sync(&late_rows[i].sleep);
+	}
+}
+
+module_init(late_init);
+module_exit(late_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Interrupts, tasklets and work items that take too long on request");
