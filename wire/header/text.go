@@ -12,11 +12,10 @@ import (
 //
 // Sequence numbers are absolute. Tunnels and labels stand before what they carry. What is cut off is said to be.
 func Append(dst, pkt []byte, first Kind) []byte {
-	var s Stack
-	s.Walk(pkt, first)
-	t := text{b: dst, pkt: pkt, s: &s}
-	for t.i = 0; t.i < s.N; t.i++ {
-		t.layer(s.Layers[t.i])
+	t := text{b: dst, pkt: pkt}
+	t.s.Walk(pkt, first)
+	for t.i = 0; t.i < t.s.N; t.i++ {
+		t.layer(t.s.Layers[t.i])
 	}
 	t.rest()
 	return t.b
@@ -26,7 +25,7 @@ func Append(dst, pkt []byte, first Kind) []byte {
 type text struct {
 	b   []byte
 	pkt []byte
-	s   *Stack
+	s   Stack
 	i   int
 	ip  Layer // the last IP header
 }
