@@ -15,6 +15,24 @@ type Source struct {
 	Len ir.Reg
 	// Wire is what "len", "less" and "greater" are about; 0 stands for the number of bytes.
 	Wire ir.Reg
+	// What filters compiled with Options.Metadata ask for, 0 where it is not known: 1 if the device took the VLAN tag out of the
+	// packet, and the tag; the packet's type; the index of its interface. Values as in Meta, zero-extended.
+	Tagged, TCI, Type, Ifindex ir.Reg
+}
+
+// meta gives the register of a place of Meta.
+func (s *Source) meta(at uint32) ir.Reg {
+	switch at {
+	case metaTagged:
+		return s.Tagged
+	case metaTag:
+		return s.TCI
+	case metaType:
+		return s.Type
+	case metaIfindex:
+		return s.Ifindex
+	}
+	return 0
 }
 
 // Emit appends the filter to fn, which belongs to u, and makes at, a block without terminator, jump to it. It gives the

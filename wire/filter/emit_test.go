@@ -194,3 +194,43 @@ func needKernel(t *testing.T) {
 	}
 	t.Skipf("the kernel takes no XDP program: %v", err)
 }
+
+// TestEmitMetadata gives a program what is known of a packet in registers.
+func TestEmitMetadata(t *testing.T) {
+	for i, text := range []string{"vlan 100 and ip", "vlan and vlan", "inbound and udp", "ifindex 2 or vlan 5", "vlan and tcp[13] & 2 != 0"} {
+		f, err := filter.Compile(text, filter.Options{Metadata: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []filter.Meta{{}, {Tagged: true, TCI: 0x6064, Type: 4, Ifindex: 2}, {Tagged: true, TCI: 5}} {
+			u := &ir.Unit{Name: "meta", Provider: "xdp", Target: -1}
+			fn := &ir.Func{Name: "meta", Unit: u, Entry: true}
+			u.Entry = fn
+			at := fn.NewBlock()
+			ctx, data, end := fn.NewReg(), fn.NewReg(), fn.NewReg()
+			at.Ins = append(at.Ins, ir.Ins{Op: ir.Ctx, Dst: ctx},
+				ir.Ins{Op: ir.Load, Size: 4, Dst: data, Base: ctx}, ir.Ins{Op: ir.Load, Size: 4, Dst: end, Base: ctx, Off: 4})
+			known := func(n int64) ir.Reg {
+				r := fn.NewReg()
+				at.Ins = append(at.Ins, ir.Ins{Op: ir.Const, Dst: r, A: ir.Imm(n)})
+				return r
+			}
+			src := filter.Source{Base: data, End: end, TCI: known(int64(m.TCI)), Type: known(int64(m.Type)), Ifindex: known(int64(m.Ifindex))}
+			if m.Tagged {
+				src.Tagged = known(1)
+			}
+			finish(f.Emit(u, fn, at, src))
+			mach := machine(t, u, nil)
+			for _, pkt := range filter.Packets(rand.New(rand.NewPCG(uint64(i), 6)), filter.Ethernet, 100) {
+				want := uint64(noMatch)
+				if f.MatchMeta(pkt, len(pkt), m) {
+					want = isMatch
+				}
+				got, err := mach.RunInput("p", vm.Input{Ctx: make([]byte, 24), Packet: pkt, Kind: vm.CtxXDP})
+				if err != nil || got != want {
+					t.Fatalf("%q with %+v: got %d, %v, want %d\n% x", text, m, got, err, want, pkt)
+				}
+			}
+		}
+	}
+}

@@ -11,6 +11,14 @@ const (
 
 // load reads size bytes at a constant offset into dst.
 func (e *emitter) load(dst ir.Reg, off uint32, size uint8) {
+	if off >= metaBase {
+		v := ir.Imm(0)
+		if r := e.src.meta(off); r != 0 {
+			v = ir.R(r)
+		}
+		e.put(ir.Ins{Op: ir.Mov, Dst: dst, A: v})
+		return
+	}
 	end := uint64(off) + uint64(size)
 	if e.src.Len == 0 {
 		e.loadDirect(dst, off, size)

@@ -42,7 +42,10 @@ func layout(order []*block) []step {
 
 // Match says if a packet matches. pkt is what was captured of it; wireLen is its whole length, which "len", "less" and
 // "greater" are about. It allocates nothing.
-func (f *Filter) Match(pkt []byte, wireLen int) bool {
+func (f *Filter) Match(pkt []byte, wireLen int) bool { return f.MatchMeta(pkt, wireLen, Meta{}) }
+
+// MatchMeta is Match for a packet of which more is known than its bytes.
+func (f *Filter) MatchMeta(pkt []byte, wireLen int, m Meta) bool {
 	var a, x uint32
 	var mem [memWords]uint32
 	for pc := 0; ; {
@@ -51,7 +54,11 @@ func (f *Filter) Match(pkt []byte, wireLen int) bool {
 		ok := true
 		switch s.op {
 		case opLoadW, opLoadH, opLoadB:
-			a, ok = load(pkt, uint64(s.k), s.op)
+			if s.k >= metaBase {
+				a = m.value(s.k)
+			} else {
+				a, ok = load(pkt, uint64(s.k), s.op)
+			}
 		case opLoadIW, opLoadIH, opLoadIB:
 			a, ok = load(pkt, uint64(x)+uint64(s.k), s.op-opLoadIW+opLoadW)
 		case opXHeader:

@@ -30,8 +30,46 @@ type Options struct {
 	Netmask uint32
 	// Snaplen is what the classic program returns for a packet that matches; 0 means 262144.
 	Snaplen uint32
+	// Metadata says that the filter runs where more is known of a packet than its bytes, as in a socket filter or with an skb: a
+	// VLAN tag that the device took out, the direction, the interface. inbound, outbound and ifindex are understood
+	// then, and vlan looks at that tag first.
+	Metadata bool
 	// Unoptimized leaves the program as the expression has it.
 	Unoptimized bool
+}
+
+// Meta is what a kernel knows of a packet beside its bytes; filters compiled with Options.Metadata ask for it.
+type Meta struct {
+	Tagged  bool   // the outermost VLAN tag is not among the bytes but in TCI (skb->vlan_tci)
+	TCI     uint16 // priority, drop eligible indicator and number of that VLAN
+	Type    uint8  // PACKET_HOST … PACKET_OUTGOING (include/uapi/linux/if_packet.h)
+	Ifindex uint32 // of the interface
+}
+
+// Loads from metaBase on are of Meta (SKF_AD_OFF and SKF_AD_… in include/uapi/linux/filter.h).
+const (
+	metaBase    = 0xfffff000
+	metaType    = metaBase + 4
+	metaIfindex = metaBase + 8
+	metaTag     = metaBase + 44
+	metaTagged  = metaBase + 48
+)
+
+// value gives what is at a place of Meta.
+func (m *Meta) value(at uint32) uint32 {
+	switch at {
+	case metaType:
+		return uint32(m.Type)
+	case metaIfindex:
+		return m.Ifindex
+	case metaTag:
+		return uint32(m.TCI)
+	case metaTagged:
+		if m.Tagged {
+			return 1
+		}
+	}
+	return 0
 }
 
 // Filter is a compiled expression. It does not change; any number of goroutines may use it.

@@ -263,7 +263,7 @@ func (g *gen) ipProto(at token, v uint32, p proto) *test {
 // protoChain tests for protocol v anywhere in the chain of headers.
 func (g *gen) protoChain(at token, v uint32, p proto) *test {
 	if g.payload.v >= 0 {
-		return g.fail(at, "protochain cannot look into a tunnel", "")
+		return g.fail(at, "protochain wants its header at a fixed place: not in a tunnel, nor behind a tag that may be missing", "")
 	}
 	net := g.payload.base + g.net
 	v4 := func() *test {

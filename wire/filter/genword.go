@@ -23,6 +23,9 @@ func (g *gen) word(n *wordNode) *test {
 	case "outbound":
 		return g.outbound(n)
 	case "ifindex":
+		if g.link != SLL2 && g.opts.Metadata {
+			return meta(opLoadW, metaIfindex, n.args[0].num)
+		}
 		if g.link != SLL2 {
 			return g.fail(n.word, "the index of the interface is in the cooked header of version 2 only", "")
 		}
@@ -98,8 +101,14 @@ func (g *gen) outbound(n *wordNode) *test {
 	case SLL2:
 		return g.eq(atLink, 10, 1, outgoing)
 	}
+	if g.opts.Metadata {
+		return meta(opLoadH, metaType, outgoing)
+	}
 	return g.fail(n.word, "the bytes of a packet do not say its direction on this link type", "only the Linux cooked headers do")
 }
+
+// meta compares what the kernel knows of a packet.
+func meta(op uint16, at, k uint32) *test { return &test{code: []ins{{op, at}}, jump: jEq, k: k} }
 
 // limited checks the number behind a word.
 func (g *gen) limited(n *wordNode, most uint32) bool {
@@ -124,9 +133,29 @@ func (g *gen) vlan(n *wordNode) *test {
 	if n.given {
 		t = and(t, g.masked(atNet, 0, 2, n.args[0].num, 0xfff))
 	}
-	g.payload.base += 4
-	g.linkType.base += 4
+	if g.opts.Metadata && g.linkType == (offset{base: 12, v: -1}) {
+		return g.outerTag(n, t)
+	}
+	g.payload.base += tagLen
+	g.linkType.base += tagLen
 	return t
+}
+
+const tagLen = 4
+
+// outerTag tests for the outermost tag where the device may have taken it out of the packet: only if it has not, what follows is
+// moved. inPacket is the test for a tag among the bytes.
+func (g *gen) outerTag(n *wordNode, inPacket *test) *test {
+	v := g.newVar(n.word)
+	shift := &test{code: []ins{{opImm, tagLen}, {opStore, uint32(v)}}, jump: jAlways}
+	taken := meta(opLoadB, metaTagged, 1)
+	if n.given {
+		tag := meta(opLoadB, metaTag, n.args[0].num)
+		tag.code = append(tag.code, ins{opAlu | opAnd, 0xfff})
+		taken = and(taken, tag)
+	}
+	g.payload.v, g.linkType.v = v, v
+	return or(taken, and(not(meta(opLoadB, metaTagged, 1)), shift, inPacket))
 }
 
 // mpls tests for a label, and moves what follows behind it.

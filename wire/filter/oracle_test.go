@@ -18,6 +18,7 @@ type expression struct {
 	link    Link
 	text    string
 	refused bool
+	live    bool // for a capture on a device
 }
 
 // expressions reads the list.
@@ -68,6 +69,9 @@ func tcpdump(t *testing.T) string {
 // libpcap compiles an expression with libpcap; refused is what it says if it does not.
 func libpcap(path string, e expression, optimize bool) (prog []bpf.RawInstruction, refused string, err error) {
 	args := []string{"-ddd", "-y", e.link.String()}
+	if e.live {
+		args = []string{"-ddd", "-i", "lo"}
+	}
 	if !optimize {
 		args = append(args, "-O")
 	}
@@ -92,7 +96,10 @@ func libpcap(path string, e expression, optimize bool) (prog []bpf.RawInstructio
 }
 
 // execute runs a classic program by the rules of libpcap's bpf_filter, with its backward jumps, independently of Match.
-func execute(prog []bpf.RawInstruction, pkt []byte) bool {
+func execute(prog []bpf.RawInstruction, pkt []byte) bool { return executeMeta(prog, pkt, Meta{}) }
+
+// executeMeta is execute in a kernel that knows m of the packet.
+func executeMeta(prog []bpf.RawInstruction, pkt []byte, m Meta) bool {
 	var a, x uint32
 	var mem [16]uint32
 	get := func(at uint64, n uint64) (v uint32, ok bool) {
@@ -120,6 +127,13 @@ func execute(prog []bpf.RawInstruction, pkt []byte) bool {
 			case 0x00:
 				v = in.K
 			case 0x20:
+				if in.K >= metaBase {
+					v = map[uint32]uint32{metaBase + 4: uint32(m.Type), metaBase + 8: m.Ifindex, metaBase + 44: uint32(m.TCI)}[in.K]
+					if in.K == metaBase+48 && m.Tagged {
+						v = 1
+					}
+					break
+				}
 				v, ok = get(uint64(in.K), size[in.Op&0x18])
 			case 0x40:
 				v, ok = get(uint64(in.K)+uint64(x), size[in.Op&0x18])
@@ -334,4 +348,46 @@ func TestLibpcap(t *testing.T) {
 	}
 	t.Logf("%d expressions, %d verdicts, %.1f %% matches; libpcap with and without its optimiser differ on %d; instructions: ours %d, libpcap's optimised %d, ratio %.2f",
 		compared, verdicts, 100*float64(matches)/float64(verdicts), disagree, ours, theirLen, float64(ours)/float64(theirLen))
+}
+
+// TestMetadata compares with what libpcap compiles for a live capture, where a VLAN tag may be out of the packet.
+func TestMetadata(t *testing.T) {
+	path := tcpdump(t)
+	r := packets{rand.New(rand.NewPCG(9, 9))}
+	for _, text := range []string{
+		"vlan", "vlan 100", "vlan 100 and ip", "vlan and tcp port 80", "vlan 100 and vlan 200", "vlan and vlan and ip", "vlan and host 10.0.0.1",
+		"vlan 5 or vlan 100", "vlan and mpls and ip", "vlan and pppoes and tcp", "vlan 100 and ip[8] = 64", "vlan and tcp[13] & 2 != 0",
+		"inbound", "outbound", "inbound and tcp", "ifindex 2", "not ifindex 2 and ip", "ip and vlan", "tcp or vlan and udp", "vlan and not ip",
+	} {
+		prog, refused, err := libpcap(path, expression{text: text, live: true}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(refused, "ermission") || strings.Contains(refused, "permitted") {
+			t.Skip("no permission to capture")
+		}
+		if refused != "" {
+			t.Fatal(refused)
+		}
+		f, err := Compile(text, Options{Metadata: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := f.Classic()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2000 {
+			pkt := r.packet(Ethernet)
+			m := Meta{Tagged: r.chance(2), Type: uint8(r.IntN(6)), Ifindex: uint32(r.IntN(4))}
+			if m.Tagged {
+				m.TCI = pick(r, []uint16{100, 200, 5, 0x2064})
+			}
+			want, got := executeMeta(prog, pkt, m), f.MatchMeta(pkt, len(pkt), m)
+			if got != want || executeMeta(raw, pkt, m) != want {
+				t.Errorf("%q: libpcap %v, Match %v for %+v, % x", text, want, got, m, pkt)
+				break
+			}
+		}
+	}
 }
