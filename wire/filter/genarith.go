@@ -101,7 +101,10 @@ func (g *gen) arith(a arith) value {
 		}
 	}
 	// As in libpcap, the protocol of the left operand is tested and that of the right is not.
-	if y.isNum && (op != opLsh && op != opRsh || y.num < 32) {
+	if y.isNum && (op == opLsh || op == opRsh) && y.num > 31 { // nothing is left
+		return value{code: append(x.code, ins{opImm, 0}), guard: x.guard, depth: x.depth}
+	}
+	if y.isNum {
 		return value{code: append(x.code, ins{opAlu | op, y.num}), guard: x.guard, depth: x.depth}
 	}
 	v := g.operands(o.op, x, y)

@@ -81,6 +81,11 @@ type bitTest struct {
 	set bool
 }
 
+// maxFacts bounds what is remembered at one place, and so the time a long filter takes: what comes later is not known to have
+// been computed.
+const maxFacts = 256
+
+// anyValue is what is known of a value that has just been computed.
 var anyValue = fact{hi: 0xffffffff}
 
 // state is what is known at a place: contents of A, X and M, and facts about values.

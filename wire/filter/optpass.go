@@ -51,7 +51,7 @@ func (n *numbering) run(s *state, c ins) (risky bool) {
 	}
 	v := n.number(o)
 	_, done := s.facts[v]
-	if !done {
+	if !done && len(s.facts) < maxFacts {
 		f := anyValue
 		if c.op == opImm {
 			f = fact{lo: c.k, hi: c.k}
@@ -100,11 +100,7 @@ func (n *numbering) thread(root *block) *block {
 			continue
 		}
 		yes, no := s.clone(), s
-		if !b.useX {
-			f, ok := s.facts[s.a]
-			if !ok {
-				f = anyValue
-			}
+		if f, ok := s.facts[s.a]; ok && !b.useX {
 			yes.facts[s.a], no.facts[s.a] = f.learn(b.jump, b.k, true), f.learn(b.jump, b.k, false)
 		}
 		b.yes = n.arrive(b.yes, yes, live)
@@ -216,7 +212,7 @@ func liveness(order []*block) map[*block]uint32 {
 	return live
 }
 
-// merge makes equal blocks one, from the end to the start.
+// merge makes equal blocks one, from the end to the start, and drops those behind which nothing matches.
 func merge(root *block) *block {
 	order := topological(root)
 	seen := map[string]*block{}
@@ -225,6 +221,10 @@ func merge(root *block) *block {
 		b := order[i]
 		if !b.end() {
 			b.yes, b.no = as[b.yes], as[b.no]
+			if b.yes == b.no && b.yes.end() && !b.yes.verdict { // whatever b does, nothing matches behind it
+				as[b] = b.yes
+				continue
+			}
 		}
 		key := b.key()
 		if old, ok := seen[key]; ok {
