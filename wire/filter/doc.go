@@ -15,8 +15,11 @@
 //
 //   - protochain follows at most 16 headers: the kernel runs no loops in classic BPF (libpcap's program is refused there).
 //   - "byte 0 & 1" reads that byte; libpcap's program does not.
-//   - inbound, outbound and ifindex want a link type that has them (Linux cooked); everything of pf, 802.11, ATM and SS7
-//     is refused by name.
+//   - inbound, outbound and ifindex want a link type that has them (Linux cooked) or [Options.Metadata]; everything of pf,
+//     802.11, ATM and SS7 is refused by name.
 //   - vxlan [vni] is understood, as by libpcap since 1.11.
 //   - NULL takes the numbers of every system for IPv6, since a file does not say which one wrote it.
+//   - A constant index on the right of / % << >> is not taken for the operand: "len / tcp[0]" compiles.
+//
+// docs/filter.md has the whole list.
 package filter

@@ -260,102 +260,109 @@ func TestLibpcap(t *testing.T) {
 	path := tcpdump(t)
 	const random = 250
 	list := append(expressions(t), generated(1, random)...)
-	progs := oracles(t, path, list)
-	pool := map[Link][][]byte{}
+	c := &comparison{T: t, pool: map[Link][][]byte{}}
 	p := packets{rand.New(rand.NewPCG(7, 8))}
 	for l := Ethernet; l <= Loop; l++ {
 		for range 1400 {
-			pool[l] = append(pool[l], p.packet(l))
+			c.pool[l] = append(c.pool[l], p.packet(l))
 		}
 	}
-	verdicts, matches, theirs, ours, theirLen, compared, disagree, mistaken := 0, 0, 0, 0, 0, 0, 0, 0
-	for i, e := range list {
-		o := progs[i]
-		f, err := Compile(e.text, Options{Link: e.link})
-		switch never := err != nil && strings.Contains(err.Error(), "no packet can match"); {
-		case err != nil && strings.Contains(err.Error(), "division by zero"): // by constants: its optimiser finds it most times
-			if !e.refused && i < len(list)-random {
-				t.Errorf("%q is refused: %v", e.text, err)
-			}
-			continue
-		case byConstant(o.refused) && (err == nil || never): // it takes the constant index of tcp[0] for the operand
-			mistaken++
-			continue
-		case o.never != "" || never:
-			if !never && i < len(list)-random {
-				t.Errorf("%v %q: libpcap finds that no packet matches", e.link, e.text)
-			} else if !never {
-				t.Logf("%v %q: only libpcap finds that no packet matches", e.link, e.text)
-			} else if o.never == "" {
-				t.Logf("%v %q: libpcap finds %q, we %v", e.link, e.text, strings.TrimSpace(o.never), err)
-			}
-			if never {
-				f, err = Compile(e.text, Options{Link: e.link, Unoptimized: true})
-			}
-		}
-		if (err != nil) != (o.refused != "") {
-			t.Errorf("%v %q: libpcap says %q, we say %v", e.link, e.text, strings.TrimSpace(o.refused), err)
-			continue
-		}
-		if err != nil {
-			if e.text != "" && !e.refused && i < len(list)-random {
-				t.Errorf("%v %q is refused: %v", e.link, e.text, err)
-			}
-			continue
-		}
-		compared++
-		raw, err := f.Classic()
-		if err != nil {
-			t.Fatalf("%q: %v", e.text, err)
-		}
-		dis, _ := bpf.Disassemble(raw)
-		vm, err := bpf.NewVM(dis)
-		if err != nil {
-			t.Fatalf("%q: %v", e.text, err)
-		}
-		plain, err := Compile(e.text, Options{Link: e.link, Unoptimized: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if o.never == "" && !strings.Contains(e.text, "protochain") && !strings.Contains(e.text, "geneve") { // those it does not optimise
-			theirs, ours, theirLen = theirs+1, ours+len(raw), theirLen+len(o.optimized)
-			if os.Getenv("RATIO") != "" && len(raw) > len(o.optimized)+3 {
-				t.Logf("RATIO %d %d %q", len(raw), len(o.optimized), e.text)
-			}
-		}
-		bad, first := 0, ""
-		for j, pkt := range pool[e.link] {
-			want := execute(o.plain, pkt)
-			got := f.Match(pkt, len(pkt))
-			verdicts++
-			if want {
-				matches++
-			}
-			if o.never == "" && execute(o.optimized, pkt) != want {
-				// A load that its optimiser drops is one that short packets fail: either verdict is libpcap's.
-				disagree++
-				continue
-			}
-			same := got == want
-			if j%4 == i%4 {
-				n, err := vm.Run(pkt)
-				if err != nil {
-					t.Fatalf("%q: %v", e.text, err)
-				}
-				same = same && (n != 0) == want && plain.Match(pkt, len(pkt)) == want
-			}
-			if !same {
-				if bad++; bad == 1 {
-					first = fmt.Sprintf("libpcap %v, Match %v, unoptimized %v\n% x", want, got, plain.Match(pkt, len(pkt)), pkt)
-				}
-			}
-		}
-		if bad > 0 {
-			t.Errorf("%v %q: %d packets differ; %s", e.link, e.text, bad, first)
+	for i, o := range oracles(t, path, list) {
+		if c.refusals(list[i], o, i < len(list)-random) {
+			c.verdictsOf(list[i], o)
 		}
 	}
 	t.Logf("%d expressions, %d verdicts, %.1f %% matches; libpcap with and without its optimiser differ on %d; instructions: ours %d, libpcap's optimised %d, ratio %.2f",
-		compared, verdicts, 100*float64(matches)/float64(verdicts), disagree, ours, theirLen, float64(ours)/float64(theirLen))
+		c.expressions, c.verdicts, 100*float64(c.matches)/float64(c.verdicts), c.disagree, c.ours, c.theirs, float64(c.ours)/float64(c.theirs))
+}
+
+// comparison counts.
+type comparison struct {
+	*testing.T
+	pool map[Link][][]byte
+
+	expressions, verdicts, matches, disagree int
+	ours, theirs                             int // instructions
+}
+
+// refusals compares what is refused, and says if there are programs to compare. listed expressions are those written by hand.
+func (c *comparison) refusals(e expression, o oracle, listed bool) bool {
+	_, err := Compile(e.text, Options{Link: e.link})
+	says := func(s string) bool { return err != nil && strings.Contains(err.Error(), s) }
+	never := says("no packet can match")
+	switch {
+	case says("division by zero"): // by constants: libpcap's optimiser finds it most times
+		if listed && !e.refused {
+			c.Errorf("%v %q is refused: %v", e.link, e.text, err)
+		}
+		return false
+	case byConstant(o.refused) && (err == nil || never): // it takes the constant index of tcp[0] for the operand
+		return false
+	case never && o.never == "":
+		c.Logf("%v %q: only we find that no packet matches", e.link, e.text)
+	case o.never != "" && !never && listed:
+		c.Errorf("%v %q: libpcap finds that no packet matches", e.link, e.text)
+	case o.never != "" && !never:
+		c.Logf("%v %q: only libpcap finds that no packet matches", e.link, e.text)
+	}
+	refused := err != nil && !never
+	if refused != (o.refused != "") || refused && listed && !e.refused {
+		c.Errorf("%v %q: libpcap says %q, we say %v", e.link, e.text, strings.TrimSpace(o.refused), err)
+		return false
+	}
+	return !refused
+}
+
+// verdictsOf compares programs on all packets.
+func (c *comparison) verdictsOf(e expression, o oracle) {
+	plain, err := Compile(e.text, Options{Link: e.link, Unoptimized: true})
+	if err != nil {
+		c.Fatal(err)
+	}
+	f, err := Compile(e.text, Options{Link: e.link})
+	if err != nil {
+		f = plain // no packet matches
+	}
+	raw, err := f.Classic()
+	if err != nil {
+		c.Fatalf("%q: %v", e.text, err)
+	}
+	dis, _ := bpf.Disassemble(raw)
+	vm, err := bpf.NewVM(dis)
+	if err != nil {
+		c.Fatalf("%q: %v", e.text, err)
+	}
+	c.expressions++
+	if o.never == "" && f != plain && !strings.Contains(e.text, "protochain") && !strings.Contains(e.text, "geneve") { // those it does not optimise
+		c.ours, c.theirs = c.ours+len(raw), c.theirs+len(o.optimized)
+	}
+	bad := 0
+	for j, pkt := range c.pool[e.link] {
+		want := execute(o.plain, pkt)
+		c.verdicts++
+		if want {
+			c.matches++
+		}
+		if o.never == "" && execute(o.optimized, pkt) != want {
+			// A load that its optimiser drops is one that short packets fail: either verdict is libpcap's.
+			c.disagree++
+			continue
+		}
+		same := f.Match(pkt, len(pkt)) == want
+		if j%4 == c.expressions%4 {
+			n, err := vm.Run(pkt)
+			same = same && err == nil && (n != 0) == want && plain.Match(pkt, len(pkt)) == want
+		}
+		if same {
+			continue
+		}
+		if bad++; bad == 1 {
+			c.Errorf("%v %q: libpcap %v, Match %v, unoptimized %v\n% x", e.link, e.text, want, f.Match(pkt, len(pkt)), plain.Match(pkt, len(pkt)), pkt)
+		}
+	}
+	if bad > 1 {
+		c.Errorf("%v %q: %d packets differ", e.link, e.text, bad)
+	}
 }
 
 // TestMetadata compares with what libpcap compiles for a live capture, where a VLAN tag may be out of the packet.

@@ -48,7 +48,7 @@ func (h IPv4) TotalLen() int { return int(binary.BigEndian.Uint16(h[2:])) }
 // ID gives the identification, equal in all fragments of a packet.
 func (h IPv4) ID() uint16 { return binary.BigEndian.Uint16(h[4:]) }
 
-// DontFragment and MoreFragments give the flags.
+// DontFragment says that routers must not cut the packet up.
 func (h IPv4) DontFragment() bool { return h[6]&0x40 != 0 }
 
 // MoreFragments says that this is not the last fragment.

@@ -19,7 +19,7 @@ const (
 // GRE is a GRE header with its optional fields (RFC 2784 and 2890), HeaderLen bytes.
 type GRE []byte
 
-// HasChecksum, HasKey and HasSeq give the flags.
+// HasChecksum says that there is a checksum.
 func (h GRE) HasChecksum() bool { return h[0]&0x80 != 0 }
 
 // HasKey says that there is a key.
