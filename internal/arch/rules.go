@@ -22,7 +22,7 @@ const (
 var Edges = []Edge{
 	{"cmd/fathom", "./internal/cli os", "main is ten lines: arguments in, exit code out"},
 	{"internal/cli/...", "./...", "the command line puts everything together"},
-	{"internal/cli/...", "os/... syscall github.com/spf13/cobra golang.org/x/term log/slog", "flags, files and signals belong to commands"},
+	{"internal/cli/...", "os/... syscall github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term log/slog", "flags, files and signals belong to commands"},
 	{"internal/cli/tui", "charm.land/bubbletea/v2 charm.land/lipgloss/v2", "full-screen views only"},
 
 	// The compiler: text in, bound BPF out; touches no system (rule 1).

@@ -298,7 +298,7 @@ func openHost(labName, host string) (netns.NS, error) {
 	if oerr == nil || !errors.Is(oerr, fs.ErrNotExist) {
 		return ns, oerr
 	}
-	e := &diag.Error{What: "find host " + host, Because: fmt.Sprintf("there is no lab %s", labName), Code: diag.ExitNoInput, Err: oerr, Try: []string{"fathom lab list"}}
+	e := &diag.Error{What: "find host " + host, Because: fmt.Sprintf("no lab %q, no guest, no process and no namespace of that name", labName), Code: diag.ExitNoInput, Err: oerr, Try: []string{"fathom lab list"}}
 	if err == nil {
 		var names []string
 		for _, h := range lab.Hosts {

@@ -73,7 +73,8 @@ func (f *bootFlags) flags(c *cobra.Command) {
 	fl.BoolVar(&f.console, "console", false, "show the guest's console on standard error")
 	fl.StringVar(&f.gdb, "gdb", "", "open QEMU's gdb stub at `ADDRESS`, such as 127.0.0.1:1234, and turn KASLR off")
 	fl.StringVar(&f.dump, "dump-on-panic", "", "write the guest's memory to `FILE` (ELF vmcore) when its kernel panics")
-	fl.DurationVar(&f.timeout, "for", 10*time.Minute, "end the guest after this `TIME`")
+	f.timeout = 10 * time.Minute
+	forVar(fl, &f.timeout, "end the guest after this `TIME`")
 }
 
 func labBootCommand() *cobra.Command {

@@ -320,7 +320,7 @@ Examples:
 			return g.Console(ctx, os.Stdout)
 		},
 	}
-	c.Flags().DurationVar(&span, "for", 0, "end after this `TIME`")
+	forVar(c.Flags(), &span, "end after this `TIME`")
 	return c
 }
 

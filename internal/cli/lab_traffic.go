@@ -32,7 +32,7 @@ func (f *labTraffic) flags(c *cobra.Command) {
 	fl.StringVar(&f.lab, "lab", defaultLab, "`NAME` of the lab")
 	fl.StringVar(&f.dev, "dev", "", "`INTERFACE` of a multicast group")
 	fl.Uint16Var(&f.etherType, "ethertype", 0, "`TYPE` of raw frames (send: 0x88b5; listen: all)")
-	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
+	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.json, "json", "j", false, "print what was counted as JSON")
 	c.Args = cobra.ExactArgs(2)
 	c.ValidArgs = []string{"udp", "tcp", "multicast", "raw"}

@@ -89,7 +89,7 @@ Examples:
 	fl.BoolVar(&f.fix, "fix", false, "print the program with the proposed rewrites")
 	fl.BoolVar(&f.unsafe, "unsafe", false, "allow functions that change the system: signal, system, override")
 	fl.BoolVar(&f.info, "info", false, "print what this kernel supports")
-	fl.DurationVar(&f.forTime, "for", 0, "end after this `TIME`, such as 10s")
+	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
 	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
@@ -178,7 +178,7 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return err
 	}
 	if !slices.Contains([]string{"line", "full", "none"}, f.buffering) {
-		return usageError{name, fmt.Errorf("no buffering mode %q: line, full or none", f.buffering)}
+		return usageError{verbOf(name), fmt.Errorf("no buffering mode %q: line, full or none", f.buffering)}
 	}
 	src, params, err := f.source(name, args, c.Flags().ArgsLenAtDash())
 	if err != nil {
@@ -224,6 +224,14 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	return nil
 }
 
+// verbOf is how the verb is called on a command line: trace, or the whole binary as bpftrace.
+func verbOf(name string) string {
+	if name == "trace" {
+		return "fathom trace"
+	}
+	return name
+}
+
 // source finds the program: -e, a file, or - for standard input; what is left are its parameters.
 func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Source, []string, error) {
 	if n := len(f.program); n > 0 {
@@ -233,7 +241,7 @@ func (f *traceFlags) source(name string, args []string, dash int) (*syntax.Sourc
 		return &syntax.Source{Name: "stdin", Text: strings.Join(f.program, "\n")}, args, nil
 	}
 	if len(args) == 0 || dash == 0 {
-		return nil, nil, usageError{name, errors.New("give a program: a file, or -e TEXT")}
+		return nil, nil, usageError{verbOf(name), errors.New("give a program: a file, or -e TEXT")}
 	}
 	if args[0] == "-" {
 		b, err := io.ReadAll(os.Stdin)

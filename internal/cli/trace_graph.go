@@ -56,7 +56,7 @@ Examples:
 	fl.IntVar(&o.Depth, "depth", 0, "show `N` levels, the function's own included (default all)")
 	fl.DurationVar(&o.Min, "min", 0, "show only calls of the function that take at least this `TIME`")
 	fl.IntVarP(&o.Count, "count", "n", 0, "end after `N` calls of the function")
-	fl.DurationVar(&o.For, "for", 0, "end after this `TIME`, such as 10s")
+	forVar(fl, &o.For, "end after this `TIME`, such as 10s")
 	fl.StringVar(&o.Engine, "engine", callgraph.Auto, "`NAME`: auto, function_graph, or probes")
 	fl.StringSliceVar(&o.Only, "only", nil, "below the function watch only those that match `GLOB`s; '*' is every one there is")
 	fl.StringSliceVar(&o.Also, "also", nil, "watch functions that match `GLOB`s too, such as those called through pointers")
