@@ -13,7 +13,8 @@ GUESTS ?= all
 #   xfsprogs          a file system to trace
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static
+#   tcpdump           oracle for packet filters and for packets as text
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat
 

@@ -132,6 +132,9 @@ func (s *Session) oneByOne(l *loaded, err error) (int, error) {
 
 // uprobeMulti attaches all places of a file in one call; where the kernel refuses one of them, one by one.
 func (s *Session) uprobeMulti(l *loaded) (int, error) {
+	if slices.ContainsFunc(l.targets, func(t check.Target) bool { return s.refusal(t) != nil }) {
+		return s.oneByOne(l, nil)
+	}
 	o := &link.UprobeMultiOptions{PID: uint32(s.opts.PID)}
 	for i, t := range l.targets {
 		o.Addresses = append(o.Addresses, t.Offset)
@@ -184,6 +187,13 @@ func (s *Session) attachEach(l *loaded) (int, error) {
 	return n, nil
 }
 
+func (s *Session) refusal(t check.Target) error {
+	if s.opts.Refusal == nil {
+		return nil
+	}
+	return s.opts.Refusal(t)
+}
+
 // failed adds to an error what is known of the function.
 func (s *Session) failed(t check.Target, err error) error {
 	e := &AttachError{Target: t, Err: err}
@@ -200,6 +210,9 @@ func (s *Session) failed(t check.Target, err error) error {
 func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie uint64) error {
 	if !l.prog.Unit.Cookie {
 		cookie = 0
+	}
+	if err := s.refusal(t); err != nil {
+		return err
 	}
 	var lk link.Link
 	var err error

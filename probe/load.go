@@ -30,6 +30,8 @@ type Options struct {
 	EventID func(system, event string) (int, error)
 	// KfuncID gives the number of a function that programs may call; (*World).KfuncID does.
 	KfuncID func(name string) (btf.TypeID, error)
+	// Refusal says why a target must not be attached; (*World).Refusal does. nil allows all.
+	Refusal func(check.Target) error
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
 	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.

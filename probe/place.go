@@ -14,6 +14,20 @@ import (
 // force is what a refusal to place a uprobe ends with.
 const force = "\nUse --unsafe to force attachment. WARNING: This option could lead to data corruption in the target process."
 
+// refuse remembers that t must not be attached, if err is not nil: it can be listed all the same.
+func (w *World) refuse(t check.Target, err error) check.Target {
+	if err != nil {
+		if w.refused == nil {
+			w.refused = map[string]error{}
+		}
+		w.refused[t.Name] = err
+	}
+	return t
+}
+
+// Refusal says why a target must not be attached; nil if it may be.
+func (w *World) Refusal(t check.Target) error { return w.refused[t.Name] }
+
 // atAddress finds the probe at an address of a program. The kernel writes a breakpoint into whatever is there, so the
 // address must be the start of an instruction of a known function, unless --unsafe was given.
 func (w *World) atAddress(p check.AttachPoint, path, shown string) (check.Target, error) {

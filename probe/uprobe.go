@@ -113,19 +113,12 @@ func (w *World) uprobes(p check.AttachPoint) ([]check.Target, error) {
 		}
 		if p.HasAddr {
 			t, err := w.atAddress(p, path, shown)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, t)
+			out = append(out, w.refuse(t, err))
 			continue
 		}
 		if !wild(p.Func) && p.Lang == "" {
-			t, ok, err := w.inFunction(p, path, shown)
-			if err != nil {
-				return nil, err
-			}
-			if ok {
-				out = append(out, t)
+			if t, ok, err := w.inFunction(p, path, shown); ok {
+				out = append(out, w.refuse(t, err))
 			}
 			continue
 		}

@@ -36,6 +36,9 @@ var bindings = map[string]binding{
 	"software":      {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
 	"hardware":      {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
 	"watchpoint":    {prog: ebpf.PerfEvent, regs: true, ip: contextIP},
+	// Programs on the packet path, which are built from IR and have no language of their own.
+	"xdp": {prog: ebpf.XDP},
+	"tc":  {prog: ebpf.SchedCLS},
 	// What fathom runs itself, through BPF_PROG_TEST_RUN.
 	"begin": {prog: ebpf.RawTracepoint},
 	"end":   {prog: ebpf.RawTracepoint},

@@ -44,7 +44,7 @@ var Edges = []Edge{
 	{decoders, "./ctype/...", "layouts are C types"},
 	{"ctype/btftypes", "github.com/cilium/ebpf/btf", "BTF is decoded by cilium/ebpf"},
 	{"debuginfo/...", "./debuginfo/... golang.org/x/arch/... github.com/ianlancetaylor/demangle " + unpack, "sections refer to each other; disassembly, names and compression by library"},
-	{"wire/...", "./wire/header golang.org/x/net/bpf github.com/gopacket/gopacket/...", "packet headers are shared; pcapng by library"},
+	{"wire/...", "./wire/header golang.org/x/net/bpf", "packet headers are shared; filters are classic BPF, too"},
 	{"wire/filter", "./ir", "filters become IR"},
 	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
 	{"oops/cause", "./oops ./debuginfo/disasm", "a cause needs the incident and its code in words"},

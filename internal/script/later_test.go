@@ -57,7 +57,7 @@ interval:s:60 { }`, func() {
 			t.Error(err)
 			return
 		}
-		time.Sleep(400 * time.Millisecond) // it is looked for ten times a second
+		time.Sleep(time.Second) // it is looked for ten times a second
 		dev := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "late0"}}
 		if err := netlink.LinkAdd(dev); err != nil {
 			t.Error(err)
@@ -66,7 +66,7 @@ interval:s:60 { }`, func() {
 		if err := unix.DeleteModule("dummy", 0); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(time.Second)
 	}, regexp.MustCompile(`(?s)setup by.*setup by`))
 	if strings.Count(out, "setup by kprobe:dummy:dummy_setup\n") != 2 {
 		t.Errorf("%s\n%s", out, errs)

@@ -30,6 +30,9 @@ var guests = ktest.Config{Modules: []string{
 }}
 
 func TestMain(m *testing.M) {
+	if step := os.Getenv(pinChild); step != "" {
+		os.Exit(pinStep(step))
+	}
 	if dir := os.Getenv(labChild); dir != "" {
 		upAndDown(dir, os.Getenv(labChild+"_PERSON"))
 	}
