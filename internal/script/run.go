@@ -283,6 +283,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		}
 	}
 	r.remember()
+	r.tellFrames() // before the first event
 	n, err := r.sess.Attach()
 	if err != nil {
 		return Result{}, err
