@@ -40,6 +40,7 @@ const (
 	FnThisCPUPtr         = 154
 	FnDPath              = 147
 	FnCurrentTaskBTF     = 158
+	FnTaskPtRegs         = 175
 	FnKtimeGetCoarseNs   = 160
 	FnForEachMapElem     = 164
 	FnSnprintf           = 165

@@ -46,13 +46,14 @@ type Session struct {
 	Prog *ir.Program
 	Obj  *bpf.Object
 
-	opts  Options
-	maps  map[*ir.Map]*ebpf.Map
-	units []*loaded
-	mu    sync.Mutex // of open: probes are attached by several goroutines
-	open  []closer   // links and events, in the order they were made
-	plans []string   // how each unit was attached, for -v
-	waits []*waiting
+	opts       Options
+	maps       map[*ir.Map]*ebpf.Map
+	units      []*loaded
+	mu         sync.Mutex // of open: probes are attached by several goroutines
+	open       []closer   // links and events, in the order they were made
+	plans      []string   // how each unit was attached, for -v
+	waits      []*waiting
+	framesHigh bool // Frames wrote to the upper half last
 }
 
 type closer interface{ Close() error }

@@ -34,6 +34,7 @@ type traceFlags struct {
 	program    []string
 	list       bool
 	verbose    bool
+	dwarfPIDs  []string
 	pid        string
 	command    string
 	output     string
@@ -78,6 +79,7 @@ Examples:
 	fl.BoolVarP(&f.list, "list", "l", false, "list probes, or with a type's name its members")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "say how probes are attached; with -l their arguments")
 	fl.StringVarP(&f.pid, "pid", "p", "", "only this `PID`; end when it ends")
+	fl.StringArrayVar(&f.dwarfPIDs, "dwarf-pid", nil, "let dw_ustack() unwind process `PID`, as it does those of -p and -c")
 	fl.StringVarP(&f.command, "cmd", "c", "", "run `COMMAND`, trace until it ends; its pid is cpid")
 	fl.StringVarP(&f.output, "output", "o", "", "write output to `FILE`")
 	fl.StringVarP(&f.format, "format", "f", "text", "output `FORMAT`: text or json")
@@ -273,6 +275,13 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
 		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
+	}
+	for _, p := range f.dwarfPIDs {
+		n, err := parsePID(p)
+		if err != nil {
+			return o, err
+		}
+		o.FramePIDs = append(o.FramePIDs, n)
 	}
 	if f.filter != "" {
 		if o.Filter, err = regexp.Compile(f.filter); err != nil {

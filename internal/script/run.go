@@ -50,7 +50,9 @@ type Options struct {
 	Headers   Headers
 	DebugInfo []string // folders or files looked at first for debug files of user programs
 	// ClockMap is a map ("@ts") that tseries reads instead of the clock, for tests.
-	ClockMap  string
+	ClockMap string
+	// FramePIDs are processes beside PID and Command that dw_ustack() can unwind.
+	FramePIDs []int
 	NoWarn    bool
 	For       time.Duration
 	Stdout    io.Writer
@@ -105,6 +107,7 @@ type runner struct {
 	cleared map[*ir.Map]bool
 	// delivered counts records by the unit that sent them.
 	delivered map[int]uint64
+	frames    frames   // for dw_ustack()
 	packets   *packets // nil unless the program writes some
 }
 
@@ -204,6 +207,7 @@ func (r *runner) compile() error {
 	} else if r.o.PID != 0 {
 		bo.ChildPID, co.HasChild = r.o.PID, true
 	}
+	co.HasFrames, bo.FrameRoom = co.HasChild || len(r.o.Command) > 0 || len(r.o.FramePIDs) > 0, r.frameRoom
 	var diags []syntax.Diag
 	r.comp, diags = Compile(r.o.Source, co, bo)
 	if r.o.NoWarn && !failed(diags) {
@@ -279,6 +283,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		}
 	}
 	r.remember()
+	r.tellFrames() // before the first event
 	n, err := r.sess.Attach()
 	if err != nil {
 		return Result{}, err
@@ -295,6 +300,7 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 		fmt.Fprintln(r.buf, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 		r.buf.Flush()
 	}
+	r.tellFrames()
 	if r.child != nil {
 		r.users.Note(r.child.pid())
 		if err := r.child.resume(); err != nil {
@@ -403,7 +409,11 @@ func (r *runner) loop(ctx context.Context, ring *probe.Reader) error {
 				return err
 			}
 		}
+		r.tellFrames()
 		wait := poll
+		if r.sess.Unwinds() {
+			wait = min(wait, r.frameWait())
+		}
 		if once {
 			wait = 0
 		}

@@ -25,7 +25,9 @@ type Options struct {
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
 	PIDNSDev, PIDNSIno uint64
 	ChildPID           int // cpid
-	PID                int // only this process, for attachments that cannot tell by themselves; 0 is all
+	// FrameRoom says how many processes dw_ustack() can unwind, and how many rows tell it how; nil is one of each.
+	FrameRoom func() (procs, rows int)
+	PID       int // only this process, for attachments that cannot tell by themselves; 0 is all
 	// Uaddr gives the address in memory of a symbol of a binary, for uaddr(); nil where there is no process to ask.
 	Uaddr func(path, symbol string) (uint64, bool)
 	Kaddr func(symbol string) (uint64, bool) // the address of a kernel symbol, for percpu_kaddr()
@@ -45,6 +47,8 @@ type builder struct {
 	cmaps    map[string]*check.Map
 	ring     *ir.Map
 	counters *ir.Map
+	dwprocs  *ir.Map // of dw_ustack, if a program has it
+	dwrows   *ir.Map
 	packets  *ir.Map // of skboutput, if a program has it
 	diags    []syntax.Diag
 	names    map[string]int

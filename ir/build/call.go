@@ -17,7 +17,7 @@ type lowering func(x *fn, c *syntax.Call, t *types.Type) value
 // called with a Call that has no arguments.
 func functions() map[string]lowering {
 	m := map[string]lowering{
-		"str": str, "buf": buf, "kstack": stack, "ustack": stack, "ksym": ksym, "usym": usym, "ntop": ntop, "pton": pton,
+		"str": str, "buf": buf, "kstack": stack, "ustack": stack, "dw_ustack": dwStack, "ksym": ksym, "usym": usym, "ntop": ntop, "pton": pton,
 		"macaddr": macaddr, "reg": reg, "strncmp": strncmp, "strlen": strlen, "strcontains": strcontains, "len": length,
 		"has_key": hasKey, "delete": deleteElem, "nsecs": nsecs, "strftime": strftime, "strerror": same(types.Strerror), "signal_name": same(types.SignalName), "syscall_name": same(types.SyscallName),
 		"find": find, "strstr": strstr, "str_concat": strConcat, "memcmp": memcmp, "percpu_kaddr": perCPUKaddr,

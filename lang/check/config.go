@@ -76,6 +76,7 @@ var settings = map[string]setting{
 	"show_debug_info":    boolSetting(func(c *Config) *bool { return &c.HideDebugInfo }, true),
 	"missing_probes":     wordSetting(func(c *Config) *string { return &c.MissingProbes }, "error", "warn", "ignore"),
 	"cache_user_symbols": wordSetting(func(c *Config) *string { return &c.CacheUserSyms }, "PER_PROGRAM", "PER_PID", "NONE"),
+	"unstable_dw_ustack": wordSetting(func(c *Config) *string { return &c.UnstableDWUstack }, "error", "warn", "enable"),
 	"license": wordSetting(func(c *Config) *string { return &c.License },
 		"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"),
 	"stack_mode": {func(c *Config) bool { return c.StackMode != 0 }, func(c *Config, v configValue) string {
@@ -94,7 +95,7 @@ var settings = map[string]setting{
 		return ""
 	}},
 	"unstable_import": ignored, "unstable_import_statement": ignored, "unstable_tseries": ignored, "unstable_typeinfo": ignored,
-	"unstable_dw_ustack": ignored, "unstable_map_decl": ignored, "unstable_macro": ignored, "unstable_addr": ignored,
+	"unstable_map_decl": ignored, "unstable_macro": ignored, "unstable_addr": ignored,
 	"use_blazesym": ignored,
 }
 

@@ -49,6 +49,7 @@ var builtinRows = []*Func{
 	{Name: "ctx", Sig: "ctx", Doc: "context of the program", Builtin: true, Check: checkCtx},
 	{Name: "config", Sig: "config.name", Doc: "configuration of this run", Builtin: true, Check: checkConfig},
 	{Name: "kstack", Sig: "kstack([mode, ][limit])", Doc: "kernel stack", Builtin: true, Max: 2, spec: "w*", Check: checkStack},
+	{Name: "dw_ustack", Sig: "dw_ustack([mode, ][limit])", Doc: "user stack, by the program's call frame information", Max: 2, spec: "w*", Check: checkDWStack},
 	{Name: "ustack", Sig: "ustack([mode, ][limit])", Doc: "user stack", Builtin: true, Max: 2, spec: "w*", Check: checkStack},
 }
 
@@ -224,9 +225,26 @@ var stackModes = map[string]types.StackMode{
 	"bpftrace": types.StackBpftrace, "perf": types.StackPerf, "raw": types.StackRaw, "build_id": types.StackBuildID,
 }
 
+// checkDWStack is checkStack for stacks that are walked by tables, which are made for processes known beforehand.
+func checkDWStack(c *Call) *types.Type {
+	if arch := c.x.c.opts.Arch; arch != "amd64" && arch != "" {
+		c.errorf("dw_ustack is only available on x86_64, not on %s", arch)
+	}
+	if !c.x.c.opts.HasFrames {
+		c.errorf("dw_ustack requires a target process").Hint = "name one with -p PID, -c COMMAND or --dwarf-pid PID"
+	}
+	switch cfg := c.x.c.cfg.UnstableDWUstack; {
+	case cfg == "error":
+		c.errorf("dw_ustack is an unstable feature, and unstable_dw_ustack is error").Hint = "config = { unstable_dw_ustack=enable }"
+	case cfg != "enable" && c.x.c.opts.HasFrames:
+		c.warnf("dw_ustack is an unstable feature").Hint = "config = { unstable_dw_ustack=enable } says that you know"
+	}
+	return checkStack(c)
+}
+
 func checkStack(c *Call) *types.Type {
 	kind, mode, depth := types.KStack, c.x.c.cfg.StackMode, defaultFrames
-	if c.Func.Name == "ustack" {
+	if c.Func.Name != "kstack" {
 		kind = types.UStack
 	}
 	limit := 0
@@ -251,7 +269,7 @@ func checkStack(c *Call) *types.Type {
 			depth = int(v.Int)
 		}
 	}
-	if mode == types.StackBuildID && kind == types.KStack {
+	if mode == types.StackBuildID && c.Func.Name != "ustack" {
 		if len(c.Args) > 0 {
 			c.errorf("'build_id' stack mode can only be used for ustack")
 		} else {

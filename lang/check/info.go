@@ -94,14 +94,15 @@ const (
 
 // Options steer a check.
 type Options struct {
-	World    World
-	Arch     string   // GOARCH of the kernel, default amd64
-	Params   []string // $1 …
-	Config   Config   // from environment and command line; a config block fills what is unset
-	Unsafe   bool
-	HasChild bool                          // -c or cpid known
-	Named    map[string]string             // getopt
-	Filter   func(attachPoint string) bool // leaves out attach points it is false for, but not begin and end; nil keeps all
+	World     World
+	Arch      string   // GOARCH of the kernel, default amd64
+	Params    []string // $1 …
+	Config    Config   // from environment and command line; a config block fills what is unset
+	Unsafe    bool
+	HasFrames bool                          // dw_ustack() has processes to unwind
+	HasChild  bool                          // -c or cpid known
+	Named     map[string]string             // getopt
+	Filter    func(attachPoint string) bool // leaves out attach points it is false for, but not begin and end; nil keeps all
 	// Declare reads the program's own C declarations and gives a Lookup that finds them, then what base has. nil refuses them.
 	Declare func(defs []*syntax.CDef, base ctype.Lookup) (ctype.Lookup, []syntax.Diag)
 }
@@ -122,8 +123,10 @@ type Config struct {
 	LogSize       int
 	NoDemangle    bool
 	CacheUserSyms string
-	LazySymbols   bool
-	HideDebugInfo bool
+	// UnstableDWUstack says what a use of dw_ustack() is: "error", "warn" (as ""), "enable".
+	UnstableDWUstack string
+	LazySymbols      bool
+	HideDebugInfo    bool
 }
 
 // Info is a checked program.
