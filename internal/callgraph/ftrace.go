@@ -185,6 +185,9 @@ func (f *ftrace) set() error {
 			return unsupportedGraph(s.file+"="+s.text, unwrapErrno(err))
 		}
 	}
+	if err := f.follow(); err != nil {
+		return err
+	}
 	if err := f.only(); err != nil {
 		return err
 	}
@@ -199,6 +202,28 @@ func (f *ftrace) set() error {
 		if err := f.inst.Write("events/"+e+"/enable", "1"); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// follow adds the threads that came after they were listed and before the kernel was told to follow new ones.
+func (f *ftrace) follow() error {
+	for f.pids != nil {
+		var more []int
+		for _, p := range f.run.pids() {
+			if !slices.Contains(f.pids, p) {
+				more = append(more, p)
+			}
+		}
+		if len(more) == 0 {
+			return nil
+		}
+		for _, file := range []string{"set_ftrace_pid", "set_event_pid"} {
+			if err := f.inst.Write(file, numbers(more)); err != nil { // adds to what is there
+				return err
+			}
+		}
+		f.pids = append(slices.Clip(f.pids), more...)
 	}
 	return nil
 }
