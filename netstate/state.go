@@ -1,0 +1,252 @@
+// Package netstate says what the network of a namespace is now: links, addresses, routes and rules, neighbours, sockets,
+// netfilter rules, queueing disciplines, filters and XDP programs, sysctls and counters. It reads only, through netlink and
+// /proc; nothing is set.
+//
+// A State is plain data: it can be kept with a recording and asked later, on another machine. Its methods answer from what
+// was read and touch no system.
+package netstate
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State is the network of one namespace at one moment. What could not be read is in Missing; its part is then empty.
+type State struct {
+	NS       Namespace         `json:"ns"`
+	Time     time.Time         `json:"time"`
+	Links    []Link            `json:"links,omitempty"` // by index
+	Addrs    []Addr            `json:"addrs,omitempty"`
+	Routes   []Route           `json:"routes,omitempty"` // of all tables
+	Rules    []Rule            `json:"rules,omitempty"`  // by priority
+	Neighs   []Neigh           `json:"neighs,omitempty"`
+	Groups   []Group           `json:"groups,omitempty"`
+	Sockets  []Socket          `json:"sockets,omitempty"`
+	Chains   []Chain           `json:"chains,omitempty"` // of nftables, in the order of hook and priority
+	Qdiscs   []Qdisc           `json:"qdiscs,omitempty"`
+	Filters  []Filter          `json:"filters,omitempty"` // of traffic control, tcx included
+	Policies []Policy          `json:"policies,omitempty"`
+	Sysctls  map[string]string `json:"sysctls,omitempty"` // "net.ipv4.ip_forward": "1"
+	Counters map[string]uint64 `json:"counters,omitempty"`
+	Missing  []Missing         `json:"missing,omitempty"`
+}
+
+// Namespace names a network namespace. Inode is what tells them apart; Name is what people call it: its mount below
+// /run/netns, "init" for that of process 1, or "comm[pid]" of its first process.
+type Namespace struct {
+	Inode uint64 `json:"inode"`
+	Name  string `json:"name"`
+}
+
+// Missing is a part of a State that could not be read.
+type Missing struct {
+	What string `json:"what"` // "nftables", "sockets tcp", …
+	Err  string `json:"err"`
+}
+
+// Link is a network device.
+type Link struct {
+	Index  int     `json:"index"`
+	Name   string  `json:"name"`
+	Kind   string  `json:"kind,omitempty"` // IFLA_INFO_KIND: "veth", "bridge", "vlan", …; "" for hardware
+	MAC    string  `json:"mac,omitempty"`  // "02:00:00:00:00:01"
+	MTU    int     `json:"mtu"`
+	Flags  uint32  `json:"flags"`             // IFF_… (include/uapi/linux/if.h)
+	Oper   string  `json:"oper,omitempty"`    // operstate: "up", "down", "lowerlayerdown", …
+	Master int     `json:"master,omitempty"`  // index of the bridge, bond or VRF it belongs to
+	Lower  int     `json:"lower,omitempty"`   // IFLA_LINK: of a VLAN or macvlan its parent; of veth its peer, in PeerNS
+	PeerNS uint64  `json:"peer_ns,omitempty"` // inode of the namespace that Lower counts in; 0: this one, or not known
+	VLAN   uint16  `json:"vlan,omitempty"`    // number of a VLAN device
+	Port   *Port   `json:"port,omitempty"`    // of a bridge's port
+	Bridge *Bridge `json:"bridge,omitempty"`  // of a bridge
+	XDP    []Prog  `json:"xdp,omitempty"`
+	TxQLen int     `json:"txqlen,omitempty"`
+	Queues int     `json:"queues,omitempty"` // receiving
+}
+
+// Port is what a bridge knows of a port of it.
+type Port struct {
+	State string   `json:"state"`          // "disabled", "listening", "learning", "forwarding", "blocking" (include/uapi/linux/if_bridge.h)
+	PVID  uint16   `json:"pvid,omitempty"` // VLAN of untagged frames; 0 is none
+	VLANs []uint16 `json:"vlans,omitempty"`
+}
+
+// Bridge is how a bridge is set.
+type Bridge struct {
+	STP           bool          `json:"stp"`
+	VLANFiltering bool          `json:"vlan_filtering"`
+	ForwardDelay  time.Duration `json:"forward_delay_ns"`
+}
+
+// Prog is a BPF program on a device.
+type Prog struct {
+	ID   uint32 `json:"id"`
+	Name string `json:"name,omitempty"` // as loaded, at most 15 bytes
+	Mode string `json:"mode,omitempty"` // of XDP: "generic", "native", "offload"
+}
+
+// Addr is an address of a link.
+type Addr struct {
+	Link      int           `json:"link"` // index
+	Prefix    netip.Prefix  `json:"prefix"`
+	Peer      netip.Addr    `json:"peer,omitzero"`
+	Broadcast netip.Addr    `json:"broadcast,omitzero"`
+	Flags     uint32        `json:"flags,omitempty"` // IFA_F_… (include/uapi/linux/if_addr.h)
+	Scope     uint8         `json:"scope,omitempty"`
+	Valid     time.Duration `json:"valid_ns,omitempty"` // lifetime left; 0 is for ever
+}
+
+// Route is an entry of a routing table.
+type Route struct {
+	Family int          `json:"family"` // 4 or 6
+	Table  int          `json:"table"`
+	Type   string       `json:"type"` // "unicast", "local", "broadcast", "blackhole", "unreachable", "prohibit", "throw", …
+	Dst    netip.Prefix `json:"dst"`  // 0.0.0.0/0, ::/0 for the default
+	Via    netip.Addr   `json:"via,omitzero"`
+	Link   int          `json:"link,omitempty"`
+	Src    netip.Addr   `json:"src,omitzero"`
+	Metric int          `json:"metric,omitempty"`
+	MTU    int          `json:"mtu,omitempty"`
+	Proto  int          `json:"proto,omitempty"` // RTPROT_…
+	Hops   []Hop        `json:"hops,omitempty"`  // of a route with several
+}
+
+// Hop is one of several ways of a route.
+type Hop struct {
+	Via  netip.Addr `json:"via,omitzero"`
+	Link int        `json:"link"`
+}
+
+// Rule is an entry of the policy routing database.
+type Rule struct {
+	Family   int          `json:"family"`
+	Priority int          `json:"priority"`
+	From     netip.Prefix `json:"from,omitzero"` // invalid: any
+	To       netip.Prefix `json:"to,omitzero"`
+	IIF      string       `json:"iif,omitempty"`
+	OIF      string       `json:"oif,omitempty"`
+	Mark     uint32       `json:"mark,omitempty"`
+	Mask     uint32       `json:"mask,omitempty"`
+	Invert   bool         `json:"invert,omitempty"`
+	Action   string       `json:"action"` // "lookup", "goto", "blackhole", "unreachable", "prohibit"
+	Table    int          `json:"table,omitempty"`
+	Text     string       `json:"text"` // as ip-rule writes it: "from 10.77.1.1 to 10.77.2.0/24 prohibit"
+}
+
+// Neigh is an entry of a neighbour table.
+type Neigh struct {
+	Link  int        `json:"link"`
+	Addr  netip.Addr `json:"addr"`
+	MAC   string     `json:"mac,omitempty"`
+	State string     `json:"state"` // "incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent"
+}
+
+// Group is a multicast group that a link listens to.
+type Group struct {
+	Link int        `json:"link"`
+	Addr netip.Addr `json:"addr"`
+}
+
+// Socket is a socket of the internet protocols, raw or packet.
+type Socket struct {
+	Proto  string         `json:"proto"` // "tcp", "udp", "udplite", "raw", "packet", "xdp"
+	Family int            `json:"family,omitempty"`
+	State  string         `json:"state,omitempty"` // of TCP: "listen", "established", …; of UDP "connected" or ""
+	Local  netip.AddrPort `json:"local,omitzero"`
+	Remote netip.AddrPort `json:"remote,omitzero"`
+	Dev    int            `json:"dev,omitempty"`    // bound to this link
+	Number int            `json:"number,omitempty"` // of raw: IP protocol; of packet: EtherType
+	V6Only bool           `json:"v6only,omitempty"`
+	Inode  uint64         `json:"inode,omitempty"`
+	UID    uint32         `json:"uid"`
+	Owner  string         `json:"owner,omitempty"` // "comm[pid]", where it could be found
+	Mark   uint32         `json:"mark,omitempty"`
+	RecvQ  uint32         `json:"recvq"`            // bytes; of a listener: connections that wait for accept
+	SendQ  uint32         `json:"sendq,omitempty"`  // bytes; of a listener: how many may wait
+	RcvMem uint32         `json:"rmem,omitempty"`   // bytes allocated for receiving (SK_MEMINFO_RMEM_ALLOC)
+	RcvBuf uint32         `json:"rcvbuf,omitempty"` // how many may be (SK_MEMINFO_RCVBUF)
+	Drops  uint32         `json:"drops,omitempty"`
+	Filter bool           `json:"filter,omitempty"` // a BPF program looks at what it receives
+	MD5    []netip.Prefix `json:"md5,omitempty"`    // peers that must sign (TCP_MD5SIG)
+	XSK    *XSK           `json:"xsk,omitempty"`
+}
+
+// XSK is what only AF_XDP sockets have.
+type XSK struct {
+	Link      int    `json:"link"`
+	Queue     int    `json:"queue"`
+	Fill      uint32 `json:"fill"`       // entries of the fill ring; 0: it has none
+	RxDropped uint64 `json:"rx_dropped"` // XDP_STATISTICS: for reasons other than an invalid descriptor
+	FillEmpty uint64 `json:"rx_fill_ring_empty"`
+	RingFull  uint64 `json:"rx_ring_full"`
+}
+
+// Chain is a chain of nftables. Hook is "" for a chain that others jump to.
+type Chain struct {
+	Family   string    `json:"family"` // "ip", "ip6", "inet", "arp", "bridge", "netdev"
+	Table    string    `json:"table"`
+	Name     string    `json:"name"`
+	Hook     string    `json:"hook,omitempty"` // "prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"
+	Type     string    `json:"type,omitempty"` // "filter", "nat", "route"
+	Priority int       `json:"priority,omitempty"`
+	Policy   string    `json:"policy,omitempty"` // "accept" or "drop" of a base chain
+	Devs     []string  `json:"devs,omitempty"`   // of netdev chains
+	Rules    []NFTRule `json:"rules,omitempty"`
+}
+
+// NFTRule is a rule of nftables. Text is as nft lists it, without counters' values: "udp dport 9 counter drop".
+type NFTRule struct {
+	Handle  uint64    `json:"handle"`
+	Text    string    `json:"text"`
+	Comment string    `json:"comment,omitempty"`
+	Verdict string    `json:"verdict,omitempty"` // "accept", "drop", "jump", "goto", "return", "queue", "reject", "masquerade", "snat", "dnat", "redirect", "set" (writes the packet); "" goes on
+	Target  string    `json:"target,omitempty"`  // of jump and goto
+	Packets uint64    `json:"packets,omitempty"` // if it counts
+	Bytes   uint64    `json:"bytes,omitempty"`
+	Counts  bool      `json:"counts,omitempty"`
+	Exprs   []NFTExpr `json:"exprs,omitempty"` // what it tests and does, in order
+}
+
+// NFTExpr is one expression of a rule in a form that Chain.Eval can run over a packet.
+type NFTExpr struct {
+	Op   string            `json:"op"` // netlink's name: "payload", "cmp", "meta", "immediate", …
+	Args map[string]string `json:"args,omitempty"`
+}
+
+// Qdisc is a queueing discipline.
+type Qdisc struct {
+	Link    int               `json:"link"`
+	Kind    string            `json:"kind"`
+	Handle  uint32            `json:"handle"`
+	Parent  uint32            `json:"parent"`
+	Options map[string]string `json:"options,omitempty"` // "limit": "3000"
+	Limit   uint64            `json:"limit,omitempty"`
+	Unit    string            `json:"unit,omitempty"` // of Limit: "b" or "p"
+	Drops   uint64            `json:"drops"`
+	Backlog uint64            `json:"backlog,omitempty"` // bytes
+	QLen    uint64            `json:"qlen,omitempty"`
+}
+
+// Filter is a classifier of traffic control, or a program of tcx.
+type Filter struct {
+	Link    int      `json:"link"`
+	Parent  string   `json:"parent"` // "ingress", "egress", or a class "1:10"
+	Prio    int      `json:"prio,omitempty"`
+	Kind    string   `json:"kind"` // "matchall", "u32", "flower", "bpf", …, "tcx"
+	Handle  uint32   `json:"handle,omitempty"`
+	Prog    *Prog    `json:"prog,omitempty"`
+	Acts    []string `json:"actions,omitempty"` // in order: "gact drop", "mirred redirect dev x", …
+	Drops   uint64   `json:"drops,omitempty"`
+	Packets uint64   `json:"packets,omitempty"`
+}
+
+// Policy is an IPsec policy.
+type Policy struct {
+	Dir    string       `json:"dir"` // "in", "out", "fwd"
+	Src    netip.Prefix `json:"src"`
+	Dst    netip.Prefix `json:"dst"`
+	Action string       `json:"action"` // "allow" or "block"
+	Index  uint32       `json:"index"`
+	Prio   uint32       `json:"prio,omitempty"`
+	Tmpl   int          `json:"templates,omitempty"` // transformations it asks for
+}
