@@ -12,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
@@ -26,16 +25,11 @@ type Options struct {
 	License string // default "GPL"
 	LogSize uint32 // verifier log on request
 	Verbose bool
-	// EventID gives the number of a trace event; (*World).EventID does.
-	EventID func(system, event string) (int, error)
-	// KfuncID gives the number of a function that programs may call; (*World).KfuncID does.
-	KfuncID func(name string) (btf.TypeID, error)
-	// Refusal says why a target must not be attached; (*World).Refusal does. nil allows all.
-	Refusal func(check.Target) error
+	// World is the machine the program was checked for: it numbers events and functions, and knows which targets must not be
+	// attached. Never nil.
+	World *World
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
-	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.
-	WhyNot func(module, name string) *NotTraceable
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }
@@ -177,7 +171,7 @@ func (s *Session) spec(p *bpf.Program) (*ebpf.ProgramSpec, error) {
 	insns := append(p.Insns[:0:0], p.Insns...)
 	for i := range insns {
 		if insns[i].Src == asm.PseudoKfuncCall && insns[i].OpCode.JumpOp() == asm.Call {
-			id, err := s.opts.KfuncID(insns[i].Reference())
+			id, err := s.opts.World.KfuncID(insns[i].Reference())
 			if err != nil {
 				return nil, err
 			}
