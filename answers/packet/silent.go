@@ -134,7 +134,7 @@ func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 
 // listens says if a TCP socket of a namespace listens on a port.
 func (r *Recording) listens(ns uint32, port uint16) bool {
-	st := r.State(ns)
+	st := r.end(ns)
 	return st != nil && slices.ContainsFunc(st.Sockets, func(k netstate.Socket) bool {
 		return k.Proto == "tcp" && k.State == "listen" && k.Local.Port() == port
 	})
@@ -188,7 +188,7 @@ func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 		v.Class, v.Unknown, v.Cause = ClassUnknown, n, "nothing more was seen of them"
 		return
 	}
-	st := r.State(last.Netns)
+	st := r.end(last.Netns)
 	if st == nil {
 		st = &netstate.State{}
 	}

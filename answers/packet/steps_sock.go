@@ -240,7 +240,7 @@ func (r *Recording) overflow(ns uint32, dst netip.AddrPort) *finding {
 	c := Culprit{"kind": "socket", "netns": r.NS(ns), "proto": "tcp", "local": dst.String(), "field": "backlog"}
 	f := &finding{culprit: c, cause: "the accept queue of the listener is full: the application does not call accept()",
 		fix: "accept faster; raise the backlog of listen() and net.core.somaxconn"}
-	if st := r.State(ns); st != nil {
+	if st := r.end(ns); st != nil {
 		for _, k := range st.Sockets {
 			if k.Proto == "tcp" && k.State == "listen" && k.Local.Port() == dst.Port() {
 				c["local"] = k.Local.String()

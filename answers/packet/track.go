@@ -542,5 +542,8 @@ func (t *Tracker) Refusals() []*Refusal { return t.refused }
 // Troubles gives what devices reported without a packet.
 func (t *Tracker) Troubles() []*Trouble { return t.trouble }
 
+// Packets is how many were seen.
+func (t *Tracker) Packets() uint64 { return t.next }
+
 // Unkept is how many packets belong to no flow, because there were too many.
 func (t *Tracker) Unkept() uint64 { return t.unkept }

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -240,4 +241,41 @@ func tupleOf(s *header.Stack, pkt []byte, ether uint16, v *View) Tuple {
 
 func mac(m [6]byte) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// Packet makes the shortest packet of IP that has the tuple's addresses and ports, for filters; nil if it has none.
+func (t Tuple) Packet() []byte {
+	dst := t.Dst.Addr()
+	if !dst.IsValid() {
+		return nil
+	}
+	src := t.Src.Addr()
+	n := header.IPv4Len
+	if dst.Unmap().Is6() {
+		n = 40
+	}
+	p := make([]byte, n+header.TCPLen)
+	if dst = dst.Unmap(); dst.Is4() {
+		p[0], p[8], p[9] = 0x45, 64, t.Proto
+		binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+		if src.Unmap().Is4() {
+			a := src.Unmap().As4()
+			copy(p[12:], a[:])
+		}
+		a := dst.As4()
+		copy(p[16:], a[:])
+	} else {
+		p[0], p[6], p[7] = 0x60, t.Proto, 64
+		binary.BigEndian.PutUint16(p[4:], header.TCPLen)
+		if src.IsValid() {
+			a := src.As16()
+			copy(p[8:], a[:])
+		}
+		a := dst.As16()
+		copy(p[24:], a[:])
+	}
+	binary.BigEndian.PutUint16(p[n:], t.Src.Port())
+	binary.BigEndian.PutUint16(p[n+2:], t.Dst.Port())
+	p[n+12] = header.TCPLen / 4 << 4
+	return p
 }

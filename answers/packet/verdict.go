@@ -52,12 +52,14 @@ func (c Culprit) Kind() string { s, _ := c["kind"].(string); return s }
 
 // Recording is all that was seen, and the state of the machine then.
 type Recording struct {
-	Kernel   string                     `json:"kernel"`
-	Level    string                     `json:"level"`
-	Flows    []*Flow                    `json:"flows"`
-	Refusals []*Refusal                 `json:"refusals,omitempty"`
-	Troubles []*Trouble                 `json:"troubles,omitempty"`
-	Before   map[uint64]*netstate.State `json:"before"` // by inode of the namespace
+	Kernel   string     `json:"kernel"`
+	Level    string     `json:"level"`
+	Flows    []*Flow    `json:"flows"`
+	Refusals []*Refusal `json:"refusals,omitempty"`
+	Troubles []*Trouble `json:"troubles,omitempty"`
+	// States of namespaces, by inode: before, when something was first lost in them, and at the end.
+	Before   map[uint64]*netstate.State `json:"before"`
+	At       map[uint64]*netstate.State `json:"at,omitempty"`
 	After    map[uint64]*netstate.State `json:"after"`
 	Init     uint64                     `json:"init"` // inode of the first namespace: counters of the machine are in it
 	Errnos   map[int32]string           `json:"errnos,omitempty"`
@@ -67,12 +69,45 @@ type Recording struct {
 	Losses   bool                       `json:"losses_only,omitempty"` // what was not lost was not looked at
 }
 
-// State gives what is known of a namespace, the latest first; nil if nothing is.
+// State gives what is known of a namespace when something was lost in it, else at the end, else before; nil if nothing is.
 func (r *Recording) State(inode uint32) *netstate.State {
+	for _, m := range []map[uint64]*netstate.State{r.At, r.After, r.Before} {
+		if s := m[uint64(inode)]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// end gives the last that is known of a namespace.
+func (r *Recording) end(inode uint32) *netstate.State {
 	if s := r.After[uint64(inode)]; s != nil {
 		return s
 	}
-	return r.Before[uint64(inode)]
+	return r.State(inode)
+}
+
+// all gives what is known of each namespace.
+func (r *Recording) all() map[uint64]*netstate.State {
+	out := map[uint64]*netstate.State{}
+	for _, m := range []map[uint64]*netstate.State{r.Before, r.After} {
+		for i := range m {
+			out[i] = r.State(uint32(i))
+		}
+	}
+	return out
+}
+
+// Now is the verdict on a loss that was just seen.
+func (r *Recording) Now(l *Loss) *Verdict {
+	for _, f := range r.Flows {
+		for _, x := range f.Losses {
+			if x == l {
+				return r.lossOf(f, l)
+			}
+		}
+	}
+	return nil
 }
 
 // NS names a namespace.
