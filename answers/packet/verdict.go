@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -30,10 +31,12 @@ type Verdict struct {
 	Reason    string  `json:"reason,omitempty"`
 	Errno     string  `json:"errno,omitempty"`
 	Culprit   Culprit `json:"culprit,omitempty"`
-	Sent      uint64  `json:"sent"`
+	Sent      uint64  `json:"sent"` // a segment that TCP sent again, and that was lost again, counts once
 	Delivered uint64  `json:"delivered"`
 	Count     uint64  `json:"count"` // packets, or system calls, that this verdict is about
 	Unknown   uint64  `json:"unknown,omitempty"`
+	Repeats   uint64  `json:"repeats,omitempty"` // how often lost segments were sent again, and lost again
+	Flows     int     `json:"flows,omitempty"`   // that this verdict is about, if more than one
 	Cause     string  `json:"cause"`
 	Fix       string  `json:"fix,omitempty"`
 	Certain   bool    `json:"certain"` // the state of the machine confirms it; else it is the likeliest
@@ -151,6 +154,9 @@ func (s *scene) reason(names ...string) bool {
 	return false
 }
 
+// at says if one of the functions freed it.
+func (s *scene) at(names ...string) bool { return slices.Contains(names, s.loss.Func) }
+
 // in says if one of the functions is in the path of the loss.
 func (s *scene) in(names ...string) bool {
 	for _, n := range names {
@@ -234,7 +240,15 @@ func (r *Recording) lossOf(f *Flow, l *Loss) *Verdict {
 	}
 	v := &Verdict{Class: ClassDrop, Flow: f.Tuple.String(), Netns: s.ns(), Dev: l.Dev, Function: l.Func, Reason: l.Reason,
 		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, flow: f, loss: l, sample: l.Sample}
+	v.Repeats = l.Repeats
 	v.take(s.find())
+	if n := f.Open(); n > 0 {
+		if r.arrived(f.OpenSample) {
+			v.Delivered += n
+		} else {
+			v.Unknown = n
+		}
+	}
 	return v
 }
 
@@ -276,7 +290,8 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 		v.Netns, v.Dev, v.Function = r.NS(last.Netns), last.Dev, last.Func
 	}
 	if open := f.Open(); open > 0 {
-		r.open(v, last, open)
+		v.sample = f.OpenSample
+		r.open(v, v.lastHop(), open)
 		return v
 	}
 	v.Cause = "all packets arrived"
@@ -286,9 +301,16 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 	return v
 }
 
+// lastHop is the last event that says where the packet was: what else frees its memory, such as its sender when it was
+// acknowledged, does not.
 func (v *Verdict) lastHop() *Hop {
-	if v.sample == nil || len(v.sample.Hops) == 0 {
+	if v.sample == nil {
 		return nil
 	}
-	return v.sample.Hops[len(v.sample.Hops)-1]
+	for _, h := range slices.Backward(v.sample.Hops) {
+		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.received) {
+			return h
+		}
+	}
+	return nil
 }

@@ -94,11 +94,8 @@ func (r *run) open() (err error) {
 	if err != nil {
 		return err
 	}
-	keep, err := keeper(r.o.Filter)
-	if err != nil {
-		return err
-	}
-	r.track = packet.NewTracker(r.names, keep)
+	want, keep := wanted(&r.o, only)
+	r.track = packet.NewTracker(r.names, want, keep)
 	cpus, err := r.live.NumCPU()
 	if err != nil {
 		return err
