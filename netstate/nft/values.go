@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fathom-trace/fathom/netstate/nlattr"
 )
 
 // names of values, by type. What has no name is written as a number.
@@ -90,7 +91,7 @@ func value(typ uint32, bigEndian bool, d []byte) string {
 			return a.String()
 		}
 	case tEtherAddr, tLLAddr:
-		return net.HardwareAddr(d).String()
+		return nlattr.MAC(d)
 	case tIfname, tString:
 		return ifname(d)
 	}
