@@ -1,6 +1,8 @@
 package live_test
 
 import (
+	"encoding/json"
+	"errors"
 	"os"
 	"regexp"
 	"strings"
@@ -46,6 +48,12 @@ func TestNFT(t *testing.T) {
 		t.Fatal(err)
 	}
 	compareRules(t, s)
+	if os.Getenv("FATHOM_UPDATE") != "" && !t.Failed() { // what netstate/nft's own tests read
+		b, err := json.MarshalIndent(s.Read(live.NFT).Firewall(), "", "\t")
+		if err := errors.Join(err, os.WriteFile("../nft/testdata/rules.json", append(b, '\n'), 0o644)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func (s space) load(file string) error {

@@ -96,16 +96,22 @@ func (d *Decoder) Sets() []Set { return d.set.Sets }
 // Ruleset finishes: rules get their texts, chains stand in the order of hook and priority, those without a hook at the end.
 func (d *Decoder) Ruleset() Ruleset {
 	r := d.set
-	for i := range r.Chains {
-		c := &r.Chains[i]
-		for j := range c.Rules {
-			r.describe(c, &c.Rules[j], d.Links)
-		}
-	}
+	r.Describe(d.Links)
 	slices.SortStableFunc(r.Chains, func(a, b Chain) int {
 		return cmp.Or(cmp.Compare(hookOrder(a.Hook), hookOrder(b.Hook)), cmp.Compare(a.Priority, b.Priority))
 	})
 	return r
+}
+
+// Describe writes the text of every rule, what it does and what it counted, out of its expressions. links are the names of
+// devices by index, for rules that know a device by that.
+func (s *Ruleset) Describe(links map[int]string) {
+	for i := range s.Chains {
+		c := &s.Chains[i]
+		for j := range c.Rules {
+			s.describe(c, &c.Rules[j], links)
+		}
+	}
 }
 
 var hookNames = []string{"ingress", "prerouting", "input", "forward", "output", "postrouting", "egress", ""}
