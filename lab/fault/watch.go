@@ -33,65 +33,75 @@ type Run struct {
 // Watch runs fathom packet over namespaces while do sends the traffic, and collects what it says. flags are further
 // arguments for it. It must end by itself after SIGINT.
 func Watch(ctx context.Context, fathom string, netns, flags []string, do func(context.Context) error) (r Run, err error) {
+	args := append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)
+	r.Records, r.Stderr, err = beside(ctx, fathom, args, `{"type":"ready"`, do)
+	for _, l := range r.Records {
+		v, ok, verr := expect.ParseVerdict([]byte(l))
+		if verr != nil {
+			err = errors.Join(err, verr)
+		} else if ok {
+			r.Verdicts = append(r.Verdicts, v)
+		}
+	}
+	return r, err
+}
+
+// beside runs fathom while do works: from the line on that begins as ready says, until do is done and a moment has passed.
+// It gives the lines that it printed.
+func beside(ctx context.Context, fathom string, args []string, ready string, do func(context.Context) error) (lines []string, said string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, fathom, append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)...)
+	cmd := exec.CommandContext(ctx, fathom, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return r, err
+		return nil, "", err
 	}
 	if err := cmd.Start(); err != nil {
-		return r, fmt.Errorf("start fathom packet: %w", err)
+		return nil, "", fmt.Errorf("start fathom: %w", err)
 	}
-	lines := reader{ready: make(chan struct{}), end: make(chan struct{})}
-	go lines.read(out)
-	defer func() {
-		cancel() // kills it if it has not ended
-		<-lines.end
-		werr := cmd.Wait()
-		r.Records, r.Stderr = lines.all, stderr.String()
-		if err == nil && werr != nil {
-			err = fmt.Errorf("fathom packet: %w: %s", werr, strings.TrimSpace(r.Stderr))
-		}
-		for _, l := range lines.all {
-			v, ok, verr := expect.ParseVerdict([]byte(l))
-			if verr != nil {
-				err = errors.Join(err, verr)
-			} else if ok {
-				r.Verdicts = append(r.Verdicts, v)
-			}
-		}
-	}()
+	in := reader{mark: ready, ready: make(chan struct{}), end: make(chan struct{})}
+	go in.read(out)
+	err = in.during(ctx, cmd.Process, do)
+	cancel() // kills it if it has not ended
+	<-in.end
+	werr := cmd.Wait()
+	if err == nil && werr != nil {
+		err = fmt.Errorf("fathom %s: %w: %s", strings.Join(args[:min(2, len(args))], " "), werr, strings.TrimSpace(stderr.String()))
+	}
+	return in.all, stderr.String(), err
+}
+
+// during waits for readiness, does what is to be done, and ends the process.
+func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Context) error) error {
 	select {
-	case <-lines.ready:
-	case <-lines.end:
-		return r, nil // cmd.Wait says why
+	case <-r.ready:
+	case <-r.end:
+		return nil // its exit code says why
 	case <-time.After(readyTime):
-		return r, fmt.Errorf("fathom packet is not ready after %v: %w", readyTime, os.ErrDeadlineExceeded)
+		return fmt.Errorf("fathom is not ready after %v: %w", readyTime, os.ErrDeadlineExceeded)
 	}
 	if err := do(ctx); err != nil {
-		return r, err
+		return err
+	}
+	if err := wait(ctx, aftermath); err != nil {
+		return err
+	}
+	if err := p.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
 	}
 	select {
-	case <-time.After(aftermath):
-	case <-ctx.Done():
-		return r, context.Cause(ctx)
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return r, err
-	}
-	select {
-	case <-lines.end:
+	case <-r.end:
+		return nil
 	case <-time.After(endTime):
-		return r, fmt.Errorf("fathom packet has not ended %v after SIGINT: %w", endTime, os.ErrDeadlineExceeded)
+		return fmt.Errorf("fathom has not ended %v after SIGINT: %w", endTime, os.ErrDeadlineExceeded)
 	}
-	return r, nil
 }
 
 // reader takes lines until their end and says when the one comes that tells of readiness.
 type reader struct {
+	mark       string // how that line begins
 	ready, end chan struct{}
 	once       sync.Once
 	all        []string
@@ -103,7 +113,7 @@ func (r *reader) read(in io.Reader) {
 	s.Buffer(nil, 16<<20)
 	for s.Scan() {
 		l := s.Text()
-		if strings.HasPrefix(l, `{"type":"ready"`) {
+		if strings.HasPrefix(l, r.mark) {
 			r.once.Do(func() { close(r.ready) })
 		}
 		r.all = append(r.all, l)

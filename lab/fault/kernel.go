@@ -1,0 +1,141 @@
+package fault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fathom-trace/fathom/lab/fault/expect"
+)
+
+// dropsProgram counts what the kernel says of packets that it drops, by function, reason and namespace: that of the
+// packet's device, else that of its socket. A device that is none (a packet in a socket's queue has something else there)
+// reads as 0.
+const dropsProgram = `tracepoint:skb:kfree_skb {
+	$s = (struct sk_buff *)args.skbaddr;
+	$in = (uint32)0;
+	if ((uint64)$s->dev != 0) { $in = $s->dev->nd_net.net->ns.inum; } else if ((uint64)$s->sk != 0) { $in = $s->sk->__sk_common.skc_net.net->ns.inum; }
+	@drops[ksym(args.location), args.reason, $in] = count();
+}
+tracepoint:xdp:xdp_exception { @xdp["xdp_exception"] = count(); }
+tracepoint:xdp:xdp_redirect_err { @xdp["xdp_redirect_err"] = count(); }`
+
+// Kernel sends a scene's traffic and asks the kernel itself what happened: the drops that it tells of in the scene's
+// namespaces, and counters. It gives what was expected and is missing; release is that of the kernel.
+func (s *Scene) Kernel(ctx context.Context, fathom, release string) (missing []string, events []expect.Event, err error) {
+	before, err := s.counters()
+	if err != nil {
+		return nil, nil, err
+	}
+	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `{"type": "attached_probes"`, s.Send)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Settle()
+	after, err := s.counters()
+	if err != nil {
+		return nil, nil, err
+	}
+	if events, err = s.events(lines); err != nil {
+		return nil, nil, err
+	}
+	want, _ := s.Answer.Events(release)
+	for _, w := range want {
+		n := 0
+		for _, e := range events {
+			if e.Event == w.Event && e.Function == w.Function && (e.Reason == w.Reason || w.Event != "kfree_skb") {
+				n += e.Count
+			}
+		}
+		if n < w.Count {
+			missing = append(missing, fmt.Sprintf("%s %s %s", w.Event, w.Function, w.Reason))
+		}
+	}
+	for _, c := range s.Answer.Counters {
+		if d := after[c.Netns][c.Name] - before[c.Netns][c.Name]; d < c.Min {
+			missing = append(missing, fmt.Sprintf("%s of %s moved by %d, want %d", c.Name, c.Netns, d, c.Min))
+		}
+	}
+	return missing, events, nil
+}
+
+// events reads what the program printed.
+func (s *Scene) events(lines []string) (events []expect.Event, err error) {
+	ours := map[string]bool{"0": true}
+	for _, ns := range s.ns {
+		to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
+		if err != nil {
+			return nil, err
+		}
+		ours[strings.Trim(strings.TrimPrefix(to, "net:"), "[]")] = true
+	}
+	for _, l := range lines {
+		var rec struct {
+			Type string                    `json:"type"`
+			Data map[string]map[string]int `json:"data"`
+		}
+		if json.Unmarshal([]byte(l), &rec) != nil || rec.Type != "map" {
+			continue // data of another form
+		}
+		for _, k := range slices.Sorted(maps.Keys(rec.Data["@drops"])) {
+			f := strings.Split(k, ",")
+			if len(f) == 3 && ours[f[2]] {
+				events = append(events, expect.Event{Event: "kfree_skb", Function: expect.Function(f[0]), Reason: strings.TrimPrefix(f[1], "SKB_DROP_REASON_"), Count: rec.Data["@drops"][k]})
+			}
+		}
+		for _, k := range slices.Sorted(maps.Keys(rec.Data["@xdp"])) {
+			events = append(events, expect.Event{Event: k, Count: rec.Data["@xdp"][k]})
+		}
+	}
+	return events, nil
+}
+
+// counters reads /proc/net/snmp, netstat and snmp6 of all namespaces, by role and name.
+func (s *Scene) counters() (map[string]map[string]int, error) {
+	all := map[string]map[string]int{}
+	for role, ns := range s.ns {
+		m := map[string]int{}
+		all[role] = m
+		err := ns.Do(func() error {
+			for _, f := range []string{"snmp", "netstat", "snmp6"} {
+				b, err := os.ReadFile(filepath.Join("/proc/thread-self/net", f))
+				if err != nil {
+					return err
+				}
+				parseCounters(m, string(b))
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// parseCounters reads lines of names before lines of values ("Udp: InDatagrams …"), and lines of one ("Udp6NoPorts 5"),
+// whose names become as the others': Udp6.NoPorts.
+func parseCounters(m map[string]int, text string) {
+	var names []string
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 2 && !strings.HasSuffix(f[0], ":"):
+			i := strings.IndexByte(f[0], '6') + 1
+			m[f[0][:i]+"."+f[0][i:]], _ = strconv.Atoi(f[1])
+		case names == nil:
+			names = f
+		default:
+			for i := 1; i < len(f) && i < len(names); i++ {
+				m[strings.TrimSuffix(f[0], ":")+"."+names[i]], _ = strconv.Atoi(f[i])
+			}
+			names = nil
+		}
+	}
+}
