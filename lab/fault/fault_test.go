@@ -82,12 +82,12 @@ func seed(t *testing.T, n int) uint64 {
 }
 
 // build builds a fault, or skips the test with what this kernel lacks. A kernel whose table says that it has it fails.
-func build(t *testing.T, f fault.Fault, n int) *fault.Scene {
+func build(t *testing.T, leases lease.Dir, f fault.Fault, n int) *fault.Scene {
 	t.Helper()
 	if f.Machine && !ktest.InGuest() {
 		t.Skip("it changes a setting of the machine: runs in guests only")
 	}
-	s, err := f.Build(lease.Dir{Path: filepath.Join(t.TempDir(), "run")}, seed(t, n))
+	s, err := f.Build(leases, seed(t, n))
 	var missing *fault.MissingError
 	if errors.As(err, &missing) && (!ktest.InGuest() || slices.Contains(lacking[ktest.Where()], missing.Need)) {
 		t.Skip(err)
@@ -95,35 +95,59 @@ func build(t *testing.T, f fault.Fault, n int) *fault.Scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return s
 }
 
 // TestKernel: the kernel says of each fault what the answer has.
 func TestKernel(t *testing.T) {
 	ktest.Need(t, ktest.NetNS, ktest.Tracepoint, ktest.DropReasons)
-	bin, kernel := fathomBinary(t), release(t)
+	bin, kernel, leases := fathomBinary(t), release(t), lease.Dir{Path: filepath.Join(t.TempDir(), "run")}
+	check := func(t *testing.T, scenes []*fault.Scene) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		seen, err := fault.Kernel(ctx, bin, kernel, scenes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range scenes {
+			t.Run(s.Answer.ID, func(t *testing.T) {
+				lost := "?"
+				if s.Answer.Delivered != nil {
+					lost = strconv.Itoa(s.Answer.Sent - *s.Answer.Delivered)
+				}
+				t.Logf("%d sent, %s lost: %v", s.Answer.Sent, lost, seen[i].Events)
+				if seen[i].Err != nil {
+					t.Error(seen[i].Err)
+				}
+				for _, m := range seen[i].Missing {
+					t.Errorf("missing: %s", m)
+				}
+			})
+		}
+	}
+	var scenes []*fault.Scene
 	for i, f := range fault.All() {
-		t.Run(f.Name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			s := build(t, f, i)
-			missing, events, err := s.Kernel(ctx, bin, kernel)
-			if err != nil {
-				t.Fatal(err)
+		t.Run("build "+f.Name, func(t *testing.T) {
+			s := build(t, leases, f, i)
+			if f.Machine { // alone: others would feel it
+				defer closeScene(t, s)
+				check(t, []*fault.Scene{s})
+				return
 			}
-			lost := "?"
-			if s.Answer.Delivered != nil {
-				lost = strconv.Itoa(s.Answer.Sent - *s.Answer.Delivered)
-			}
-			t.Logf("%d sent, %s lost: %v", s.Answer.Sent, lost, events)
-			for _, m := range missing {
-				t.Errorf("missing: %s", m)
-			}
+			scenes = append(scenes, s)
 		})
+	}
+	defer func() {
+		for _, s := range scenes {
+			closeScene(t, s)
+		}
+	}()
+	check(t, scenes)
+}
+
+func closeScene(t *testing.T, s *fault.Scene) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/lab/fault/expect"
 )
 
@@ -26,54 +28,84 @@ const dropsProgram = `tracepoint:skb:kfree_skb {
 tracepoint:xdp:xdp_exception { @xdp["xdp_exception"] = count(); }
 tracepoint:xdp:xdp_redirect_err { @xdp["xdp_redirect_err"] = count(); }`
 
-// Kernel sends a scene's traffic and asks the kernel itself what happened: the drops that it tells of in the scene's
-// namespaces, and counters. It gives what was expected and is missing; release is that of the kernel.
-func (s *Scene) Kernel(ctx context.Context, fathom, release string) (missing []string, events []expect.Event, err error) {
+// Seen is what the kernel said of a scene.
+type Seen struct {
+	Events  []expect.Event // drops in its namespaces; of XDP, those of all scenes
+	Missing []string       // what the answer has and the kernel did not say
+	Err     error          // of sending
+}
+
+// Kernel sends the traffic of scenes, one after the other, and asks the kernel itself what happened: the drops that it
+// tells of in their namespaces, and counters. release is that of the kernel.
+func Kernel(ctx context.Context, fathom, release string, scenes []*Scene) ([]Seen, error) {
+	seen := make([]Seen, len(scenes))
+	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `{"type": "attached_probes"`, func(ctx context.Context) error {
+		for i, s := range scenes {
+			seen[i].Missing, seen[i].Err = s.counted(ctx)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range scenes {
+		if seen[i].Events, err = s.events(lines); err != nil {
+			return nil, err
+		}
+		want, _ := s.Answer.Events(release)
+		for _, w := range want {
+			if n := count(seen[i].Events, w); n < w.Count {
+				seen[i].Missing = append(seen[i].Missing, fmt.Sprintf("%s %s %s", w.Event, w.Function, w.Reason))
+			}
+		}
+	}
+	return seen, nil
+}
+
+// count adds up the events that are as one.
+func count(events []expect.Event, as expect.Event) (n int) {
+	for _, e := range events {
+		if e.Event == as.Event && e.Function == as.Function && (e.Reason == as.Reason || as.Event != "kfree_skb") {
+			n += e.Count
+		}
+	}
+	return n
+}
+
+// counted sends, and says which counters did not move as the answer has it.
+func (s *Scene) counted(ctx context.Context) (missing []string, err error) {
 	before, err := s.counters()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `{"type": "attached_probes"`, s.Send)
-	if err != nil {
-		return nil, nil, err
+	if err := s.Send(ctx); err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, 5*gap); err != nil {
+		return nil, err
 	}
 	s.Settle()
 	after, err := s.counters()
 	if err != nil {
-		return nil, nil, err
-	}
-	if events, err = s.events(lines); err != nil {
-		return nil, nil, err
-	}
-	want, _ := s.Answer.Events(release)
-	for _, w := range want {
-		n := 0
-		for _, e := range events {
-			if e.Event == w.Event && e.Function == w.Function && (e.Reason == w.Reason || w.Event != "kfree_skb") {
-				n += e.Count
-			}
-		}
-		if n < w.Count {
-			missing = append(missing, fmt.Sprintf("%s %s %s", w.Event, w.Function, w.Reason))
-		}
+		return nil, err
 	}
 	for _, c := range s.Answer.Counters {
 		if d := after[c.Netns][c.Name] - before[c.Netns][c.Name]; d < c.Min {
 			missing = append(missing, fmt.Sprintf("%s of %s moved by %d, want %d", c.Name, c.Netns, d, c.Min))
 		}
 	}
-	return missing, events, nil
+	return missing, nil
 }
 
 // events reads what the program printed.
 func (s *Scene) events(lines []string) (events []expect.Event, err error) {
 	ours := map[string]bool{"0": true}
 	for _, ns := range s.ns {
-		to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-		if err != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(ns.FD(), &st); err != nil {
 			return nil, err
 		}
-		ours[strings.Trim(strings.TrimPrefix(to, "net:"), "[]")] = true
+		ours[strconv.FormatUint(st.Ino, 10)] = true
 	}
 	for _, l := range lines {
 		var rec struct {

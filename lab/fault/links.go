@@ -65,7 +65,7 @@ func staleNeighbour(s *Scene) error {
 
 func bridgeListening(s *Scene) error {
 	_, pa, _, b := s.bridged()
-	s.host("r", "stp on 15s")
+	s.host("r", "stp on 30s")
 	if err := s.up(); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func bridgeVLANMismatch(s *Scene) error {
 	return nil
 }
 
-// deviceDown is a link of the sender that is down while it has a route over it by another's: the neighbour's device is down.
+// peerDown is a link whose other end is down.
 func peerDown(s *Scene) error {
 	a, b := s.pair()
 	s.host("b", "down %s", b.dev)

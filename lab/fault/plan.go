@@ -120,6 +120,13 @@ func (s *Scene) up() error {
 	return nil
 }
 
+// beside gives a host a second device, whose other end is at c, which nobody speaks to.
+func (s *Scene) beside(role string) *end {
+	e := s.end(role, "")
+	s.link(e, s.end("c", ""))
+	return e
+}
+
 // pair is two hosts, a and b, on one link.
 func (s *Scene) pair() (a, b *end) {
 	n := s.deck.Net()

@@ -51,7 +51,7 @@ func typedRouteLocal(typ, errno string) func(*Scene) error {
 }
 
 // typedRouteForward is such a route on the router.
-func typedRouteForward(typ string, since61, since612 [2]string) func(*Scene) error {
+func typedRouteForward(typ string) func(*Scene) error {
 	return func(s *Scene) error {
 		_, ra, _, _ := s.routed()
 		dst := s.far()
@@ -60,8 +60,7 @@ func typedRouteForward(typ string, since61, since612 [2]string) func(*Scene) err
 			return err
 		}
 		s.datagrams("a", datagrams{to: netip.AddrPortFrom(dst, uint16(s.deck.Port())), count: s.few(), pause: gap})
-		s.drops(since61[0], since61[1])
-		s.dropsSince("6.12", since612[0], since612[1])
+		s.drops("ip_error", "NOT_SPECIFIED")
 		s.blame("route", "r", "dst", netip.PrefixFrom(dst, 24).Masked(), "type", typ)
 		s.at("r", ra.dev)
 		return nil
@@ -130,6 +129,7 @@ func forwardingOff6(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 	s.drops("ip6_forward", "NOT_SPECIFIED")
+	s.dropsSince("6.18", "ip6_forward", "IP_INADDRERRORS")
 	s.blame("sysctl", "r", "key", "net.ipv6.conf.all.forwarding", "value", "0")
 	s.at("r", ra.dev)
 	return nil
@@ -220,10 +220,9 @@ func mtuLocal(s *Scene) error {
 
 func rpFilter(s *Scene) error {
 	a, b := s.pair()
-	other := s.deck.Word()
+	other := s.beside("b").dev
 	src := netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + s.deck.IntN(254))})
 	port, from := s.deck.Port(), s.deck.Port()
-	s.host("b", "dummy %s", other)
 	s.host("b", "route 192.0.2.0/24 dev %s", other)
 	s.host("b", "sysctl net.ipv4.conf.%s.rp_filter=1", b.dev)
 	return rpFilterScene(s, a, b, src, from, port, b.dev)
@@ -231,10 +230,9 @@ func rpFilter(s *Scene) error {
 
 func rpFilterAll(s *Scene) error {
 	a, b := s.pair()
-	other := s.deck.Word()
+	other := s.beside("b").dev
 	src := netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + s.deck.IntN(254))})
 	port, from := s.deck.Port(), s.deck.Port()
-	s.host("b", "dummy %s", other)
 	s.host("b", "route 192.0.2.0/24 dev %s", other)
 	s.host("b", "sysctl net.ipv4.conf.all.rp_filter=1")
 	return rpFilterScene(s, a, b, src, from, port, "all")

@@ -8,6 +8,9 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
 	"github.com/fathom-trace/fathom/lab/draw"
@@ -75,15 +78,25 @@ func (f Fault) Build(leases lease.Dir, seed uint64) (s *Scene, err error) {
 		Answer: expect.Answer{ID: f.Name, Class: expect.Drop, Culprit: map[string]any{}, Devs: map[string][]string{}, Drops: map[string][]expect.Event{}},
 		labs:   topology.Labs{Dir: leases, Person: fmt.Sprintf("f%d", os.Getpid())},
 	}
-	s.name = s.deck.Word()
+	s.name = fmt.Sprintf("%s-%d", s.deck.Word(), s.deck.IntN(1e6))
 	if err := f.make(s); err != nil {
 		err = fmt.Errorf("build fault %s: %w", f.Name, err)
-		if f.Need != "" {
+		if f.Need != "" && unsupported(err) {
 			err = &MissingError{f.Need, err}
 		}
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// unsupported says that an error is a kernel's that does not know what it was asked for.
+func unsupported(err error) bool {
+	for _, e := range []error{unix.EOPNOTSUPP, unix.ENOENT, unix.EINVAL, unix.ENOPROTOOPT, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, ebpf.ErrNotSupported} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Namespaces are the names of all, sorted.

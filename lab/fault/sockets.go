@@ -56,8 +56,7 @@ func tcpNoListener(s *Scene) error {
 
 func udpBoundToDevice(s *Scene) error {
 	_, b := s.pair()
-	other, port := s.deck.Word(), s.deck.Port()
-	s.host("b", "dummy %s", other)
+	other, port := s.beside("b").dev, s.deck.Port()
 	if err := s.up(); err != nil {
 		return err
 	}
@@ -73,8 +72,7 @@ func udpBoundToDevice(s *Scene) error {
 
 func tcpBoundToDevice(s *Scene) error {
 	_, b := s.pair()
-	other, port := s.deck.Word(), s.deck.Port()
-	s.host("b", "dummy %s", other)
+	other, port := s.beside("b").dev, s.deck.Port()
 	if err := s.up(); err != nil {
 		return err
 	}
@@ -90,9 +88,10 @@ func tcpBoundToDevice(s *Scene) error {
 
 func udpOtherAddress(s *Scene) error {
 	_, b := s.pair()
-	other, port := s.deck.Word(), s.deck.Port()
+	port := s.deck.Port()
 	addr := netip.MustParseAddr(fmt.Sprintf("10.%d.1.1", 1+s.deck.IntN(60)))
-	s.host("b", "dummy %s %v/32", other, addr)
+	other := s.beside("b")
+	other.addr, other.bits = addr, 32
 	if err := s.up(); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 
 // Times of a run of fathom packet.
 const (
-	readyTime = 60 * time.Second        // until it is ready; a guest without acceleration is slow
+	readyTime = 30 * time.Second        // until it is ready; a guest without acceleration is slow
 	endTime   = 30 * time.Second        // from the signal to its end
 	aftermath = 1200 * time.Millisecond // for what happens late: a timer that expires, a counter that is read
 )
@@ -64,7 +64,9 @@ func beside(ctx context.Context, fathom string, args []string, ready string, do 
 	in := reader{mark: ready, ready: make(chan struct{}), end: make(chan struct{})}
 	go in.read(out)
 	err = in.during(ctx, cmd.Process, do)
-	cancel() // kills it if it has not ended
+	if err != nil {
+		cancel() // kills it
+	}
 	<-in.end
 	werr := cmd.Wait()
 	if err == nil && werr != nil {

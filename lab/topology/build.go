@@ -199,7 +199,8 @@ func (b *builder) iface(i *spec.Iface) error {
 	}
 	if i.NoIPv6 {
 		s := spec.Sysctl{Key: "net.ipv6.conf." + i.Dev + ".disable_ipv6", Value: "1"}
-		if err := b.ns[n.Name].Do(func() error { return setSysctl(s) }); err != nil {
+		err := b.ns[n.Name].Do(func() error { return setSysctl(s) })
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // no IPv6, or an MTU too small for it
 			return err
 		}
 	}
