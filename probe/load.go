@@ -114,6 +114,23 @@ func Load(info *check.Info, prog *ir.Program, obj *bpf.Object, opts Options) (*S
 	return s, nil
 }
 
+// Target is a place that a program is attached to.
+type Target = check.Target
+
+// LoadIR is Load for a program that was not made from text: units are attached to the targets that stand under their
+// Clause.
+func LoadIR(prog *ir.Program, obj *bpf.Object, targets [][]Target, opts Options) (*Session, error) {
+	info := &check.Info{}
+	for _, ts := range targets {
+		in := &check.Instance{Targets: ts}
+		if len(ts) > 0 {
+			in.Provider, _ = check.FindProvider(ts[0].Provider)
+		}
+		info.Instances = append(info.Instances, in)
+	}
+	return Load(info, prog, obj, opts)
+}
+
 // loadMaps creates the maps some program uses, and those the printing side reads.
 func (s *Session) loadMaps() error {
 	used := map[string]bool{}
