@@ -81,6 +81,7 @@ func TestBridge(t *testing.T) {
 	try(t, "vlan", h.BridgeVlanAdd(p, 10, false, true, false, true))
 	try(t, "vlan", h.BridgeVlanDel(p, 1, true, true, false, true))
 	x, _ := h.LinkByName("x1")
+	try(t, "set up x1", h.LinkSetUp(x))
 	s.addLink(h, &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "x1.42", ParentIndex: x.Attrs().Index}, VlanId: 42})
 	got := s.Read(live.Links)
 	b, _ := got.LinkByName("br0")
