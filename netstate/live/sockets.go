@@ -71,7 +71,7 @@ func (s *reading) socketFiles(files []query) {
 	if len(files) == 0 {
 		return
 	}
-	err := s.ns.Do(func() error {
+	err := s.inside(func() error {
 		for _, q := range files {
 			b, err := s.file("net/" + q.file)
 			switch {
