@@ -158,7 +158,7 @@ func TestPrograms(t *testing.T) {
 	got := s.Read(live.All)
 	id := func(p *ebpf.Program) uint32 { i, _ := p.Info(); n, _ := i.ID(); return uint32(n) }
 	va, _ := got.LinkByName("va")
-	if d := cmp.Diff([]netstate.Prog{{ID: id(xdp), Name: "deny_all", Mode: "generic"}}, va.XDP); d != "" || got.Missing != nil {
+	if d := cmp.Diff([]netstate.Prog{{ID: id(xdp), Name: "deny_all", Mode: "generic"}}, va.XDP); d != "" || unexpected(got) != nil {
 		t.Error(d, got.Missing)
 	}
 	if tcx != nil {
@@ -216,7 +216,7 @@ func TestTC(t *testing.T) {
 		lines = append(lines, line)
 	}
 	want := []string{"qdisc tbf limit 3000b", "qdisc clsact limit 0", "filter ingress prio 7 matchall [gact drop]", "filter egress prio 3 bpf [] mine direct-action true"}
-	if d := cmp.Diff(want, lines); d != "" || got.Missing != nil {
+	if d := cmp.Diff(want, lines); d != "" || unexpected(got) != nil {
 		t.Error(d, got.Missing)
 	}
 	if _, ok := got.Counters["tc.va.drops"]; !ok {
