@@ -150,6 +150,7 @@ func TestSockets(t *testing.T) {
 	try(t, "lo", err)
 	var fds []int
 	var signs error
+	xdp := false
 	open := func(family, typ, proto int) int {
 		fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto)
 		if err != nil {
@@ -172,6 +173,9 @@ func TestSockets(t *testing.T) {
 		p := open(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		err = errors.Join(err, unix.Bind(p, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: 1}))
 		open(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+		if fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err == nil {
+			fds, xdp = append(fds, fd), true
+		}
 		m := open(unix.AF_INET, unix.SOCK_STREAM, 0)
 		sig := &unix.TCPMD5Sig{Addr: unix.SockaddrStorage{Family: unix.AF_INET}, Keylen: 3}
 		sig.Addr.Data[2], sig.Addr.Data[3], sig.Addr.Data[4], sig.Addr.Data[5] = 10, 77, 0, 1
@@ -208,6 +212,11 @@ func TestSockets(t *testing.T) {
 	}
 	if k := find("raw", func(k netstate.Socket) bool { return k.Proto == "raw" }); k.Number != 1 {
 		t.Errorf("%+v", k)
+	}
+	if xdp && len(got.Missing) == 0 {
+		if k := find("AF_XDP", func(k netstate.Socket) bool { return k.Proto == "xdp" }); k.XSK == nil || k.XSK.Fill != 0 {
+			t.Errorf("%+v", k)
+		}
 	}
 	m := find("md5", func(k netstate.Socket) bool { return k.Local.Port() == 179 })
 	if signs != nil {
