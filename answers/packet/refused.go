@@ -21,7 +21,7 @@ func (r *Recording) refusal(x *Refusal) *Verdict {
 	t := Tuple{Proto: x.L4, Dst: x.To, Src: netip.AddrPortFrom(netip.Addr{}, x.Port)}
 	name := r.errno(x.Reason)
 	v := &Verdict{Class: ClassErrno, Flow: fmt.Sprintf("%s %v", protoName(x.L4), x.To), Netns: r.NS(x.Netns), Function: x.Call, Reason: name, Errno: name,
-		Sent: x.Count, Count: x.Count}
+		Sent: x.Count, Count: x.Count, Sender: Process{x.PID, x.Comm}}
 	st := r.State(x.Netns)
 	if st == nil {
 		st = &netstate.State{}
