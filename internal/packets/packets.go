@@ -1,4 +1,4 @@
-// Package packets runs `fathom packet`: it sees packets (answers/packet/capture), reads the state of the namespaces they
+// Package packets runs `fathom packet`: it sees packets (internal/packets/capture), reads the state of the namespaces they
 // pass before, at the first loss of each kind, and at the end (netstate/live), and has all of it explained (answers/packet).
 package packets
 
@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/answers/packet"
-	"github.com/fathom-trace/fathom/answers/packet/capture"
+	"github.com/fathom-trace/fathom/internal/packets/capture"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
