@@ -250,11 +250,11 @@ func xdp(answer int32, name string, native bool) func(*Scene) error {
 		}
 		s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 		mode := "generic"
-		s.drops("do_xdp_generic", "NOT_SPECIFIED")
+		function := "do_xdp_generic"
 		if native {
-			mode = "native"
-			s.Answer.Drops["6.1"] = nil // a frame, no packet yet: only XDP's own events and counters
+			mode, function = "native", "veth_xdp_rcv_skb"
 		}
+		s.drops(function, "NOT_SPECIFIED")
 		s.blame("xdp", "b", "dev", b.dev, "mode", mode, "action", name)
 		return nil
 	}
