@@ -161,6 +161,9 @@ func filterKey(f netstate.Filter) string {
 	return fmt.Sprint(f.Link, f.Parent, f.Prio, f.Kind, f.Handle)
 }
 
+// lowerUp is IFF_LOWER_UP (include/uapi/linux/if.h): the driver has a carrier.
+const lowerUp = 1 << 16
+
 // qdiscDropped: a queue of the device had no room, or its discipline chose this packet.
 func qdiscDropped(s *scene) *finding {
 	was := map[string]uint64{}
@@ -178,6 +181,10 @@ func qdiscDropped(s *scene) *finding {
 		if best == nil || moved {
 			best = &s.st.Qdiscs[i]
 		}
+	}
+	if l, ok := s.st.LinkByIndex(int(s.loss.Ifidx)); ok && l.Flags&lowerUp == 0 && (best == nil || best.Kind == "noop") {
+		return &finding{culprit: Culprit{"kind": "link", "netns": s.ns(), "dev": l.Name, "field": "carrier", "value": "0"}, certain: true,
+			cause: l.Name + " has no carrier: its qdisc is one that takes nothing (noop) until it has", fix: "set the other end up, or mend the cable"}
 	}
 	if best == nil {
 		return &finding{culprit: Culprit{"kind": "qdisc", "netns": s.ns(), "dev": s.loss.Dev}, cause: "the queue of " + s.loss.Dev + " drops it",
