@@ -202,7 +202,7 @@ func qdiscDropped(s *scene) *finding {
 	}
 	f.cause = fmt.Sprintf("%s on %s: %s", best.Kind, s.loss.Dev, full)
 	if loss := best.Options["loss"]; best.Kind == "netem" && loss != "" && loss != "0%" {
-		c["loss"] = loss
+		c["field"], c["loss"] = "loss", loss
 		f.cause = fmt.Sprintf("netem on %s loses %s of the packets", s.loss.Dev, loss)
 		f.fix = fmt.Sprintf("tc qdisc change dev %s root netem loss 0%%", s.loss.Dev)
 	}
@@ -247,7 +247,36 @@ func bridgeDropped(s *scene) *finding {
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("%s is no member of VLAN %d", port.Name, vid),
 			fix: fmt.Sprintf("bridge vlan add vid %d dev %s", vid, port.Name)}
 	}
+	if f := noPortOfVLAN(s, port, b, vid); f != nil {
+		return f
+	}
 	return &finding{culprit: c, cause: fmt.Sprintf("%s drops it at port %s of the bridge", s.loss.Func, port.Name)}
+}
+
+// noPortOfVLAN: the frame was admitted, and no other port is a member of its VLAN (br_allowed_egress in
+// net/bridge/br_vlan.c).
+func noPortOfVLAN(s *scene, in, bridge *netstate.Link, vid uint16) *finding {
+	if bridge == nil || bridge.Bridge == nil || !bridge.Bridge.VLANFiltering || !s.in("br_handle_frame_finish", "br_forward", "br_flood", "__br_forward") {
+		return nil
+	}
+	if vid == 0 {
+		vid = in.Port.PVID
+	}
+	var out *netstate.Link
+	for i, l := range s.st.Links {
+		switch {
+		case l.Index == in.Index || l.Master != bridge.Index || l.Port == nil:
+		case has(l.Port.VLANs, vid):
+			return nil
+		default:
+			out = &s.st.Links[i]
+		}
+	}
+	if out == nil {
+		return nil
+	}
+	return &finding{culprit: Culprit{"kind": "bridge", "netns": s.ns(), "dev": out.Name, "field": "vlan", "vlan": vid, "state": "absent"}, certain: true,
+		cause: fmt.Sprintf("the frame is of VLAN %d, and %s is no member of it", vid, out.Name), fix: fmt.Sprintf("bridge vlan add vid %d dev %s", vid, out.Name)}
 }
 
 // vlanStep says if the drop was where bridges look at VLANs.

@@ -25,6 +25,7 @@ var guests = ktest.Config{
 	Modules: []string{
 		"veth", "bridge", "dummy", "8021q", "nf_tables", "nf_conntrack", "nft_ct?", "nft_limit?", "nft_reject_inet", "nft_nat", "nft_chain_nat",
 		"sch_tbf", "sch_netem", "sch_ingress", "cls_matchall", "act_gact", "xfrm_user", "af_packet?",
+		"inet_diag?", "udp_diag?", "tcp_diag?", "raw_diag?", "af_packet_diag?", "xsk_diag?", // as modprobe would load them
 	},
 	Env: []string{"PATH=/usr/bin:/bin"},
 }
