@@ -205,6 +205,9 @@ func (t *Tracker) Add(e Event) *Loss {
 	h := &Hop{Event: e, View: Look(&e)}
 	h.Func, h.Path = t.path(&e)
 	p := t.find(h)
+	if p == nil {
+		p = t.rebuilt(h)
+	}
 	if p == nil && h.Kind == Step {
 		return nil // a function that frees or begins: the events before and after tell
 	}
