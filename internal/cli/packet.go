@@ -53,7 +53,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
-	c.AddCommand(packetDropsCommand(), packetExplainCommand())
+	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand())
 	return c
 }
 
@@ -205,37 +205,6 @@ func toFile(name string, write func(io.Writer) error) error {
 	}
 	b := bufio.NewWriter(f)
 	return errors.Join(write(b), b.Flush(), f.Close())
-}
-
-func packetExplainCommand() *cobra.Command {
-	f := &packetFlags{mark: -1}
-	c := &cobra.Command{
-		Use:   "explain [flags] FILE",
-		Short: "Tell again what packet -o saved, on any machine",
-		Long: `Tell again what happened to the packets that fathom packet -o saved. The file has the state of the machine then; no
-privilege is needed.
-
-Examples:
-  fathom packet --for 10s -o seen.json udp port 53
-  fathom packet explain seen.json
-  fathom packet explain -j -w seen.pcapng seen.json`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			file, err := os.Open(args[0])
-			if err != nil {
-				return diag.NoInput("read a recording of packets", err)
-			}
-			defer file.Close()
-			rec, err := packet.Load(bufio.NewReader(file))
-			if err != nil {
-				return diag.BadInput("read "+args[0], err)
-			}
-			return f.tell(rec, f.style())
-		},
-	}
-	fl := c.Flags()
-	f.answerFlags(fl)
-	return c
 }
 
 func (f *packetFlags) style() packet.Style {
