@@ -30,6 +30,7 @@ type packetFlags struct {
 	expect  string
 	latency bool
 	pcap    string
+	html    string
 	save    string
 	mark    int64
 	pids    []uint
@@ -99,6 +100,7 @@ func (f *packetFlags) flags(c *cobra.Command) {
 func (f *packetFlags) answerFlags(fl *pflag.FlagSet) {
 	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
 	fl.BoolVar(&f.latency, "latency", false, "tell how long packets took from stage to stage, and where they waited")
+	fl.StringVar(&f.html, "html", "", "draw the answer on a page, `FILE`, that opens in any browser, offline")
 	fl.StringVarP(&f.pcap, "write", "w", "", "write the packets that are shown to `FILE`.pcapng, once for each event, with comments")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
@@ -183,6 +185,11 @@ func (f *packetFlags) tell(rec *packet.Recording, st packet.Style) (err error) {
 	vs := packet.Explain(rec)
 	if f.pcap != "" {
 		if err := toFile(f.pcap, func(w io.Writer) error { return packet.PcapNG(w, rec, vs, rec.BootToReal) }); err != nil {
+			return err
+		}
+	}
+	if f.html != "" {
+		if err := toFile(f.html, func(w io.Writer) error { return packet.HTML(w, rec, vs) }); err != nil {
 			return err
 		}
 	}
