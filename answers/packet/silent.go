@@ -128,7 +128,8 @@ func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 	v.Class = ClassDrop
 	v.take(r.overflow(last.Netns, last.View.Dst))
 	v.Function, v.Reason = "tcp_conn_request", "ListenOverflows"
-	v.Delivered, v.Count = 0, v.flow.Packets
+	v.Sent, v.Repeats = v.flow.Packets-v.flow.Repeated, v.flow.Repeated
+	v.Delivered, v.Unknown, v.Count = 0, 0, v.Sent
 	return true
 }
 
@@ -165,7 +166,7 @@ func (r *Recording) captureSilent(v *Verdict) {
 			}
 			v.Class = ClassFalseLoss
 			v.Netns, v.Dev = r.NS(h.Netns), st.LinkName(k.Dev)
-			v.take(copyDropped(&scene{rec: r, loss: &Loss{Netns: h.Netns}}))
+			v.take(copyDropped(&scene{rec: r, loss: &Loss{Netns: h.Netns, Func: captures[0]}, hop: h}))
 			v.Cause = fmt.Sprintf("%s lost %d copies: its receive buffer is full; the packets themselves went on", or(k.Owner, "a packet socket (a capture)"), n)
 			return
 		}
@@ -179,6 +180,16 @@ func dropsOf(st *netstate.State, inode uint64) uint32 {
 		}
 	}
 	return 0
+}
+
+// arrived says if a packet that nobody told the end of was last seen where it belongs, or on its way out of this machine.
+func (r *Recording) arrived(p *Packet) bool {
+	if p == nil || len(p.Hops) == 0 {
+		return false
+	}
+	v := &Verdict{sample: p}
+	r.open(v, v.lastHop(), 1)
+	return v.Delivered > 0
 }
 
 // open says of packets that nobody told the end of where they are.
@@ -195,7 +206,7 @@ func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 	t := last.View.Tuple
 	switch last.Kind {
 	case Rx, RxQueue, RxEntry, Copied, Consume:
-		d := lookup(st, t.Src.Addr(), t.Dst.Addr(), int(last.Ifindex), last.Mark)
+		d := st.FIB(netstate.Flow{Src: t.Src.Addr(), Dst: t.Dst.Addr(), IIF: int(last.Ifindex), Mark: last.Mark})
 		taken := d.Type == "local" || d.Type == "broadcast" || d.Type == "multicast" || !t.Dst.IsValid() || t.Ether == etherARP || t.Dst.Addr().IsMulticast()
 		if taken {
 			v.Delivered += n

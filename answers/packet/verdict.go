@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -29,11 +30,14 @@ type Verdict struct {
 	Function  string  `json:"function,omitempty"`
 	Reason    string  `json:"reason,omitempty"`
 	Errno     string  `json:"errno,omitempty"`
+	Sender    Process `json:"sender,omitzero"`
 	Culprit   Culprit `json:"culprit,omitempty"`
-	Sent      uint64  `json:"sent"`
+	Sent      uint64  `json:"sent"` // a segment that TCP sent again, and that was lost again, counts once
 	Delivered uint64  `json:"delivered"`
 	Count     uint64  `json:"count"` // packets, or system calls, that this verdict is about
 	Unknown   uint64  `json:"unknown,omitempty"`
+	Repeats   uint64  `json:"repeats,omitempty"` // how often lost segments were sent again, and lost again
+	Flows     int     `json:"flows,omitempty"`   // that this verdict is about, if more than one
 	Cause     string  `json:"cause"`
 	Fix       string  `json:"fix,omitempty"`
 	Certain   bool    `json:"certain"` // the state of the machine confirms it; else it is the likeliest
@@ -57,6 +61,9 @@ type Recording struct {
 	Flows    []*Flow    `json:"flows"`
 	Refusals []*Refusal `json:"refusals,omitempty"`
 	Troubles []*Trouble `json:"troubles,omitempty"`
+	Stages   []*Stage   `json:"stages,omitempty"`
+	// BootToReal is what to add to the time of an event to have ns since 1970.
+	BootToReal int64 `json:"boot_to_real"`
 	// States of namespaces, by inode: before, when something was first lost in them, and at the end.
 	Before   map[uint64]*netstate.State `json:"before"`
 	At       map[uint64]*netstate.State `json:"at,omitempty"`
@@ -151,6 +158,9 @@ func (s *scene) reason(names ...string) bool {
 	return false
 }
 
+// at says if one of the functions freed it.
+func (s *scene) at(names ...string) bool { return slices.Contains(names, s.loss.Func) }
+
 // in says if one of the functions is in the path of the loss.
 func (s *scene) in(names ...string) bool {
 	for _, n := range names {
@@ -233,8 +243,16 @@ func (r *Recording) lossOf(f *Flow, l *Loss) *Verdict {
 		s.dev = d
 	}
 	v := &Verdict{Class: ClassDrop, Flow: f.Tuple.String(), Netns: s.ns(), Dev: l.Dev, Function: l.Func, Reason: l.Reason,
-		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, flow: f, loss: l, sample: l.Sample}
+		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, Sender: f.Sender, flow: f, loss: l, sample: l.Sample}
+	v.Repeats = l.Repeats
 	v.take(s.find())
+	if n := f.Open(); n > 0 {
+		if r.arrived(f.OpenSample) {
+			v.Delivered += n
+		} else {
+			v.Unknown = n
+		}
+	}
 	return v
 }
 
@@ -267,7 +285,7 @@ func words(reason string) string { return strings.ToLower(strings.ReplaceAll(rea
 // noLoss is the verdict on a flow of which nothing was dropped.
 func (r *Recording) noLoss(f *Flow) *Verdict {
 	v := &Verdict{Class: ClassDelivered, Flow: f.Tuple.String(), Netns: r.NS(f.Netns), Dev: f.Dev, Sent: f.Packets, Delivered: f.Delivered,
-		Count: f.Delivered, Certain: true, flow: f}
+		Count: f.Delivered, Sender: f.Sender, Certain: true, flow: f}
 	if len(f.Sample) > 0 {
 		v.sample = f.Sample[0]
 	}
@@ -276,7 +294,8 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 		v.Netns, v.Dev, v.Function = r.NS(last.Netns), last.Dev, last.Func
 	}
 	if open := f.Open(); open > 0 {
-		r.open(v, last, open)
+		v.sample = f.OpenSample
+		r.open(v, v.lastHop(), open)
 		return v
 	}
 	v.Cause = "all packets arrived"
@@ -286,9 +305,16 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 	return v
 }
 
+// lastHop is the last event that says where the packet was: what else frees its memory, such as its sender when it was
+// acknowledged, does not.
 func (v *Verdict) lastHop() *Hop {
-	if v.sample == nil || len(v.sample.Hops) == 0 {
+	if v.sample == nil {
 		return nil
 	}
-	return v.sample.Hops[len(v.sample.Hops)-1]
+	for _, h := range slices.Backward(v.sample.Hops) {
+		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.Received) {
+			return h
+		}
+	}
+	return nil
 }

@@ -77,6 +77,8 @@ var Edges = []Edge{
 	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
+	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
+	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./probe ./usersym ./ctype ./wire/filter " + sys, "packet in a row: see, read the machine's state, explain"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
@@ -86,7 +88,10 @@ var Edges = []Edge{
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
 	{"lab/guest/kmod", "./ctype/... ./debuginfo/bzimage github.com/cilium/ebpf/btf", "a module's structs are compared with the kernel's types"},
-	{"lab/exercise", ebpfCore + " github.com/cilium/ebpf/link", "parts of exercises that pin a map or redirect packets"},
+	{"lab/exercise", ebpfCore, "parts of exercises that pin a map or look at one"},
+	{"lab/fault", "github.com/cilium/ebpf", "an error of a kernel without a kind of program"},
+	{"lab/attach", ebpfCore + " github.com/cilium/ebpf/link", "BPF programs on the devices of a network"},
+	{"lab/topology/traffic lab/fault/...", "./wire/header", "frames are made of headers and checksums"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.

@@ -2,6 +2,7 @@ package packets
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/answers/packet"
@@ -53,18 +54,29 @@ func (n *names) Function(addr uint64) string {
 	return name
 }
 
-// keeper says which refused system calls the filter would have let through: what they would have sent is made up of what
-// is known of it.
-func keeper(expr string) (func(packet.Tuple) bool, error) {
-	if expr == "" {
-		return nil, nil
+// wanted gives what says if packets are wanted by their first event, and if refused system calls are by what they would have
+// sent. The programs in the kernel have chosen already, but an address that they follow may have become another packet's.
+func wanted(o *Options, netns []uint32) (want func(*packet.Event) bool, keep func(packet.Tuple) bool) {
+	l2, _ := filter.Compile(o.Filter, filter.Options{Link: filter.Ethernet, Metadata: true})
+	l3, _ := filter.Compile(o.Filter, filter.Options{Link: filter.Raw, Metadata: true}) // nil if it asks for link headers
+	matches := func(f *filter.Filter, e *packet.Event) bool {
+		return f != nil && f.MatchMeta(e.Bytes, len(e.Bytes), filter.Meta{Tagged: e.Tagged, TCI: e.VLAN, Type: e.Type, Ifindex: e.Ifindex})
 	}
-	f, err := filter.Compile(expr, filter.Options{Link: filter.Raw})
-	if err != nil {
-		return func(packet.Tuple) bool { return false }, nil // of link headers: no system call of ours has any
+	want = func(e *packet.Event) bool {
+		switch {
+		case len(netns) > 0 && !slices.Contains(netns, e.Netns), len(o.Devs) > 0 && !slices.Contains(o.Devs, e.Dev),
+			o.Mark != nil && e.Mark != *o.Mark, len(o.PIDs) > 0 && !slices.Contains(o.PIDs, e.PID), o.Comm != "" && e.Comm != o.Comm:
+			return false
+		case o.Filter == "":
+			return true
+		case e.L2:
+			return matches(l2, e)
+		}
+		return matches(l3, e)
 	}
-	return func(t packet.Tuple) bool {
+	keep = func(t packet.Tuple) bool {
 		pkt := t.Packet()
-		return pkt == nil || f.Match(pkt, len(pkt))
-	}, nil
+		return o.Filter == "" || pkt == nil || l3 != nil && l3.Match(pkt, len(pkt))
+	}
+	return want, keep
 }

@@ -1,9 +1,10 @@
-// Package packets runs `fathom packet`: it sees packets (answers/packet/capture), reads the state of the namespaces they
+// Package packets runs `fathom packet`: it sees packets (internal/packets/capture), reads the state of the namespaces they
 // pass before, at the first loss of each kind, and at the end (netstate/live), and has all of it explained (answers/packet).
 package packets
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/answers/packet"
-	"github.com/fathom-trace/fathom/answers/packet/capture"
+	"github.com/fathom-trace/fathom/internal/packets/capture"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
@@ -27,6 +28,7 @@ type Options struct {
 	Mark   *uint32
 	PIDs   []uint32
 	Comm   string
+	Plain  bool   // tracepoints alone
 	Losses bool   // only what is lost, of all packets
 	Count  uint64 // end after so many packets; 0 is no limit
 	For    time.Duration
@@ -39,7 +41,7 @@ type Options struct {
 
 // Run follows packets until it is interrupted, has seen enough, or its time is over, and gives what it saw.
 func Run(ctx context.Context, o Options) (*packet.Recording, error) {
-	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{},
+	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{}, active: map[uint64]bool{},
 		rec: &packet.Recording{Before: states{}, At: states{}, After: states{}, Errnos: map[int32]string{}, Losses: o.Losses}}
 	defer r.close()
 	if err := r.open(); err != nil {
@@ -68,12 +70,14 @@ type run struct {
 	track   *packet.Tracker
 	readers map[uint64]*netlive.Reader
 	read    map[uint64]time.Time // when the state of a namespace was read last
-	seen    uint64
+	active  map[uint64]bool      // namespaces that packets were seen in
 }
 
 func (r *run) close() {
 	for _, x := range r.readers {
-		x.Close()
+		if x != nil {
+			x.Close()
+		}
 	}
 	if r.cap != nil {
 		r.cap.Close()
@@ -94,18 +98,16 @@ func (r *run) open() (err error) {
 	if err != nil {
 		return err
 	}
-	keep, err := keeper(r.o.Filter)
-	if err != nil {
-		return err
-	}
-	r.track = packet.NewTracker(r.names, keep)
+	want, keep := wanted(&r.o, only)
+	r.track = packet.NewTracker(r.names, want, keep)
 	cpus, err := r.live.NumCPU()
 	if err != nil {
 		return err
 	}
 	r.rec.Kernel, _ = r.live.Release()
+	r.rec.BootToReal = r.live.Clocks().BootToReal
 	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
-		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus})
+		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
 	if err != nil {
 		return err
 	}
@@ -113,41 +115,67 @@ func (r *run) open() (err error) {
 	return nil
 }
 
-// spaces opens the namespaces asked for, or all, and reads their state.
-func (r *run) spaces() (only []uint32, err error) {
-	if ns, err := netlive.Open("/proc/1/ns/net"); err == nil {
-		r.rec.Init = ns.NS().Inode
-		ns.Close()
+// functions are what is watched beside the tracepoints.
+func (r *run) functions() []string {
+	if r.o.Losses || r.o.Plain {
+		return nil
 	}
+	return packet.Landmarks()
+}
+
+// spaces opens the namespaces asked for, and all others, and reads what they have counted so far.
+func (r *run) spaces() (only []uint32, err error) {
 	for _, name := range r.o.Netns {
 		x, err := netlive.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("open network namespace %s: %w", name, err)
+			return nil, fmt.Errorf("%w: %w", ErrAbsent, err)
 		}
 		only = append(only, uint32(x.NS().Inode))
 		r.add(x)
 	}
-	for _, i := range netlive.Inodes() {
-		r.reader(i)
+	for _, x := range netlive.OpenAll(most) {
+		if x.NS().Name == "init" {
+			r.rec.Init = x.NS().Inode
+		}
+		r.add(x)
+	}
+	for _, d := range r.o.Devs {
+		if !r.hasDevice(d) {
+			return nil, fmt.Errorf("%w: device %s, in any network namespace", ErrAbsent, d)
+		}
 	}
 	return only, nil
 }
 
-// most is how many namespaces are watched: each costs descriptors and some milliseconds.
-const most = 256
+// ErrAbsent says that a namespace or device that was asked for is not there.
+var ErrAbsent = errors.New("not there")
 
-// reader gives the reader of a namespace, nil if it cannot be opened.
+func (r *run) hasDevice(name string) bool {
+	for _, s := range r.rec.Before {
+		if _, ok := s.LinkByName(name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// most is how many namespaces are watched: each costs descriptors and a few milliseconds.
+const most = 512
+
+// counted is what is read of every namespace at the beginning and at the end: what may have moved.
+const counted = netlive.Counters | netlive.Sockets | netlive.Links
+
+// reader gives the reader of a namespace, nil if it cannot be opened. One that came meanwhile has counted nothing before.
 func (r *run) reader(inode uint64) *netlive.Reader {
-	if x := r.readers[inode]; x != nil {
+	if x, tried := r.readers[inode]; tried || len(r.readers) >= most {
 		return x
 	}
-	if _, tried := r.rec.Before[inode]; tried || len(r.readers) >= most {
-		return nil
-	}
+	r.readers[inode] = nil
 	x, err := netlive.OpenInode(inode)
 	if err != nil {
 		return nil
 	}
+	delete(r.readers, inode)
 	return r.add(x)
 }
 
@@ -158,7 +186,7 @@ func (r *run) add(x *netlive.Reader) *netlive.Reader {
 		return old
 	}
 	r.readers[inode] = x
-	r.rec.Before[inode] = x.Read(netlive.All)
+	r.rec.Before[inode] = x.Read(counted)
 	return x
 }
 
@@ -219,7 +247,8 @@ func (r *run) drain(until time.Time) error {
 		if e.Kind == packet.XDPError && e.Reason < 0 {
 			r.rec.Errnos[-e.Reason] = unix.ErrnoName(unix.Errno(-e.Reason))
 		}
-		if e.Netns != 0 {
+		if e.Netns != 0 && !r.active[uint64(e.Netns)] {
+			r.active[uint64(e.Netns)] = true
 			r.reader(uint64(e.Netns))
 		}
 		if l := r.track.Add(e); l != nil {
@@ -249,9 +278,17 @@ func (r *run) finish() (*packet.Recording, error) {
 		}
 	}
 	for inode, x := range r.readers {
-		s := x.Read(netlive.All)
-		x.Owners(s)
-		r.rec.After[inode] = s
+		switch {
+		case x == nil:
+		case r.active[inode]:
+			s := x.Read(netlive.All)
+			x.Owners(s)
+			r.rec.After[inode] = s
+		case uint64(inode) == r.rec.Init:
+			r.rec.After[inode] = x.Read(counted | netlive.Sysctls)
+		default:
+			r.rec.After[inode] = x.Read(counted)
+		}
 	}
 	lost := r.cap.Lost()
 	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed
@@ -261,5 +298,5 @@ func (r *run) finish() (*packet.Recording, error) {
 
 // fill puts what was seen so far into the recording.
 func (r *run) fill() {
-	r.rec.Flows, r.rec.Refusals, r.rec.Troubles, r.rec.Unkept = r.track.Flows(), r.track.Refusals(), r.track.Troubles(), r.track.Unkept()
+	r.rec.Flows, r.rec.Refusals, r.rec.Troubles, r.rec.Unkept, r.rec.Stages = r.track.Flows(), r.track.Refusals(), r.track.Troubles(), r.track.Unkept(), r.track.Stages()
 }

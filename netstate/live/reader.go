@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -63,7 +62,6 @@ type Reader struct {
 	Proc string
 
 	ns    netns.NS
-	own   bool // it is this process's own: nothing has to be entered, for which one would need privilege
 	id    netstate.Namespace
 	conns map[int]*netlink.Conn // by netlink family
 	progs map[uint32]string     // names of BPF programs
@@ -111,12 +109,11 @@ func newReader(ns netns.NS, proc string) (*Reader, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	r := &Reader{Proc: proc, ns: ns, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
-	if self, ok := linkInode(filepath.Join(proc, "self/ns/net")); ok {
-		r.own = self == ino
-	}
-	r.id = netstate.Namespace{Inode: ino, Name: nameOf(proc, ino)}
-	return r, nil
+	return open(ns, proc, netstate.Namespace{Inode: ino, Name: nameOf(proc, ino)}), nil
+}
+
+func open(ns netns.NS, proc string, id netstate.Namespace) *Reader {
+	return &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
 }
 
 // NS is the namespace that is read.
@@ -202,9 +199,15 @@ func (s *reading) within() {
 	s.missing("files of the namespace", err)
 }
 
+// here reports whether the caller's thread is in the namespace: then nothing has to be entered, for which one needs privilege.
+func (r *Reader) here() bool {
+	ino, ok := linkInode("/proc/thread-self/ns/net")
+	return ok && ino == r.id.Inode
+}
+
 // inside runs f on a thread of the namespace.
 func (r *Reader) inside(f func() error) error {
-	if r.own {
+	if r.here() {
 		return f()
 	}
 	return r.ns.Do(f)
@@ -216,7 +219,7 @@ func (r *Reader) conn(family int) (*netlink.Conn, error) {
 		return c, nil
 	}
 	config := &netlink.Config{NetNS: r.ns.FD()}
-	if r.own {
+	if r.here() {
 		config = nil
 	}
 	c, err := netlink.Dial(family, config)
