@@ -1,5 +1,5 @@
 // Package live reads the network of a namespace into a [netstate.State]. It changes nothing: netlink dumps, files of /proc,
-// queries of ethtool and bpf(2).
+// queries of ethtool and bpf(2). The kernel may load the modules that answer (tcp_diag, nf_tables).
 //
 // A [Reader] holds one namespace open, with the sockets it has needed so far, so that reading again costs little. What
 // cannot be read (no privilege, a module that is not there) is said in State.Missing; nothing fails as a whole.
@@ -13,7 +13,8 @@
 //	s := r.Read(live.All)
 //	r.Owners(s)                           // which process has which socket: looks through all of /proc
 //
-// A Reader is not safe for use by several goroutines at once.
+// [OpenAll] opens every namespace there is. Update reads parts of a State again; in the process's own namespace no privilege
+// is needed for most. A Reader is not safe for use by several goroutines at once.
 package live
 
 import (
