@@ -18,7 +18,7 @@ const modules = `veth bridge 8021q dummy vrf sch_tbf sch_ingress cls_matchall cl
 	tcp_diag udp_diag raw_diag af_packet_diag xsk_diag xfrm_user
 	nf_tables nf_conntrack nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_reject_bridge nft_nat nft_masq nft_redir nft_chain_nat nft_ct nft_limit
 	nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 nft_log nf_log_syslog nft_quota nft_queue nft_objref nft_connlimit nft_numgen nft_hash nft_socket
-	nft_tproxy nft_dup_ipv4 nft_dup_ipv6 nft_fwd_netdev nft_dup_netdev nft_osf nft_xfrm nft_synproxy nft_meta_bridge nft_compat`
+	nft_tproxy nft_dup_ipv4 nft_dup_ipv6 nft_fwd_netdev nft_dup_netdev nft_osf nft_xfrm nft_synproxy nft_meta_bridge nft_compat nfnetlink_log nfnetlink_queue`
 
 // guests have the tools of this machine, if it has them.
 func guests() ktest.Config {
