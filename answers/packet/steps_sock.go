@@ -243,6 +243,15 @@ func tcpState(s *scene) *finding {
 	if v.Flags&header.RST != 0 {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, cause: "a reset: it ends the connection and is freed", fix: "look at why the other end reset it"}
 	}
+	if s.reason("TCP_MINTTL") {
+		delete(c, "state")
+		c["field"] = "IP_MINTTL"
+		if k := s.taker("tcp"); k != nil {
+			c["local"] = k.Local.String()
+		}
+		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("the socket wants a higher TTL than %d, which the segment has left (IP_MINTTL, RFC 5082)", v.TTL),
+			fix: "send with TTL 255 and from a neighbour, or lower IP_MINTTL"}
+	}
 	return &finding{culprit: c, cause: fmt.Sprintf("TCP discards the segment: %s (%s)", words(s.loss.Reason), s.loss.Func),
 		fix: "normal for old and repeated segments; many of them mean reordering, or two paths"}
 }

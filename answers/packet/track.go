@@ -140,8 +140,8 @@ const (
 	mostHops    = 192  // of a packet
 	samples     = 3    // packets of a flow that are kept whole
 	mostOther   = 1024 // refusals, troubles
-	// again is how long after its end an address is still the old packet's, if it looks the same; ns.
-	segmenting = uint64(time.Millisecond)
+	// segmenting is how long after a packet of several segments was queued its segments may come; ns.
+	segmenting = uint64(50 * time.Millisecond)
 )
 
 // Tracker makes packets and flows of events. The zero value is not usable: see NewTracker.
@@ -205,6 +205,9 @@ func (t *Tracker) Add(e Event) *Loss {
 	h := &Hop{Event: e, View: Look(&e)}
 	h.Func, h.Path = t.path(&e)
 	p := t.find(h)
+	if p == nil {
+		p = t.rebuilt(h)
+	}
 	if p == nil && h.Kind == Step {
 		return nil // a function that frees or begins: the events before and after tell
 	}

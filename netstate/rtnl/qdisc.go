@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -59,6 +60,9 @@ func DecodeQdisc(b []byte) (netstate.Qdisc, error) {
 		if len(d) >= at.off+4 {
 			q.Limit, q.Unit = uint64(nlattr.U32(d[at.off:])), at.unit
 			q.Options = map[string]string{"limit": strconv.FormatUint(q.Limit, 10)}
+		}
+		if loss := 8; q.Kind == "netem" && len(d) >= loss+4 && nlattr.U32(d[loss:]) != 0 { // a share of 2³²-1
+			q.Options["loss"] = strconv.FormatFloat(float64(nlattr.U32(d[loss:]))/math.MaxUint32*100, 'g', 4, 64) + "%"
 		}
 	}
 	return q, nil
