@@ -14,7 +14,7 @@ func isCopy(s *scene) bool {
 	if s.in(captures...) {
 		return true
 	}
-	return s.pkt.received && !s.hop.Last
+	return s.pkt.Received && !s.hop.Last
 }
 
 // captures are the functions that give packets to packet sockets (net/packet/af_packet.c).
@@ -40,7 +40,7 @@ func pingReply(s *scene) *finding {
 				cause: "a raw socket (root's ping) has a copy of each echo reply; the original is freed as no ping socket wants it"}
 		}
 	}
-	if s.asked() || s.pkt.received {
+	if s.asked() || s.pkt.Received {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, fix: "nothing to mend: not a loss",
 			cause: "the echo reply's original is freed after the raw socket that asked got its copy"}
 	}

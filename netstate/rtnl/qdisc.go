@@ -116,7 +116,7 @@ func DecodeFilter(b []byte) (netstate.Filter, error) {
 		Prio: int(nlattr.U32(b[16:]) >> 16), Kind: a.String(tcaKind),
 	}
 	opt := a.Nested(tcaOptions)
-	if f.Kind == "bpf" {
+	if f.Kind == "bpf" && opt != nil {
 		f.Prog = &netstate.Prog{ID: opt.U32(bpfID), Name: opt.String(bpfName)}
 		if opt.U32(bpfFlags)&bpfFlagDirect != 0 {
 			f.Prog.Mode = "direct-action"
