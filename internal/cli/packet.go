@@ -30,6 +30,7 @@ type packetFlags struct {
 	expect  string
 	latency bool
 	pcap    string
+	html    string
 	save    string
 	mark    int64
 	pids    []uint
@@ -53,7 +54,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
-	c.AddCommand(packetDropsCommand(), packetExplainCommand())
+	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand())
 	return c
 }
 
@@ -99,6 +100,7 @@ func (f *packetFlags) flags(c *cobra.Command) {
 func (f *packetFlags) answerFlags(fl *pflag.FlagSet) {
 	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
 	fl.BoolVar(&f.latency, "latency", false, "tell how long packets took from stage to stage, and where they waited")
+	fl.StringVar(&f.html, "html", "", "draw the answer on a page, `FILE`, that opens in any browser, offline")
 	fl.StringVarP(&f.pcap, "write", "w", "", "write the packets that are shown to `FILE`.pcapng, once for each event, with comments")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
@@ -186,6 +188,11 @@ func (f *packetFlags) tell(rec *packet.Recording, st packet.Style) (err error) {
 			return err
 		}
 	}
+	if f.html != "" {
+		if err := toFile(f.html, func(w io.Writer) error { return packet.HTML(w, rec, vs) }); err != nil {
+			return err
+		}
+	}
 	if f.json {
 		err = packet.JSON(os.Stdout, rec, vs, f.verbose)
 	} else {
@@ -205,37 +212,6 @@ func toFile(name string, write func(io.Writer) error) error {
 	}
 	b := bufio.NewWriter(f)
 	return errors.Join(write(b), b.Flush(), f.Close())
-}
-
-func packetExplainCommand() *cobra.Command {
-	f := &packetFlags{mark: -1}
-	c := &cobra.Command{
-		Use:   "explain [flags] FILE",
-		Short: "Tell again what packet -o saved, on any machine",
-		Long: `Tell again what happened to the packets that fathom packet -o saved. The file has the state of the machine then; no
-privilege is needed.
-
-Examples:
-  fathom packet --for 10s -o seen.json udp port 53
-  fathom packet explain seen.json
-  fathom packet explain -j -w seen.pcapng seen.json`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			file, err := os.Open(args[0])
-			if err != nil {
-				return diag.NoInput("read a recording of packets", err)
-			}
-			defer file.Close()
-			rec, err := packet.Load(bufio.NewReader(file))
-			if err != nil {
-				return diag.BadInput("read "+args[0], err)
-			}
-			return f.tell(rec, f.style())
-		},
-	}
-	fl := c.Flags()
-	f.answerFlags(fl)
-	return c
 }
 
 func (f *packetFlags) style() packet.Style {
