@@ -12,3 +12,8 @@ var Language string
 //
 //go:embed graph.md
 var Graph string
+
+// Packet is about following packets, in Markdown.
+//
+//go:embed packet.md
+var Packet string
