@@ -22,6 +22,9 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 			continue
 		}
 		was := p.Hops[len(p.Hops)-1]
+		for i := len(p.Hops) - 1; i > 0 && was.Kind == Step; i-- {
+			was = p.Hops[i-1]
+		}
 		a, b := &was.View, &h.View
 		if was.Kind != Xmit && (was.Kind != Consume || !slices.ContainsFunc(was.Path, xdp)) || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
 			continue

@@ -227,10 +227,12 @@ func (t *Tracker) Add(e Event) *Loss {
 
 // path names the functions of an event: those of the stack that are of the network, without the tracing and freeing ones.
 func (t *Tracker) path(e *Event) (fn string, path []string) {
-	if e.Kind == Drop || e.Kind == Consume || e.Kind == Step {
-		if e.Arg != 0 {
-			fn = t.names.Function(e.Arg)
-		}
+	switch {
+	case e.Arg == 0:
+	case e.Kind == Drop || e.Kind == Consume:
+		fn = t.names.Function(e.Arg)
+	case e.Kind == Step: // where the function begins; a Namer looks before what it is given, at the call
+		fn = t.names.Function(e.Arg + 1)
 	}
 	for _, a := range e.Stack {
 		n := t.names.Function(a)
