@@ -9,6 +9,9 @@ import (
 // rebuilding is how long after a packet was given to a device its copy may come out of it; ns.
 const rebuilding = uint64(time.Second)
 
+// inDrivers is how many packets, of those seen last, may be in drivers at a time.
+const inDrivers = 512
+
 // rebuilt gives the packet that a new one is a copy of: a driver's XDP copies packets that it cannot write into, and frees
 // the old one, with an event or without (veth_convert_skb_to_xdp_buff in drivers/net/veth.c). The copy looks as what went
 // into the driver. Of several that are alike, it is that of the oldest.
@@ -17,7 +20,7 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 	if h.Kind == Queue || h.Kind == Enqueued || !xdp(h.Func) && !slices.ContainsFunc(h.Path, xdp) {
 		return nil
 	}
-	for _, p := range t.order {
+	for _, p := range t.order[max(0, len(t.order)-inDrivers):] {
 		if p.state != Open || len(p.Hops) == 0 {
 			continue
 		}
