@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -97,6 +98,7 @@ func (r *Recording) explained(ns uint32, c counter) (n uint64) {
 
 // silent adds what only counters tell: connections that a listener did not take, copies that a capture lost.
 func (r *Recording) silent(vs []*Verdict) []*Verdict {
+	wait := r.handshakes(vs)
 	for _, v := range vs {
 		if v.flow == nil || v.loss != nil || v.Class == ClassMisroute {
 			continue
@@ -105,12 +107,40 @@ func (r *Recording) silent(vs []*Verdict) []*Verdict {
 		if last == nil {
 			continue
 		}
+		if k := (listener{last.Netns, last.View.Dst}); v.flow.Tuple.Proto == protoTCP && wait[k] >= v.flow.Packets {
+			wait[k] -= v.flow.Packets
+			continue
+		}
 		if r.listenerSilent(v, last) {
 			continue
 		}
 		r.captureSilent(v)
 	}
 	return vs
+}
+
+// listener is where connections go to.
+type listener struct {
+	netns uint32
+	addr  netip.AddrPort
+}
+
+// handshakes says how many of the segments that nobody answered wait in listeners' queues of handshakes: those came first,
+// and filled the queue. What came after is in a counter of the namespace.
+func (r *Recording) handshakes(vs []*Verdict) map[listener]uint64 {
+	sent := map[listener]uint64{}
+	for _, v := range vs {
+		if v.flow == nil || v.loss != nil || v.flow.Tuple.Proto != protoTCP || r.answered(v.flow) {
+			continue
+		}
+		if last := v.lastHop(); last != nil && r.moved(last.Netns, "TcpExt.TCPReqQFullDrop") > 0 {
+			sent[listener{last.Netns, last.View.Dst}] += v.flow.Packets
+		}
+	}
+	for k, n := range sent {
+		sent[k] = n - min(n, r.moved(k.netns, "TcpExt.TCPReqQFullDrop"))
+	}
+	return sent
 }
 
 // listenerSilent: SYNs, or the last segments of handshakes, vanish without an event when the listener has no room.
@@ -128,6 +158,11 @@ func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 	v.Class = ClassDrop
 	v.take(r.overflow(last.Netns, last.View.Dst))
 	v.Function, v.Reason = "tcp_conn_request", "ListenOverflows"
+	if r.moved(last.Netns, "TcpExt.ListenOverflows") == 0 {
+		v.Reason = "TCPReqQFullDrop"
+		v.Cause = "the listener's queue of handshakes is full, of peers that do not finish theirs: further SYNs are ignored"
+		v.Fix = "raise the backlog of listen() and net.ipv4.tcp_max_syn_backlog, turn net.ipv4.tcp_syncookies on, or find who floods"
+	}
 	v.Sent, v.Repeats = v.flow.Packets-v.flow.Repeated, v.flow.Repeated
 	v.Delivered, v.Unknown, v.Count = 0, 0, v.Sent
 	return true

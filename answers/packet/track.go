@@ -265,10 +265,12 @@ type named struct {
 func fnv1a(h, n uint64) uint64 { return (h ^ n) * 0x100000001b3 }
 
 func (t *Tracker) name(e *Event) (fn string, path []string) {
-	if e.Kind == Drop || e.Kind == Consume || e.Kind == Step {
-		if e.Arg != 0 {
-			fn = t.names.Function(e.Arg)
-		}
+	switch {
+	case e.Arg == 0:
+	case e.Kind == Drop || e.Kind == Consume:
+		fn = t.names.Function(e.Arg)
+	case e.Kind == Step: // where the function begins; a Namer looks before what it is given, at the call
+		fn = t.names.Function(e.Arg + 1)
 	}
 	for _, a := range e.Stack {
 		n := t.names.Function(a)

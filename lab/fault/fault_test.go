@@ -156,7 +156,7 @@ func closeScene(t *testing.T, s *fault.Scene) {
 
 // batch is how many faults one run of fathom packet looks at. There are others on the machine then, each in namespaces of
 // its own.
-const batch = 8
+const batch = 16
 
 // TestPacket: fathom packet answers the four questions about each fault.
 func TestPacket(t *testing.T) {

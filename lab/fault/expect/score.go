@@ -72,6 +72,7 @@ func (s Score) rank() (n int) {
 // Score compares what a tool said with the answer. Of several verdicts about the traffic the best is taken; one of another
 // class beside it, about the same packets, costs the class.
 func (a Answer) Score(lab Lab, verdicts []Verdict) Score {
+	verdicts = a.joined(verdicts)
 	best := Score{ID: a.ID, Why: []string{"no verdict about the traffic"}}
 	for _, v := range verdicts {
 		if !a.about(v) {
@@ -145,6 +146,30 @@ func (e Event) is(v Verdict) bool {
 // reason is the name of a drop reason without what all begin with.
 func reason(s string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(strings.ToUpper(s), "SKB_DROP_REASON_"), "SKB_")
+}
+
+// joined makes one verdict of those that say the same of several flows of the traffic.
+func (a Answer) joined(verdicts []Verdict) (out []Verdict) {
+	seen := map[string]int{}
+	for _, v := range verdicts {
+		if v.Sent == nil || v.Delivered == nil || v.Count == nil || !a.about(v) {
+			out = append(out, v)
+			continue
+		}
+		k := fmt.Sprintln(v.Class, v.Netns, v.Dev, v.Function, v.Reason, text(map[string]any(v.Culprit)))
+		i, ok := seen[k]
+		if !ok {
+			seen[k] = len(out)
+			out = append(out, v)
+			continue
+		}
+		was := &out[i]
+		sent, delivered, count := *was.Sent+*v.Sent, *was.Delivered+*v.Delivered, *was.Count+*v.Count
+		was.Sent, was.Delivered, was.Count = &sent, &delivered, &count
+		was.InFlight += v.InFlight
+		was.Unknown += v.Unknown
+	}
+	return out
 }
 
 // others are the packets of other verdicts.
