@@ -140,20 +140,36 @@ func TestTools(t *testing.T) {
 				if !ktest.InGuest() {
 					t.Skip("not on a machine that somebody uses")
 				}
-				stop, done := make(chan struct{}), make(chan struct{})
-				go func() {
-					defer close(done)
-					tt.work(t, stop)
-				}()
-				defer func() { <-done }()
-				defer close(stop)
+				defer meanwhile(t, tt.work)()
 			}
-			tool, _ := examples.Find(tt.name)
-			out, errs := run(t, tool, regexp.MustCompile(tt.want))
-			if !regexp.MustCompile(tt.want).MatchString(out) {
-				t.Errorf("output:\n%s\nwant: %s\nstderr:\n%s", out, tt.want, errs)
-			}
+			prints(t, tt.name, tt.want)
 		})
+	}
+}
+
+// meanwhile starts work; what it returns ends it and waits for its end.
+func meanwhile(t *testing.T, work func(*testing.T, chan struct{})) func() {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		work(t, stop)
+	}()
+	return func() {
+		close(stop)
+		<-done
+	}
+}
+
+// prints runs a tool until it has printed what is wanted.
+func prints(t *testing.T, name, want string) {
+	t.Helper()
+	tool, ok := examples.Find(name)
+	if !ok {
+		t.Fatal("no such tool")
+	}
+	re := regexp.MustCompile(want)
+	if out, errs := run(t, tool, re); !re.MatchString(out) {
+		t.Errorf("output:\n%s\nwant: %s\nstderr:\n%s", out, want, errs)
 	}
 }
 

@@ -6,13 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/ktest"
 )
 
@@ -36,18 +34,8 @@ func TestUserTools(t *testing.T) {
 	ktest.Need(t, ktest.Uprobe, ktest.Ringbuf)
 	for _, tt := range userRuns {
 		t.Run(tt.name, func(t *testing.T) {
-			stop, done := make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(done)
-				tt.work(t, stop)
-			}()
-			defer func() { <-done }()
-			defer close(stop)
-			tool, _ := examples.Find(tt.name)
-			out, errs := run(t, tool, regexp.MustCompile(tt.want))
-			if !regexp.MustCompile(tt.want).MatchString(out) {
-				t.Errorf("output:\n%s\nwant: %s\nstderr:\n%s", out, tt.want, errs)
-			}
+			defer meanwhile(t, tt.work)()
+			prints(t, tt.name, tt.want)
 		})
 	}
 }

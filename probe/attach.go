@@ -132,7 +132,7 @@ func (s *Session) oneByOne(l *loaded, err error) (int, error) {
 
 // uprobeMulti attaches all places of a file in one call; where the kernel refuses one of them, one by one.
 func (s *Session) uprobeMulti(l *loaded) (int, error) {
-	if slices.ContainsFunc(l.targets, func(t check.Target) bool { return s.refusal(t) != nil }) {
+	if slices.ContainsFunc(l.targets, func(t check.Target) bool { return s.opts.World.Refusal(t) != nil }) {
 		return s.oneByOne(l, nil)
 	}
 	o := &link.UprobeMultiOptions{PID: uint32(s.opts.PID)}
@@ -187,20 +187,13 @@ func (s *Session) attachEach(l *loaded) (int, error) {
 	return n, nil
 }
 
-func (s *Session) refusal(t check.Target) error {
-	if s.opts.Refusal == nil {
-		return nil
-	}
-	return s.opts.Refusal(t)
-}
-
 // failed adds to an error what is known of the function.
 func (s *Session) failed(t check.Target, err error) error {
 	e := &AttachError{Target: t, Err: err}
 	switch t.Provider {
 	case "kprobe", "kretprobe", "fentry", "fexit":
-		if s.opts.WhyNot != nil && t.Func != "" && !errors.Is(err, feature.ErrUnsupported) {
-			e.Why = s.opts.WhyNot(t.Module, t.Func)
+		if t.Func != "" && !errors.Is(err, feature.ErrUnsupported) {
+			e.Why = s.opts.World.WhyNot(t.Module, t.Func)
 		}
 	}
 	return e
@@ -211,7 +204,7 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 	if !l.prog.Unit.Cookie {
 		cookie = 0
 	}
-	if err := s.refusal(t); err != nil {
+	if err := s.opts.World.Refusal(t); err != nil {
 		return err
 	}
 	var lk link.Link

@@ -78,6 +78,13 @@ func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 	if !wild(p.Func) && !wild(p.Module) {
 		return w.oneKprobe(p)
 	}
+	return w.matching(p, func(f Function) (check.Target, bool) {
+		return check.Target{Provider: name, Module: f.Module, Func: f.Name, Name: name + ":" + f.Name}, true
+	})
+}
+
+// matching gives the targets that target makes of the functions a wildcard means, each name once.
+func (w *World) matching(p check.AttachPoint, target func(Function) (check.Target, bool)) ([]check.Target, error) {
 	fns, err := w.Functions()
 	if err != nil {
 		return nil, err
@@ -88,8 +95,10 @@ func (w *World) kprobes(p check.AttachPoint) ([]check.Target, error) {
 		if !check.Match(p.Func, f.Name) || p.Module != "" && !check.Match(p.Module, kernelModule(f.Module)) || seen[f.Name] || unsafeKprobe(f.Name) {
 			continue
 		}
-		seen[f.Name] = true
-		out = append(out, check.Target{Provider: name, Module: f.Module, Func: f.Name, Name: name + ":" + f.Name})
+		if t, ok := target(f); ok {
+			seen[f.Name] = true
+			out = append(out, t)
+		}
 	}
 	sortTargets(out)
 	return out, nil
@@ -201,23 +210,9 @@ func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
 		w.loadTypes(mod)
 		return []check.Target{{Provider: name, Module: kernelModule(mod), Func: p.Func, Name: name + ":" + kernelModule(mod) + ":" + p.Func}}, nil
 	}
-	fns, err := w.Functions()
-	if err != nil {
-		return nil, err
-	}
-	var out []check.Target
-	seen := map[string]bool{}
-	for _, f := range fns {
-		if !check.Match(p.Func, f.Name) || p.Module != "" && !check.Match(p.Module, kernelModule(f.Module)) || seen[f.Name] || unsafeKprobe(f.Name) {
-			continue
-		}
-		if _, err := w.Types().Func(f.Module, f.Name); err != nil {
-			continue
-		}
-		seen[f.Name] = true
+	return w.matching(p, func(f Function) (check.Target, bool) {
+		_, err := w.Types().Func(f.Module, f.Name)
 		m := kernelModule(f.Module)
-		out = append(out, check.Target{Provider: name, Module: m, Func: f.Name, Name: name + ":" + m + ":" + f.Name})
-	}
-	sortTargets(out)
-	return out, nil
+		return check.Target{Provider: name, Module: m, Func: f.Name, Name: name + ":" + m + ":" + f.Name}, err == nil
+	})
 }

@@ -15,6 +15,7 @@ type waiting struct {
 	target check.Target
 	cookie uint64
 	link   closer // nil while the module is not there
+	absent bool   // the module is there, and the target is not in it
 }
 
 // later takes the targets of l that wait for a module out of ts; they are the last ones.
@@ -35,19 +36,24 @@ func (s *Session) later(l *loaded, ts []check.Target) []check.Target {
 func (s *Session) Waiting() bool { return len(s.waits) > 0 }
 
 // AttachLater attaches the probes whose modules have come since the last call, and lets go of those whose modules have
-// gone; say is told of each.
+// gone; say is told of each. What a module that came has not got is dealt with as Options.Missing says.
 func (s *Session) AttachLater(say func(string)) error {
 	for _, w := range s.waits {
 		switch there := initialised(w.target.Module); {
-		case there && w.link == nil:
-			if err := s.arrive(w); err != nil {
-				return &AttachError{Target: w.target, Err: err}
-			}
-			say(fmt.Sprintf("%s: module %s is loaded, attached", w.target.Name, w.target.Module))
 		case !there && w.link != nil:
 			w.link.Close()
 			w.link = nil
 			say(fmt.Sprintf("%s: module %s is gone", w.target.Name, w.target.Module))
+		case !there:
+			w.absent = false
+		case w.link == nil && !w.absent:
+			if err := s.arrive(w); err != nil {
+				if w.absent = s.skip(w.target, err); w.absent {
+					continue
+				}
+				return s.failed(w.target, err)
+			}
+			say(fmt.Sprintf("%s: module %s is loaded, attached", w.target.Name, w.target.Module))
 		}
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
@@ -26,16 +25,11 @@ type Options struct {
 	License string // default "GPL"
 	LogSize uint32 // verifier log on request
 	Verbose bool
-	// EventID gives the number of a trace event; (*World).EventID does.
-	EventID func(system, event string) (int, error)
-	// KfuncID gives the number of a function that programs may call; (*World).KfuncID does.
-	KfuncID func(name string) (btf.TypeID, error)
-	// Refusal says why a target must not be attached; (*World).Refusal does. nil allows all.
-	Refusal func(check.Target) error
+	// World is the machine the program was checked for: it numbers events and functions, and knows which targets must not be
+	// attached. Never nil.
+	World *World
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
-	// WhyNot says what is known against tracing a function, for errors; (*World).WhyNot does. May be nil.
-	WhyNot func(module, name string) *NotTraceable
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }
@@ -120,6 +114,23 @@ func Load(info *check.Info, prog *ir.Program, obj *bpf.Object, opts Options) (*S
 	return s, nil
 }
 
+// Target is a place that a program is attached to.
+type Target = check.Target
+
+// LoadIR is Load for a program that was not made from text: units are attached to the targets that stand under their
+// Clause.
+func LoadIR(prog *ir.Program, obj *bpf.Object, targets [][]Target, opts Options) (*Session, error) {
+	info := &check.Info{}
+	for _, ts := range targets {
+		in := &check.Instance{Targets: ts}
+		if len(ts) > 0 {
+			in.Provider, _ = check.FindProvider(ts[0].Provider)
+		}
+		info.Instances = append(info.Instances, in)
+	}
+	return Load(info, prog, obj, opts)
+}
+
 // loadMaps creates the maps some program uses, and those the printing side reads.
 func (s *Session) loadMaps() error {
 	used := map[string]bool{}
@@ -177,7 +188,7 @@ func (s *Session) spec(p *bpf.Program) (*ebpf.ProgramSpec, error) {
 	insns := append(p.Insns[:0:0], p.Insns...)
 	for i := range insns {
 		if insns[i].Src == asm.PseudoKfuncCall && insns[i].OpCode.JumpOp() == asm.Call {
-			id, err := s.opts.KfuncID(insns[i].Reference())
+			id, err := s.opts.World.KfuncID(insns[i].Reference())
 			if err != nil {
 				return nil, err
 			}

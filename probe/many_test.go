@@ -48,7 +48,7 @@ func TestManyKprobes(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	s, err := probe.Load(c.Info, c.Prog, c.Obj, probe.Options{Missing: "ignore"})
+	s, err := probe.Load(c.Info, c.Prog, c.Obj, probe.Options{World: w, Missing: "ignore"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func (s *Session) linkPerf(fd int, p *ebpf.Program, cookie uint64) error {
 
 // attachTracepoint attaches p to a trace event through perf, as tracefs need not be mounted for that.
 func (s *Session) attachTracepoint(p *ebpf.Program, t check.Target, cookie uint64) error {
-	id, err := s.opts.EventID(t.Module, t.Func)
+	id, err := s.opts.World.EventID(t.Module, t.Func)
 	if err != nil {
 		return err
 	}

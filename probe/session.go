@@ -21,9 +21,6 @@ const sessionKfunc = "bpf_session_is_return"
 
 // pair loads what can be one session as one, before anything else is loaded. What cannot stays as it is.
 func (s *Session) pair() {
-	if s.opts.KfuncID == nil {
-		return
-	}
 	for _, l := range s.units {
 		if l.prog.Unit.Provider != "kprobe" || l.prog.Unit.Cookie || !sessionable(l.targets) {
 			continue
@@ -32,7 +29,7 @@ func (s *Session) pair() {
 		if ret == nil {
 			continue
 		}
-		id, err := s.opts.KfuncID(sessionKfunc)
+		id, err := s.opts.World.KfuncID(sessionKfunc)
 		if err != nil {
 			return // before 6.10
 		}

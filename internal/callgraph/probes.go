@@ -158,7 +158,7 @@ func (p *probes) load(text string) error {
 	}
 	var err error
 	p.events = c.Prog.Events
-	p.sess, err = probe.Load(c.Info, c.Prog, c.Obj, probe.Options{EventID: p.run.world.EventID, KfuncID: p.run.world.KfuncID, Missing: c.Info.Config.MissingProbes,
+	p.sess, err = probe.Load(c.Info, c.Prog, c.Obj, probe.Options{World: p.run.world, Missing: c.Info.Config.MissingProbes,
 		Warn: func(s string) { p.absent = append(p.absent, s) }})
 	if err != nil {
 		return refused("load", err)

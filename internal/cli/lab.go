@@ -145,6 +145,9 @@ func excerptOf(text string, e *spec.Error) string {
 	if n := e.Pos.Col - 1; n <= len(line) {
 		line = line[n:]
 	}
+	if line == "" {
+		return e.Error() + ", at the end of the line"
+	}
 	return fmt.Sprintf("%v, at: %.40s", e, line)
 }
 

@@ -100,7 +100,7 @@ func load(world *probe.World) (sess *probe.Session, hits, bytes *ir.Map, err err
 			return nil, nil, nil, d
 		}
 	}
-	sess, err = probe.Load(c.Info, c.Prog, c.Obj, probe.Options{EventID: world.EventID})
+	sess, err = probe.Load(c.Info, c.Prog, c.Obj, probe.Options{World: world})
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -1,9 +1,6 @@
 package script
 
-import (
-	"os"
-	"os/exec"
-)
+import "os/exec"
 
 // Command is a program that was started, but held before its first instruction until [Command.Resume]. It ends with this
 // process.
@@ -11,7 +8,7 @@ type Command struct{ c *child }
 
 // StartCommand starts argv held. Its standard streams are those of this process.
 func StartCommand(argv []string) (*Command, error) {
-	c, err := startChild(argv, os.Stdout, os.Stderr)
+	c, err := startChild(argv)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ func TestLater(t *testing.T) {
 	unix.DeleteModule("dummy", 0)
 	rounds := 0
 	out, errs := runProgram(t, `config = { missing_probes = "warn" }
+kprobe:dummy:dummy_nosuch { }
 kprobe:dummy:dummy_setup { printf("setup by %s\n", probe); @n++; if (@n == 2) { exit(); } }
 interval:s:60 { }`, func() {
 		if rounds == 2 {
@@ -71,7 +72,7 @@ interval:s:60 { }`, func() {
 	if strings.Count(out, "setup by kprobe:dummy:dummy_setup\n") != 2 {
 		t.Errorf("%s\n%s", out, errs)
 	}
-	for _, want := range []string{"specified module dummy in probe kprobe:dummy:dummy_setup is not loaded. The probe waits for it.", "module dummy is loaded, attached", "module dummy is gone"} {
+	for _, want := range []string{"specified module dummy in probe kprobe:dummy:dummy_setup is not loaded. The probe waits for it.", "module dummy is loaded, attached", "could not attach kprobe:dummy:dummy_nosuch", "module dummy is gone"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("not said: %s\n%s", want, errs)
 		}

@@ -173,7 +173,7 @@ func (r *runner) close() {
 
 func (r *runner) compile() error {
 	if len(r.o.Command) > 0 && !r.o.DryRun {
-		c, err := startChild(r.o.Command, r.o.Stdout, r.o.Stderr)
+		c, err := startChild(r.o.Command)
 		if err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func ringSize(n int) int {
 func (r *runner) load() error {
 	var err error
 	r.sess, err = probe.Load(r.comp.Info, r.comp.Prog, r.comp.Obj, probe.Options{
-		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, EventID: r.world.EventID, KfuncID: r.world.KfuncID, Refusal: r.world.Refusal, WhyNot: r.world.WhyNot,
+		PID: r.o.PID, License: r.comp.Info.Config.License, Verbose: r.o.Verbose, Missing: r.comp.Info.Config.MissingProbes, World: r.world,
 		Warn: func(s string) {
 			if !r.o.Quiet && !r.o.NoWarn {
 				fmt.Fprintf(r.o.Stderr, "WARNING: %s\n", s)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
@@ -27,10 +28,10 @@ type child struct {
 }
 
 // startChild starts a command stopped. Only the thread that started it may let it go, so one goroutine keeps that thread.
-func startChild(argv []string, stdout, stderr io.Writer) (*child, error) {
+func startChild(argv []string) (*child, error) {
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", argv[0], err)
+		return nil, diag.NoInput("start "+argv[0], err)
 	}
 	c := &child{ops: make(chan func()), done: make(chan error, 1), traced: true}
 	started := make(chan error)

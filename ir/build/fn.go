@@ -233,31 +233,7 @@ func (x *fn) flushAlways() {
 			b.Ins = append(b.Ins, ir.Ins{Op: ir.Ret})
 		}
 	}
-	prune(x.f)
-}
-
-// prune drops blocks nothing jumps to: the verifier refuses unreachable instructions.
-func prune(f *ir.Func) {
-	seen := map[*ir.Block]bool{}
-	var visit func(*ir.Block)
-	visit = func(b *ir.Block) {
-		if seen[b] {
-			return
-		}
-		seen[b] = true
-		for _, s := range b.Succs() {
-			visit(s)
-		}
-	}
-	visit(f.Blocks[0])
-	keep := f.Blocks[:0]
-	for _, b := range f.Blocks {
-		if seen[b] {
-			b.ID = len(keep)
-			keep = append(keep, b)
-		}
-	}
-	f.Blocks = keep
+	x.f.Prune()
 }
 
 // typeOf gives the type the checker found for e.

@@ -9,7 +9,7 @@ func flow(f *ir.Func) bool {
 	for range len(f.Blocks) + 8 { // jumps that chase each other in a circle never rest
 		again := decide(f)
 		again = thread(f) || again
-		again = prune(f) || again
+		again = f.Prune() || again
 		again = join(f) || again
 		if !again {
 			return changed
@@ -122,34 +122,6 @@ func known(b, to *ir.Block) *ir.Block {
 		return nil
 	}
 	return nil
-}
-
-// prune drops blocks nothing jumps to, and numbers the rest.
-func prune(f *ir.Func) bool {
-	seen := make([]bool, len(f.Blocks))
-	work := []*ir.Block{f.Blocks[0]}
-	seen[0] = true
-	for len(work) > 0 {
-		b := work[len(work)-1]
-		work = work[:len(work)-1]
-		t := b.Term()
-		for _, s := range []*ir.Block{t.Then, t.Else} {
-			if s != nil && !seen[s.ID] {
-				seen[s.ID] = true
-				work = append(work, s)
-			}
-		}
-	}
-	keep := f.Blocks[:0]
-	for _, b := range f.Blocks {
-		if seen[b.ID] {
-			keep = append(keep, b)
-		}
-	}
-	changed := len(keep) < len(seen)
-	f.Blocks = keep
-	number(f)
-	return changed
 }
 
 func number(f *ir.Func) {

@@ -43,7 +43,7 @@ func tails(f *ir.Func) bool {
 			t.Else = to[t.Else.ID]
 		}
 	}
-	prune(f)
+	f.Prune()
 	return true
 }
 

@@ -1,0 +1,206 @@
+// Package capture sees packets in the running kernel: programs on the tracepoints that packets pass, and on the system calls
+// that send them, tell what happened to which packet, where, and by which path. It says nothing about why.
+//
+// A packet that the filter matched once is followed by the address of its sk_buff and of its data until it is freed:
+// also when its headers are rewritten, and when it is cloned.
+package capture
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/bpf/gen"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/emit"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/wire/filter"
+)
+
+// Options say which packets are wanted. The zero value is all of them.
+type Options struct {
+	Filter string   // as tcpdump takes it; "" is all
+	Netns  []uint32 // inodes of namespaces
+	Devs   []string
+	Mark   *uint32
+	PIDs   []uint32 // the process that is running when the packet is first seen: its sender's
+	Comm   string
+	// Losses leaves out what is no loss: the path of packets is then in the stacks of their last events only.
+	Losses bool
+	Ring   int // bytes; 0 is 16 MiB
+	CPUs   int // that are possible
+}
+
+// Capture is a set of programs in the kernel. It belongs to the caller, who must Close it. One goroutine may use it.
+type Capture struct {
+	sess    *probe.Session
+	ring    *probe.Reader
+	calls   []string
+	missing []string
+	sources int
+}
+
+// follow is how many packets are followed at a time: those not seen for longest are forgotten.
+const follow = 32768
+
+// Open loads and attaches the programs. Events come from the moment it returns. What this kernel has not got is in
+// Missing.
+func Open(w *probe.World, o Options) (*Capture, error) {
+	if o.Ring == 0 {
+		o.Ring = 16 << 20
+	}
+	c := &Capture{}
+	code := &code{o: &o, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
+	var err error
+	if code.l, err = newLayout(w.Types()); err != nil {
+		return nil, err
+	}
+	if err := code.compile(); err != nil {
+		return nil, err
+	}
+	if code.follows() {
+		code.tracked = code.p.Map(ir.Map{Name: ".tracked", Kind: ir.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 2 * follow})
+	}
+	targets, err := c.write(w, code)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := code.p.Finish()
+	if err != nil {
+		return nil, err
+	}
+	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
+	if err != nil {
+		return nil, err
+	}
+	c.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w, Missing: "warn",
+		Warn: func(s string) { c.missing = append(c.missing, s) }})
+	if err != nil {
+		return nil, err
+	}
+	if c.ring, err = c.sess.Reader(); err == nil {
+		_, err = c.sess.Attach()
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// compile reads the filter twice: for packets with a link header and for those without.
+func (c *code) compile() error {
+	if c.o.Filter == "" {
+		return nil
+	}
+	var err error
+	if c.l2, err = filter.Compile(c.o.Filter, filter.Options{Link: filter.Ethernet, Metadata: true}); err != nil {
+		return err
+	}
+	// What asks for link headers matches nothing where there is none.
+	c.l3, _ = filter.Compile(c.o.Filter, filter.Options{Link: filter.Raw, Metadata: true})
+	return nil
+}
+
+// write writes a program for each source that the kernel has, and gives what they are to be attached to.
+func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target, err error) {
+	have, err := w.RawTracepoints()
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, f := range have {
+		there[f.Name] = true
+	}
+	raw := func(tp string, write func(i int, args map[string]int)) {
+		t := probe.Target{Provider: "rawtracepoint", Module: "vmlinux", Func: tp, Name: "rawtracepoint:" + tp}
+		if !there[tp] {
+			c.missing = append(c.missing, t.Name)
+			return
+		}
+		params, _, err := w.Args(t)
+		if err != nil {
+			c.missing = append(c.missing, t.Name+": "+err.Error())
+			return
+		}
+		args := map[string]int{}
+		for _, f := range params.Fields {
+			args[strings.TrimSuffix(f.Name, "__nullable")] = f.Index
+		}
+		write(len(targets), args)
+		targets = append(targets, []probe.Target{t})
+	}
+	for _, s := range sources {
+		if s.flow && code.o.Losses {
+			continue
+		}
+		raw(s.tp, func(i int, args map[string]int) { code.trace(s, i, args) })
+	}
+	for _, tp := range []string{"xdp_exception", "xdp_redirect_err"} {
+		raw(tp, func(i int, args map[string]int) { code.xdp(i, tp, args) })
+	}
+	for i, call := range calls {
+		c.calls = append(c.calls, call.name)
+		t := probe.Target{Provider: "tracepoint", Module: "syscalls", Func: "sys_exit_" + call.name, Name: "tracepoint:syscalls:sys_exit_" + call.name}
+		if _, err := w.EventID("syscalls", t.Func); err != nil {
+			c.missing = append(c.missing, t.Name)
+			continue
+		}
+		code.refusals(len(targets), i)
+		targets = append(targets, []probe.Target{t})
+	}
+	return targets, nil
+}
+
+// Next gives the next event, or ok false when none came until the time given.
+func (c *Capture) Next(until time.Time) (e packet.Event, ok bool, err error) {
+	for {
+		rec, err := c.ring.Next(until)
+		if err != nil || rec == nil {
+			return e, false, err
+		}
+		if e, ok = decode(rec, c.calls); ok {
+			return e, true, nil
+		}
+	}
+}
+
+// Empty says if all that was seen so far was read.
+func (c *Capture) Empty() bool { return c.ring.Empty() }
+
+// Missing says which sources this kernel has not got.
+func (c *Capture) Missing() []string { return slices.Clone(c.missing) }
+
+// Level says in words by which means packets are seen.
+func (c *Capture) Level() string {
+	return fmt.Sprintf("tracepoints (%d programs)", len(c.sess.Prog.Units))
+}
+
+// Loss is how many events were not told.
+type Loss struct {
+	Ring   uint64 `json:"ring"`   // the ring was full
+	Missed uint64 `json:"missed"` // the program was running on that CPU already
+}
+
+// Lost gives what was lost so far.
+func (c *Capture) Lost() (l Loss) {
+	for _, a := range c.sess.Accounts() {
+		l.Ring += a.LostRing
+		l.Missed += a.Missed
+	}
+	return l
+}
+
+// Stop ends seeing; what was seen can still be read.
+func (c *Capture) Stop() { c.sess.Detach() }
+
+// Close gives everything back.
+func (c *Capture) Close() error {
+	if c.ring != nil {
+		c.ring.Close()
+	}
+	return c.sess.Close()
+}

@@ -1,0 +1,303 @@
+package capture
+
+import (
+	"encoding/binary"
+
+	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/emit"
+	"github.com/fathom-trace/fathom/wire/filter"
+)
+
+// source is a place in the kernel where packets can be seen.
+type source struct {
+	kind packet.Kind
+	tp   string // raw tracepoint
+	skb  string // its argument with the packet
+	arg  string // argument that becomes Event.Arg; a pointer is sent as it is
+	num  string // argument that becomes Event.Reason
+	dev  string // argument with the device, where it is not the packet's own
+	ends bool   // the packet is gone afterwards
+	flow bool   // seen often: left out where only losses are asked for
+}
+
+// sources are the tracepoints that packets pass (include/trace/events/{skb,net,qdisc,sock,udp,tcp}.h).
+var sources = []source{
+	{kind: packet.Drop, tp: "kfree_skb", skb: "skb", arg: "location", num: "reason", ends: true},
+	{kind: packet.Consume, tp: "consume_skb", skb: "skb", arg: "location", ends: true, flow: true},
+	{kind: packet.Queue, tp: "net_dev_queue", skb: "skb", flow: true},
+	{kind: packet.Xmit, tp: "net_dev_start_xmit", skb: "skb", dev: "dev", flow: true},
+	{kind: packet.Rx, tp: "netif_receive_skb", skb: "skb", flow: true},
+	{kind: packet.RxQueue, tp: "netif_rx", skb: "skb", flow: true},
+	{kind: packet.RxEntry, tp: "netif_receive_skb_entry", skb: "skb", flow: true},
+	{kind: packet.RxEntry, tp: "napi_gro_receive_entry", skb: "skb", flow: true},
+	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true},
+	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true},
+	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true},
+	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb"},
+	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc"},
+	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb"},
+}
+
+// code writes the programs of one capture.
+type code struct {
+	o       *Options
+	l       *layout
+	p       *emit.Program
+	tracked *ir.Map // addresses of packets that are followed, and of their data
+	l2, l3  *filter.Filter
+}
+
+// follows says if only some packets are wanted.
+func (c *code) follows() bool {
+	return c.l2 != nil || c.l3 != nil || len(c.o.Netns) > 0 || len(c.o.Devs) > 0 || c.o.Mark != nil || len(c.o.PIDs) > 0 || c.o.Comm != ""
+}
+
+// seen is what a program knows of the packet before it.
+type seen struct {
+	u       *emit.Unit
+	rec     emit.Mem
+	skb     ir.Val
+	raw     emit.Mem // copy of struct sk_buff
+	head    ir.Val
+	nh, mac ir.Val // offsets of headers from head
+	tail    ir.Val
+	hit     ir.Val
+}
+
+func (p *seen) load(m member) ir.Val { return p.u.Load(p.raw.At(m.off), m.size, false) }
+
+// bits reads a bitfield within one byte.
+func (p *seen) bits(m member) ir.Val {
+	u := p.u
+	v := u.Load(p.raw.At(m.off), 1, false)
+	if m.bits == 0 {
+		return v
+	}
+	return u.Bin(ir.And, u.Bin(ir.Shr, v, ir.Imm(int64(m.bit))), ir.Imm(int64(1)<<m.bits-1))
+}
+
+// trace writes the program of a source. args are the indexes of the tracepoint's arguments by name.
+func (c *code) trace(s source, targets int, args map[string]int) {
+	c.packets(c.p.Unit("rawtracepoint", targets, s.tp), s, args)
+}
+
+func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
+	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), hit: u.Var(ir.Imm(0)), skb: u.Arg(args[s.skb])}
+	u.Zero(p.rec, recStack)
+	u.Store(p.rec.At(recSkb), 8, p.skb)
+	if i, ok := args[s.arg]; ok {
+		u.Store(p.rec.At(recArg), 8, u.Arg(i))
+	}
+	if i, ok := args[s.num]; ok {
+		u.Store(p.rec.At(recReason), 4, u.Arg(i))
+	}
+	u.Read(p.raw, c.l.skbSize, p.skb)
+	p.head = p.load(c.l.head)
+	u.Store(p.rec.At(recHead), 8, p.head)
+	dev := p.load(c.l.dev)
+	if i, ok := args[s.dev]; ok {
+		dev = u.Arg(i)
+	}
+	c.where(p, dev)
+	c.headers(p)
+	if c.follows() {
+		c.choose(p)
+	}
+	if s.ends {
+		c.end(p)
+	}
+	c.describe(p)
+	c.send(u, p.rec, s.kind)
+}
+
+// where fills in the device and the namespace. A packet in a socket's queue has other things where its device was
+// (dev_scratch): what cannot be read stays zero.
+func (c *code) where(p *seen, dev ir.Val) {
+	u := p.u
+	u.Store(p.rec.At(recIfindex), 4, u.Int(dev, c.l.devIfindex.off, 4, false))
+	u.Read(p.rec.At(recDev), 16, u.Add(dev, c.l.devName.off))
+	net := u.Int(dev, c.l.devNet.off, 8, false)
+	inum := u.Var(u.Int(net, c.l.netInum.off, 4, false))
+	sk := p.load(c.l.sk)
+	u.Store(p.rec.At(recSock), 8, sk)
+	u.If(ir.Eq, inum, ir.Imm(0), func() {
+		u.If(ir.Ne, sk, ir.Imm(0), func() {
+			u.Set(inum, u.Int(u.Int(sk, c.l.sockNet.off, 8, false), c.l.netInum.off, 4, false))
+		}, nil)
+	}, nil)
+	u.Store(p.rec.At(recNetns), 4, inum)
+}
+
+// unset is the mac_header of a packet that has none (~(typeof(skb->mac_header))0U in include/linux/skbuff.h).
+const unset = 0xffff
+
+// headers finds out where the packet's headers are and copies their bytes.
+func (c *code) headers(p *seen) {
+	u := p.u
+	p.nh, p.mac = p.load(c.l.networkHeader), p.load(c.l.macHeader)
+	p.tail = p.load(c.l.tail)
+	start, flags := u.Var(p.nh), u.Var(ir.Imm(0))
+	u.If(ir.Ne, p.mac, ir.Imm(unset), func() {
+		u.If(ir.Lt, p.mac, p.nh, func() {
+			u.Set(start, p.mac)
+			u.Set(flags, ir.Imm(flagL2))
+		}, nil)
+	}, nil)
+	u.Store(p.rec.At(recL3), 2, u.Bin(ir.Sub, p.nh, start))
+	n := u.Var(u.Bin(ir.Sub, p.tail, start))
+	u.If(ir.SLt, n, ir.Imm(0), func() { u.Set(n, ir.Imm(0)) }, nil)
+	u.If(ir.Gt, n, ir.Imm(maxBytes), func() { u.Set(n, ir.Imm(maxBytes)) }, nil)
+	u.Store(p.rec.At(recCaptured), 2, n)
+	u.Call(ir.FnProbeReadKernel, u.Addr(p.rec.At(recBytes)), n, u.Bin(ir.Add, p.head, start))
+	if c.l.vlanPresent.there() {
+		u.If(ir.Ne, p.bits(c.l.vlanPresent), ir.Imm(0), func() { u.Set(flags, u.Bin(ir.Or, flags, ir.Imm(flagTagged))) }, nil)
+	} else {
+		u.If(ir.Ne, p.load(c.l.vlanProto), ir.Imm(0), func() { u.Set(flags, u.Bin(ir.Or, flags, ir.Imm(flagTagged))) }, nil)
+	}
+	u.Store(p.rec.At(recVLAN), 2, p.load(c.l.vlanTCI))
+	u.Store(p.rec.At(recFlags), 1, flags)
+}
+
+// choose ends the program unless the packet is followed already or begins to be.
+func (c *code) choose(p *seen) {
+	u := p.u
+	u.Lookup(c.tracked, p.rec.At(recSkb), func(emit.Mem) { u.Set(p.hit, ir.Imm(1)) },
+		func() {
+			u.Lookup(c.tracked, p.rec.At(recHead), func(emit.Mem) { u.Set(p.hit, ir.Imm(1)) }, nil)
+		})
+	u.If(ir.Eq, p.hit, ir.Imm(0), func() {
+		c.among(u, c.o.Netns, p.rec.At(recNetns))
+		c.device(u, p.rec.At(recDev))
+		if c.o.Mark != nil {
+			u.Unless(ir.Eq, p.load(c.l.mark), ir.Imm(int64(*c.o.Mark)))
+		}
+		c.process(u)
+		if c.l2 != nil || c.l3 != nil {
+			c.match(p)
+		}
+		one := u.Slot("one", 8)
+		u.Store(one, 8, ir.Imm(1))
+		u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(p.rec.At(recSkb)), u.Addr(one), ir.Imm(0))
+		u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(p.rec.At(recHead)), u.Addr(one), ir.Imm(0))
+	}, nil)
+}
+
+// among ends the program unless the number at a place is one of a list; an empty list has all.
+func (c *code) among(u *emit.Unit, list []uint32, at emit.Mem) {
+	if len(list) == 0 {
+		return
+	}
+	v, ok := u.Load(at, 4, false), u.Var(ir.Imm(0))
+	for _, n := range list {
+		u.If(ir.Eq, v, u.Var(ir.Imm(int64(n))), func() { u.Set(ok, ir.Imm(1)) }, nil)
+	}
+	u.Unless(ir.Ne, ok, ir.Imm(0))
+}
+
+// device ends the program unless the name at a place is one of those asked for.
+func (c *code) device(u *emit.Unit, at emit.Mem) {
+	if len(c.o.Devs) == 0 {
+		return
+	}
+	ok := u.Var(ir.Imm(0))
+	for _, name := range c.o.Devs {
+		var want [16]byte // IFNAMSIZ
+		copy(want[:15], name)
+		diff := u.Var(ir.Imm(0))
+		for i := 0; i <= len(name) && i < 16; i += 4 {
+			u.Set(diff, u.Bin(ir.Or, diff, u.Bin(ir.Xor, u.Load(at.At(i), 4, false), word(u, want[i:]))))
+		}
+		u.If(ir.Eq, diff, ir.Imm(0), func() { u.Set(ok, ir.Imm(1)) }, nil)
+	}
+	u.Unless(ir.Ne, ok, ir.Imm(0))
+}
+
+// word gives four bytes as the number that a program loads.
+func word(u *emit.Unit, b []byte) ir.Val {
+	return u.Var(ir.Imm(int64(binary.LittleEndian.Uint32(b))))
+}
+
+// process ends the program unless the current process is wanted.
+func (c *code) process(u *emit.Unit) {
+	if len(c.o.PIDs) > 0 {
+		t := u.Slot("pid", 8)
+		u.Store(t, 8, u.Bin(ir.Shr, u.Call(ir.FnCurrentPidTgid), ir.Imm(32)))
+		c.among(u, c.o.PIDs, t)
+	}
+	if c.o.Comm != "" {
+		var want [16]byte
+		copy(want[:15], c.o.Comm)
+		t := u.Slot("comm", 16)
+		u.Zero(t, 16)
+		u.Call(ir.FnCurrentComm, u.Addr(t), ir.Imm(16))
+		for i := 0; i < 16; i += 4 {
+			u.Unless(ir.Eq, u.Load(t.At(i), 4, false), word(u, want[i:]))
+		}
+	}
+}
+
+// match ends the program unless the filter matches: from the link header on if there is one, else from the network header.
+func (c *code) match(p *seen) {
+	u := p.u
+	yes := u.Var(ir.Imm(0))
+	try := func(f *filter.Filter, start ir.Val) {
+		if f == nil {
+			return
+		}
+		n := u.Var(u.Bin(ir.Sub, p.tail, start))
+		u.If(ir.SLt, n, ir.Imm(0), func() { u.Set(n, ir.Imm(0)) }, nil)
+		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n),
+			Ifindex: u.Reg(u.Load(p.rec.At(recIfindex), 4, false)), Type: u.Reg(p.bits(c.l.pktType)),
+			Tagged: u.Reg(u.Bin(ir.And, u.Load(p.rec.At(recFlags), 1, false), ir.Imm(flagTagged))),
+			TCI:    u.Reg(p.load(c.l.vlanTCI))}
+		u.Branch(func(iu *ir.Unit, f2 *ir.Func, at *ir.Block) (*ir.Block, *ir.Block) { return f.Emit(iu, f2, at, src) },
+			func() { u.Set(yes, ir.Imm(1)) }, nil)
+	}
+	l2 := u.Bin(ir.And, u.Load(p.rec.At(recFlags), 1, false), ir.Imm(flagL2))
+	u.If(ir.Ne, l2, ir.Imm(0), func() { try(c.l2, p.mac) }, func() { try(c.l3, p.nh) })
+	u.Unless(ir.Ne, yes, ir.Imm(0))
+}
+
+// end stops following the packet, and its data if nobody shares them: what comes next at these addresses is another.
+func (c *code) end(p *seen) {
+	u := p.u
+	shared := u.Bin(ir.Add, p.head, p.load(c.l.end))                                // skb_end_pointer
+	refs := u.Bin(ir.And, u.Int(shared, c.l.dataref.off, 4, false), ir.Imm(0xffff)) // SKB_DATAREF_MASK
+	if c.follows() {
+		u.Delete(c.tracked, p.rec.At(recSkb))
+	}
+	u.If(ir.Le, refs, ir.Imm(1), func() {
+		f := p.rec.At(recFlags)
+		u.Store(f, 1, u.Bin(ir.Or, u.Load(f, 1, false), ir.Imm(flagLast)))
+		if c.follows() {
+			u.Delete(c.tracked, p.rec.At(recHead))
+		}
+	}, nil)
+}
+
+// describe fills in the rest of what is said of a packet.
+func (c *code) describe(p *seen) {
+	u := p.u
+	u.Store(p.rec.At(recLen), 4, p.load(c.l.length))
+	u.Store(p.rec.At(recMark), 4, p.load(c.l.mark))
+	u.Store(p.rec.At(recProto), 2, p.load(c.l.protocol))
+	u.Store(p.rec.At(recType), 1, p.bits(c.l.pktType))
+	u.Store(p.rec.At(recIIF), 4, p.load(c.l.iif))
+	shared := u.Bin(ir.Add, p.head, p.load(c.l.end))
+	u.Store(p.rec.At(recGSOSize), 2, u.Int(shared, c.l.gsoSize.off, 2, false))
+	u.Store(p.rec.At(recGSOSegs), 2, u.Int(shared, c.l.gsoSegs.off, 2, false))
+}
+
+// send completes a record and puts it into the ring.
+func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind) {
+	u.Store(rec.At(recKind), 8, ir.Imm(int64(k)))
+	u.Store(rec.At(recTime), 8, u.Call(ir.FnKtimeGetBootNs))
+	u.Store(rec.At(recCPU), 4, u.Call(ir.FnSmpProcessorID))
+	u.Store(rec.At(recPidTgid), 8, u.Call(ir.FnCurrentPidTgid))
+	u.Call(ir.FnCurrentComm, u.Addr(rec.At(recComm)), ir.Imm(16))
+	n := u.Stack(rec.At(recStack), 8*maxFrames)
+	u.Store(rec.At(recStackLen), 4, n)
+	u.Output(rec, recSize)
+	u.Return(ir.Imm(0))
+}
