@@ -3,6 +3,7 @@ package changes
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,7 @@ type Listener struct {
 	mu     sync.Mutex     // of what follows
 	tables map[int]*table // by nsid
 	refs   map[int]string // how a namespace can be opened again
+	gone   []*table       // the last that were deleted: their names of links
 	self   int            // the own namespace's number in itself, if somebody gave it one
 
 	sysctls *sysctls
@@ -297,4 +299,19 @@ func (l *Listener) send(c *Change) {
 	case l.c <- c:
 	case <-l.done:
 	}
+}
+
+// LinkName gives the name of a link of a namespace by its index: the last that was known, "if7" if none was.
+func (l *Listener) LinkName(ns netstate.Namespace, index int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range slices.AppendSeq(slices.Clone(l.gone), maps.Values(l.tables)) {
+		if t.ns.Inode == ns.Inode && t.links[index] != "" {
+			return t.links[index]
+		}
+	}
+	if index == 0 {
+		return ""
+	}
+	return fmt.Sprintf("if%d", index)
 }

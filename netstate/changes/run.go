@@ -85,6 +85,9 @@ func stamp(c *Change, s *socket, m message, p packet) {
 	c.Msg = append([]byte(nil), m.whole[:min(len(m.whole), MsgBytes)]...)
 }
 
+// keepGone is of how many deleted namespaces the names of links are kept.
+const keepGone = 32
+
 // numbered is a namespace that got a number, or lost it because it is being deleted: the kernel takes the number away first,
 // and what it then does in the namespace is told nobody outside.
 func (l *Listener) numbered(ev *event, m message, p packet) {
@@ -99,6 +102,9 @@ func (l *Listener) numbered(ev *event, m message, p packet) {
 	t := l.tables[ev.nsid]
 	delete(l.tables, ev.nsid)
 	delete(l.refs, ev.nsid)
+	if t != nil {
+		l.gone = append(l.gone[max(0, len(l.gone)-keepGone+1):], t)
+	}
 	l.mu.Unlock()
 	if t == nil {
 		return
