@@ -59,7 +59,7 @@ var effects = []effect{
 	{[]string{"unregister_netdevice_many_notify", "unregister_netdevice_many", "unregister_netdevice_queue", "rollback_registered_many"}, nil, ByLinkGone, "the link was removed (unregister_netdevice)"},
 	{[]string{"__dev_change_net_namespace", "dev_change_net_namespace"}, nil, ByLinkGone, "the link was moved to another network namespace"},
 	{[]string{"addrconf_ifdown"}, []string{"proc_sys_call_handler"}, BySysctl, "IPv6 was turned off on the link (addrconf_ifdown)"},
-	{[]string{"addrconf_ifdown"}, []string{"__dev_notify_flags", "dev_close_many", "netif_close_many"}, ByLinkDown, "the link was set down, and the kernel removed its IPv6 addresses (addrconf_ifdown)"},
+	{[]string{"addrconf_ifdown"}, []string{"__dev_notify_flags", "dev_close_many", "netif_close_many"}, ByLinkDown, "the link was set down, and the kernel ended IPv6 on it (addrconf_ifdown)"},
 	{[]string{"__dev_close_many", "dev_close_many", "netif_close_many_and_unlock", "__dev_close", "dev_close", "netif_close"}, nil, ByLinkDown, "the link was set down"},
 	{[]string{"addrconf_ifdown"}, nil, ByLinkDown, "IPv6 ended on the link (addrconf_ifdown)"},
 	{[]string{"inetdev_down"}, nil, ByLinkDown, "IPv4 was turned off on the link (inetdev_event)"},

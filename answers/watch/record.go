@@ -36,16 +36,16 @@ type Record struct {
 
 // Who is a task that changed something. Evidence says how it is known.
 type Who struct {
-	PID      int    `json:"pid"`
-	TID      int    `json:"tid,omitempty"`
-	Comm     string `json:"comm,omitempty"`
-	UID      uint32 `json:"uid"`
-	User     string `json:"user,omitempty"`
-	Cgroup   string `json:"cgroup,omitempty"`
-	Unit     string `json:"unit,omitempty"`    // of systemd
-	Kernel   bool   `json:"kernel,omitempty"`  // a thread of the kernel
-	Parents  []Proc `json:"parents,omitempty"` // its parent first
-	Evidence string `json:"evidence"`          // Seen, Port, Fanotify
+	PID      int     `json:"pid"`
+	TID      int     `json:"tid,omitempty"`
+	Comm     string  `json:"comm,omitempty"`
+	UID      *uint32 `json:"uid,omitempty"` // nil if it is not known
+	User     string  `json:"user,omitempty"`
+	Cgroup   string  `json:"cgroup,omitempty"`
+	Unit     string  `json:"unit,omitempty"`    // of systemd
+	Kernel   bool    `json:"kernel,omitempty"`  // a thread of the kernel
+	Parents  []Proc  `json:"parents,omitempty"` // its parent first
+	Evidence string  `json:"evidence"`          // Seen, Port, Fanotify
 }
 
 // How a Who is known: values of its Evidence.
@@ -77,8 +77,8 @@ func (w *Who) String() string {
 	switch {
 	case w.User != "":
 		in = append(in, w.User)
-	case w.Comm != "":
-		in = append(in, fmt.Sprintf("uid %d", w.UID))
+	case w.UID != nil:
+		in = append(in, fmt.Sprintf("uid %d", *w.UID))
 	}
 	switch {
 	case w.Unit != "":

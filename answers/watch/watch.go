@@ -177,7 +177,7 @@ func (w *Watcher) ready() (*Record, bool) {
 		return nil, false
 	}
 	p := w.pending[0]
-	if p.s == nil && time.Now().Before(p.until) {
+	if time.Now().Before(p.until) {
 		return nil, false
 	}
 	w.pending = w.pending[1:]
@@ -235,6 +235,9 @@ func (w *Watcher) wait(ctx context.Context) bool {
 // sighted takes a sighting in: it belongs to the first change that waits for it, or is kept.
 func (w *Watcher) sighted(s *sighting) {
 	if s.kind == recNamespace {
+		if w.l.Knows(s.netns) {
+			return // unshare(2) of something else
+		}
 		w.l.Rescan()
 	}
 	for _, p := range w.pending {
@@ -263,7 +266,7 @@ func (w *Watcher) changed(c *changes.Change) {
 		return
 	}
 	if c.Cause != nil && w.causes[c.Cause] != nil {
-		p.s = w.causes[c.Cause]
+		w.join(p, w.causes[c.Cause])
 		return
 	}
 	for _, s := range w.sights {
@@ -277,8 +280,16 @@ func (w *Watcher) changed(c *changes.Change) {
 	}
 }
 
+// more says if a change may need a second sighting, of who began what a thread of the kernel ended.
+func (w *Watcher) more(c *changes.Change) bool {
+	return c.Kind == changes.Addr && c.Act == changes.Added && c.New.Addr.Prefix.Addr().Is6() || c.Silent == changes.NSGone || c.Kind == changes.NetNS
+}
+
 func (w *Watcher) join(p *pending, s *sighting) {
-	p.s = s
+	p.s, p.until = s, time.Now()
+	if w.more(p.c) {
+		p.until = p.c.Time.Add(patience / 4)
+	}
 	if p.c.Cause != nil {
 		w.causes[p.c.Cause] = s
 		return
@@ -357,11 +368,12 @@ func (w *Watcher) amend(r *Record, why *cause, c *changes.Change, s *sighting) {
 			why.kernel = false
 			why.text += "; the last to let go of it"
 		}
-	case why.how == ByDADDone && c.Act == changes.Added:
+	case why.how == ByDADDone && c.Act == changes.Added && c.Kind == changes.Addr:
 		if by := w.begunDAD(c); by != nil {
-			how := explain(functions(w.names(by.stack)))
-			r.Who = w.who(by)
-			*why = cause{how: how.how, via: how.via, request: how.request}
+			*why = explain(functions(w.names(by.stack)))
+			if r.Who = nil; !why.kernel {
+				r.Who = w.who(by)
+			}
 		}
 	case c.Silent == changes.Followed:
 		how := map[changes.Kind]string{changes.Link: ByLinkDown, changes.Addr: ByAddress}[c.Cause.Kind]
@@ -409,7 +421,7 @@ func (w *Watcher) guess(r *Record, why *cause, c *changes.Change) {
 	if !ok {
 		return
 	}
-	r.Who.Comm, r.Who.UID, r.Who.User = p.Comm, p.UID, w.user(p.UID)
+	r.Who.Comm, r.Who.UID, r.Who.User = p.Comm, &p.UID, w.user(p.UID)
 	r.Who.Cgroup, r.Who.Unit = p.Cgroup, unitOf(p.Cgroup)
 	if up, ok := changes.ReadProcess(p.Parent); ok {
 		r.Who.Parents = []Proc{{up.PID, up.Comm}}
@@ -418,8 +430,8 @@ func (w *Watcher) guess(r *Record, why *cause, c *changes.Change) {
 
 // lastRef finds who dropped the last reference to a namespace, or to one of several that went together.
 func (w *Watcher) lastRef(c *changes.Change) (found *sighting) {
-	for _, s := range w.sights {
-		if s.kind == recLastRef && !s.at.After(c.Time.Add(patience)) && (s.netns == c.NS.Inode || found == nil && s.netns == 0) {
+	for _, s := range w.sights { // the last one counts: numbers of namespaces are used again
+		if s.kind == recLastRef && !s.at.After(c.Time.Add(patience)) && (s.netns == c.NS.Inode || s.netns == 0 && (found == nil || found.netns == 0)) {
 			found = s
 		}
 	}
@@ -430,8 +442,11 @@ func (w *Watcher) lastRef(c *changes.Change) (found *sighting) {
 func (w *Watcher) begunDAD(c *changes.Change) *sighting {
 	addr := c.New.Addr.Prefix.Addr().AsSlice()
 	for _, s := range w.sights {
-		if s.kind == recDAD && !s.used && bytes.Equal(s.msg, addr) && !explain(functions(w.names(s.stack))).kernel {
-			s.used = true
+		if s.kind != recDAD || s.used || !bytes.Equal(s.msg, addr) {
+			continue
+		}
+		s.used = true
+		if c := explain(functions(w.names(s.stack))); !c.kernel || c.text != "" { // else a timer that goes on with it
 			return s
 		}
 	}
@@ -440,7 +455,7 @@ func (w *Watcher) begunDAD(c *changes.Change) *sighting {
 
 // who makes a task out of a sighting.
 func (w *Watcher) who(s *sighting) *Who {
-	who := &Who{PID: s.pid, Comm: s.comm, UID: s.uid, User: w.user(s.uid), Kernel: s.kernel, Parents: s.above, Evidence: Seen}
+	who := &Who{PID: s.pid, Comm: s.comm, UID: &s.uid, User: w.user(s.uid), Kernel: s.kernel, Parents: s.above, Evidence: Seen}
 	if s.tid != s.pid {
 		who.TID = s.tid
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -125,7 +124,7 @@ func (l *Listener) openRoute() error {
 		return err
 	}
 	if len(l.o.Namespaces) == 0 || l.o.AllNamespaces {
-		if err := l.add(self, "/proc/self/ns/net", false); err != nil {
+		if err := l.add(self, place{ref: "/proc/self/ns/net", name: "own"}); err != nil {
 			return err
 		}
 	}
@@ -134,7 +133,7 @@ func (l *Listener) openRoute() error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(l.add(ns, ref, false), ns.Close())
+		err = errors.Join(l.add(ns, place{ref: ref, name: ref}), ns.Close())
 		if err != nil {
 			return err
 		}
@@ -154,8 +153,16 @@ func inode(ns netns.NS) (uint64, error) {
 	return st.Ino, nil
 }
 
+// place is where a namespace was found.
+type place struct {
+	ref     string // how it can be opened
+	name    string
+	scanned bool // nobody asked for it by name
+	isNew   bool
+}
+
 // add takes a namespace in: gives it a number here and reads what it has. New ones are told of, if anyone wants to know.
-func (l *Listener) add(ns netns.NS, ref string, isNew bool) error {
+func (l *Listener) add(ns netns.NS, p place) error {
 	ino, err := inode(ns)
 	if err != nil {
 		return err
@@ -168,18 +175,28 @@ func (l *Listener) add(ns netns.NS, ref string, isNew bool) error {
 	nsid := own
 	if self, err := os.Readlink("/proc/self/ns/net"); err != nil || self != fmt.Sprintf("net:[%d]", ino) {
 		if nsid, err = number(ns.FD()); err != nil {
-			return fmt.Errorf("network namespace %s: %w", ref, err)
+			return fmt.Errorf("network namespace %s: %w", p.ref, err)
 		}
 	}
-	t := newTable(netstate.Namespace{Inode: ino, Name: l.name(ref, ino)}, nsid)
-	if err := ns.Do(func() error { return l.fill(t) }); err != nil {
-		return fmt.Errorf("network namespace %s: %w", ref, err)
+	t := newTable(netstate.Namespace{Inode: ino, Name: nameOf(p.name, ino)}, nsid)
+	t.bare = p.scanned && !l.o.AllNamespaces
+	if !t.bare {
+		if err := ns.Do(func() error { return l.fill(t) }); err != nil {
+			return fmt.Errorf("network namespace %s: %w", p.ref, err)
+		}
 	}
-	l.tables[nsid], l.refs[nsid] = t, ref
-	if isNew && l.wants(NetNS) {
+	l.tables[nsid], l.refs[nsid] = t, p.ref
+	if p.isNew && l.wants(NetNS) {
 		l.send(&Change{Kind: NetNS, Act: Added, Time: time.Now(), NS: t.ns, New: &Object{NetNS: &t.ns}, Silent: Polled})
 	}
 	return nil
+}
+
+// Knows says if a namespace is known by its inode.
+func (l *Listener) Knows(ino uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known(ino)
 }
 
 func (l *Listener) known(ino uint64) bool {
@@ -191,18 +208,12 @@ func (l *Listener) known(ino uint64) bool {
 	return false
 }
 
-// name is what people call a namespace: its name in /run/netns, "init" for that of process 1.
-func (l *Listener) name(ref string, ino uint64) string {
+// nameOf is what people call a namespace: "init" for that of process 1, else what it was called.
+func nameOf(name string, ino uint64) string {
 	if p, err := os.Readlink("/proc/1/ns/net"); err == nil && p == fmt.Sprintf("net:[%d]", ino) {
 		return "init"
 	}
-	if filepath.Dir(ref) == netns.RunDir {
-		return filepath.Base(ref)
-	}
-	if ref == "/proc/self/ns/net" {
-		return "own"
-	}
-	return ref
+	return name
 }
 
 // fill reads all objects, in the namespace of the calling thread.

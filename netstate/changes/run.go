@@ -65,7 +65,7 @@ func (l *Listener) take(m message, p packet) {
 	}
 	t := l.tables[p.nsid]
 	var c *Change
-	if t != nil {
+	if t != nil && !t.bare {
 		c = t.apply(ev)
 	}
 	l.mu.Unlock()
@@ -223,7 +223,7 @@ func (l *Listener) scan(isNew bool) error {
 		}
 		for _, ref := range refsOf(f) {
 			if ns, err := netns.Open(ref); err == nil {
-				l.add(ns, ref, isNew)
+				l.add(ns, place{ref, nameOfFound(f, ref), true, isNew})
 				ns.Close()
 				break
 			}
@@ -245,6 +245,17 @@ func refsOf(f netns.Found) (refs []string) {
 		refs = append(refs, fmt.Sprintf("/proc/%d/ns/net", pid))
 	}
 	return refs
+}
+
+// nameOfFound is its name in /run/netns, else that of its first process.
+func nameOfFound(f netns.Found, ref string) string {
+	switch {
+	case filepath.Dir(ref) == netns.RunDir:
+		return filepath.Base(ref)
+	case len(f.PIDs) > 0:
+		return fmt.Sprintf("%s[%d]", f.Comm, f.PIDs[0])
+	}
+	return ref
 }
 
 // readEvents reads uevents until the socket is closed.

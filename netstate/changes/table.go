@@ -14,7 +14,8 @@ import (
 // without a word.
 type table struct {
 	ns    netstate.Namespace
-	nsid  int // as the own namespace counts it; own for itself
+	nsid  int  // as the own namespace counts it; own for itself
+	bare  bool // only its coming and going are of interest
 	links map[int]string
 	objs  map[Kind]map[string]*Object
 }
