@@ -9,6 +9,8 @@ package netstate
 import (
 	"net/netip"
 	"time"
+
+	"github.com/fathom-trace/fathom/netstate/nft"
 )
 
 // State is the network of one namespace at one moment. What could not be read is in Missing; its part is then empty.
@@ -23,6 +25,7 @@ type State struct {
 	Groups   []Group           `json:"groups,omitempty"`
 	Sockets  []Socket          `json:"sockets,omitempty"`
 	Chains   []Chain           `json:"chains,omitempty"` // of nftables, in the order of hook and priority
+	Sets     []Set             `json:"sets,omitempty"`   // of nftables: what rules look up
 	Qdiscs   []Qdisc           `json:"qdiscs,omitempty"`
 	Filters  []Filter          `json:"filters,omitempty"` // of traffic control, tcx included
 	Policies []Policy          `json:"policies,omitempty"`
@@ -56,9 +59,12 @@ type Link struct {
 	Master int     `json:"master,omitempty"`  // index of the bridge, bond or VRF it belongs to
 	Lower  int     `json:"lower,omitempty"`   // IFLA_LINK: of a VLAN or macvlan its parent; of veth its peer, in PeerNS
 	PeerNS uint64  `json:"peer_ns,omitempty"` // inode of the namespace that Lower counts in; 0: this one, or not known
-	VLAN   uint16  `json:"vlan,omitempty"`    // number of a VLAN device
-	Port   *Port   `json:"port,omitempty"`    // of a bridge's port
-	Bridge *Bridge `json:"bridge,omitempty"`  // of a bridge
+	NSID   *int    `json:"nsid,omitempty"`    // IFLA_LINK_NETNSID: Lower counts in another namespace; -1: one without a number here
+	Table  int     `json:"table,omitempty"`   // routing table of a VRF
+	Group  int     `json:"group,omitempty"`
+	VLAN   uint16  `json:"vlan,omitempty"`   // number of a VLAN device
+	Port   *Port   `json:"port,omitempty"`   // of a bridge's port
+	Bridge *Bridge `json:"bridge,omitempty"` // of a bridge
 	XDP    []Prog  `json:"xdp,omitempty"`
 	TxQLen int     `json:"txqlen,omitempty"`
 	Queues int     `json:"queues,omitempty"` // receiving
@@ -109,12 +115,20 @@ type Route struct {
 	MTU    int          `json:"mtu,omitempty"`
 	Proto  int          `json:"proto,omitempty"` // RTPROT_…
 	Hops   []Hop        `json:"hops,omitempty"`  // of a route with several
+	From   netip.Prefix `json:"from,omitzero"`   // sources it is for (IPv6)
+	TOS    uint8        `json:"tos,omitempty"`   // 0: any
+	Scope  uint8        `json:"scope,omitempty"` // RT_SCOPE_…
+	Flags  uint32       `json:"flags,omitempty"` // RTNH_F_… (include/uapi/linux/rtnetlink.h)
+	Pref   uint8        `json:"pref,omitempty"`  // of routers (RFC 4191): 0 medium, 1 high, 3 low
+	NHID   uint32       `json:"nhid,omitempty"`  // nexthop object
 }
 
 // Hop is one of several ways of a route.
 type Hop struct {
-	Via  netip.Addr `json:"via,omitzero"`
-	Link int        `json:"link"`
+	Via    netip.Addr `json:"via,omitzero"`
+	Link   int        `json:"link"`
+	Weight int        `json:"weight"`
+	Flags  uint32     `json:"flags,omitempty"` // RTNH_F_…
 }
 
 // Rule is an entry of the policy routing database.
@@ -128,10 +142,30 @@ type Rule struct {
 	Mark     uint32       `json:"mark,omitempty"`
 	Mask     uint32       `json:"mask,omitempty"`
 	Invert   bool         `json:"invert,omitempty"`
-	Action   string       `json:"action"` // "lookup", "goto", "blackhole", "unreachable", "prohibit"
+	TOS      uint8        `json:"tos,omitempty"`
+	IPProto  uint8        `json:"ipproto,omitempty"`
+	SPort    Range        `json:"sport,omitzero"`
+	DPort    Range        `json:"dport,omitzero"`
+	UID      *Range       `json:"uid,omitempty"`
+	TunID    uint64       `json:"tun_id,omitempty"`
+	L3MDev   bool         `json:"l3mdev,omitempty"` // the table is that of the VRF the flow is in
+	Action   string       `json:"action"`           // "lookup", "goto", "nop", "blackhole", "unreachable", "prohibit"
 	Table    int          `json:"table,omitempty"`
-	Text     string       `json:"text"` // as ip-rule writes it: "from 10.77.1.1 to 10.77.2.0/24 prohibit"
+	Goto     int          `json:"goto,omitempty"` // priority of the rule to go on with
+	// Routes of these prefix lengths or less, or whose device is of this group, are as if they were not there; nil: none.
+	SuppressPrefix *int   `json:"suppress_prefixlength,omitempty"`
+	SuppressGroup  *int   `json:"suppress_ifgroup,omitempty"`
+	Text           string `json:"text"` // as ip-rule writes it: "from 10.77.1.1 to 10.77.2.0/24 prohibit"
 }
+
+// Range is a range of numbers, both ends in it.
+type Range struct {
+	First uint32 `json:"first"`
+	Last  uint32 `json:"last"`
+}
+
+// Has reports whether n is in it.
+func (r Range) Has(n uint32) bool { return r.First <= n && n <= r.Last }
 
 // Neigh is an entry of a neighbour table.
 type Neigh struct {
@@ -166,8 +200,9 @@ type Socket struct {
 	RcvMem uint32         `json:"rmem,omitempty"`   // bytes allocated for receiving (SK_MEMINFO_RMEM_ALLOC)
 	RcvBuf uint32         `json:"rcvbuf,omitempty"` // how many may be (SK_MEMINFO_RCVBUF)
 	Drops  uint32         `json:"drops,omitempty"`
-	Filter bool           `json:"filter,omitempty"` // a BPF program looks at what it receives
-	MD5    []netip.Prefix `json:"md5,omitempty"`    // peers that must sign (TCP_MD5SIG)
+	Filter bool           `json:"filter,omitempty"` // a packet socket has a program that chooses what it receives; the kernel does not say it of others
+	Cookie uint64         `json:"cookie,omitempty"`
+	MD5    []netip.Prefix `json:"md5,omitempty"` // peers that must sign (TCP_MD5SIG)
 	XSK    *XSK           `json:"xsk,omitempty"`
 }
 
@@ -181,37 +216,12 @@ type XSK struct {
 	RingFull  uint64 `json:"rx_ring_full"`
 }
 
-// Chain is a chain of nftables. Hook is "" for a chain that others jump to.
-type Chain struct {
-	Family   string    `json:"family"` // "ip", "ip6", "inet", "arp", "bridge", "netdev"
-	Table    string    `json:"table"`
-	Name     string    `json:"name"`
-	Hook     string    `json:"hook,omitempty"` // "prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"
-	Type     string    `json:"type,omitempty"` // "filter", "nat", "route"
-	Priority int       `json:"priority,omitempty"`
-	Policy   string    `json:"policy,omitempty"` // "accept" or "drop" of a base chain
-	Devs     []string  `json:"devs,omitempty"`   // of netdev chains
-	Rules    []NFTRule `json:"rules,omitempty"`
-}
-
-// NFTRule is a rule of nftables. Text is as nft lists it, without counters' values: "udp dport 9 counter drop".
-type NFTRule struct {
-	Handle  uint64    `json:"handle"`
-	Text    string    `json:"text"`
-	Comment string    `json:"comment,omitempty"`
-	Verdict string    `json:"verdict,omitempty"` // "accept", "drop", "jump", "goto", "return", "queue", "reject", "masquerade", "snat", "dnat", "redirect", "set" (writes the packet); "" goes on
-	Target  string    `json:"target,omitempty"`  // of jump and goto
-	Packets uint64    `json:"packets,omitempty"` // if it counts
-	Bytes   uint64    `json:"bytes,omitempty"`
-	Counts  bool      `json:"counts,omitempty"`
-	Exprs   []NFTExpr `json:"exprs,omitempty"` // what it tests and does, in order
-}
-
-// NFTExpr is one expression of a rule in a form that Chain.Eval can run over a packet.
-type NFTExpr struct {
-	Op   string            `json:"op"` // netlink's name: "payload", "cmp", "meta", "immediate", …
-	Args map[string]string `json:"args,omitempty"`
-}
+// What nftables hold is in package nft, which can also say what it would do with a packet.
+type (
+	Chain   = nft.Chain
+	NFTRule = nft.Rule
+	Set     = nft.Set
+)
 
 // Qdisc is a queueing discipline.
 type Qdisc struct {
@@ -245,7 +255,9 @@ type Policy struct {
 	Dir    string       `json:"dir"` // "in", "out", "fwd"
 	Src    netip.Prefix `json:"src"`
 	Dst    netip.Prefix `json:"dst"`
-	Action string       `json:"action"` // "allow" or "block"
+	Link   int          `json:"link,omitempty"`  // 0: any
+	Proto  uint8        `json:"proto,omitempty"` // IP protocol; 0: any
+	Action string       `json:"action"`          // "allow" or "block"
 	Index  uint32       `json:"index"`
 	Prio   uint32       `json:"prio,omitempty"`
 	Tmpl   int          `json:"templates,omitempty"` // transformations it asks for

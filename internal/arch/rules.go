@@ -14,7 +14,7 @@ const (
 	answers  = "answers/graph answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
 
 	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
-	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate"
+	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate/..."
 	ourBackends = "./kernel/live ./kernel/dump ./kernel/image ./kernel/remote"
 )
 
@@ -62,8 +62,14 @@ var Edges = []Edge{
 	{"usersym", "./ctype/dwarftypes", "what a program's debug information says of its types"},
 	{"usersym", "./debuginfo/... ./internal/bin ./internal/feature github.com/ianlancetaylor/demangle " + unpack + " " + sys, "symbols of processes and ELF files"},
 	{"tracefs", "./traceevent ./internal/feature ./internal/lease " + sys, "instances outlive a process: they need a lease"},
-	{"netstate", "./wire/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is"},
-	{"netstate/changes", "./netstate ./internal/bin ./internal/netns net " + sys + " " + rtnl, "the network as it changes, and the sysctls"},
+	{"netstate", "./netstate/nft ./wire/header", "a state holds firewall rules, which packets are run through"},
+	{"netstate/nlattr", "./internal/bin", "netlink attributes"},
+	{"netstate/nft", "./netstate/nlattr ./wire/header", "rules come as netlink attributes, and are tried on packets"},
+	{"netstate/rtnl netstate/sockdiag netstate/procnet", "./netstate ./netstate/nlattr ./netstate/sockdiag net", "the kernel's answers become parts of a state; pure (net: to write MAC addresses)"},
+	{"netstate/live", "./netstate/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is: sockets and files"},
+	{"netstate/live", "github.com/cilium/ebpf github.com/cilium/ebpf/link", "names of BPF programs, and which tcx has: bpf(2) alone tells"},
+	{"netstate/live", "unsafe", "SIOCETHTOOL takes a pointer inside a struct"},
+	{"netstate/changes", "./netstate/... ./internal/bin ./internal/netns " + sys + " " + rtnl, "the network as it changes, and the sysctls: sockets and files"},
 
 	// Engines.
 	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},

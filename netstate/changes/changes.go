@@ -96,14 +96,14 @@ type Object struct {
 // AddrInfo is an address with what only changes tell.
 type AddrInfo struct {
 	netstate.Addr
-	Preferred time.Duration // lifetime left; 0 is for ever, negative is none: deprecated
+	Preferred time.Duration `json:"preferred_ns,omitempty"` // lifetime left; 0 is for ever, negative is none: deprecated
 }
 
 // LinkInfo is a link with what only changes tell.
 type LinkInfo struct {
 	netstate.Link
-	Carrier bool
-	MovedTo int // of a removed link: nsid of the namespace it went to, counted in the own one; -1 if it went nowhere
+	Carrier bool `json:"carrier"`
+	MovedTo *int `json:"moved_to_nsid,omitempty"` // of a removed link: number of the namespace it went to; nil if to none
 }
 
 // Setting is a sysctl: its name as sysctl(8) has it and its value, with its blanks as they are.

@@ -3,6 +3,7 @@ package changes
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -36,7 +37,10 @@ func key(kind Kind, o *Object) string {
 		return fmt.Sprint(o.Link.Index)
 	case Route:
 		r := *o.Route
-		r.MTU, r.Src = 0, r.Src.Unmap()
+		r.MTU, r.Flags, r.Src, r.Hops = 0, 0, netip.Addr{}, slices.Clone(r.Hops)
+		for i := range r.Hops {
+			r.Hops[i].Flags = 0
+		}
 		return fmt.Sprint(r)
 	case Neigh:
 		return fmt.Sprint(o.Neigh.Link, o.Neigh.Addr)

@@ -1,0 +1,87 @@
+package packet
+
+import (
+	"fmt"
+	"slices"
+)
+
+// reconcile joins verdicts that are about the same: errors that senders saw with the losses that caused them, lost error
+// messages with what they would have told, answers that went astray with their questions; and it adds what was lost in
+// silence.
+func (r *Recording) reconcile(vs []*Verdict) []*Verdict {
+	vs = joinErrors(vs)
+	vs = blackHoles(vs)
+	vs = astray(vs)
+	vs = r.silent(vs)
+	slices.SortStableFunc(vs, func(a, b *Verdict) int { return rank(a) - rank(b) })
+	return vs
+}
+
+// rank orders verdicts: losses first.
+func rank(v *Verdict) int {
+	switch v.Class {
+	case ClassDrop, ClassMisroute, ClassErrno:
+		return 0
+	case ClassUnknown:
+		return 1
+	case ClassFalseLoss:
+		return 2
+	}
+	return 3
+}
+
+// joinErrors gives losses the error that their sender saw.
+func joinErrors(vs []*Verdict) []*Verdict {
+	return slices.DeleteFunc(vs, func(e *Verdict) bool {
+		if e.refusal == nil {
+			return false
+		}
+		found := false
+		for _, v := range vs {
+			if v.flow == nil || v.loss == nil || v.flow.Tuple.Proto != e.refusal.L4 || v.flow.Netns != e.refusal.Netns || v.Class == ClassFalseLoss {
+				continue
+			}
+			// The address may have been rewritten, or the call gave none: then the port the socket sends from tells.
+			if v.flow.Tuple.Dst == e.refusal.To || e.refusal.Port != 0 && v.flow.Tuple.Src.Port() == e.refusal.Port {
+				v.Errno, found = e.Errno, true
+			}
+		}
+		return found
+	})
+}
+
+// blackHoles finds losses that were to be told by an ICMP error which was lost itself: who lost that is to blame.
+func blackHoles(vs []*Verdict) []*Verdict {
+	for _, e := range vs {
+		if e.loss == nil || !e.loss.At.View.icmpError() || e.Class != ClassDrop {
+			continue
+		}
+		inner := e.loss.At.View.Inner
+		for _, v := range vs {
+			if v.flow != nil && v != e && v.loss != nil && v.Class == ClassDrop && v.flow.Tuple.Proto == inner.Proto && v.flow.Tuple.Src == inner.Src && v.flow.Tuple.Dst == inner.Dst {
+				v.Cause = fmt.Sprintf("%s; and %s", v.Cause, "the ICMP error that would tell the sender is lost: "+e.Cause)
+				v.Culprit, v.Fix = e.Culprit, e.Fix
+			}
+		}
+	}
+	return vs
+}
+
+// astray finds questions whose answers were misrouted: they are what the person asks about.
+func astray(vs []*Verdict) []*Verdict {
+	for _, a := range vs {
+		if a.Class != ClassMisroute || a.flow == nil || a.loss == nil || len(a.flow.Rewritten) > 0 {
+			continue
+		}
+		now := a.loss.At.View.Tuple
+		for _, q := range vs {
+			if q.flow == nil || q == a || len(q.flow.Rewritten) == 0 || q.flow.Tuple.Src != now.Dst {
+				continue
+			}
+			q.Class, q.Culprit, q.Cause, q.Fix, q.Certain = ClassMisroute, a.Culprit, a.Cause, a.Fix, a.Certain
+			q.Delivered, q.Count = 0, q.flow.Packets
+			q.Netns, q.Dev, q.Function, q.Reason = a.Netns, a.Dev, a.Function, a.Reason
+		}
+	}
+	return vs
+}

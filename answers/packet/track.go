@@ -1,0 +1,546 @@
+package packet
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Hop is one event of a packet's way.
+type Hop struct {
+	Event
+	View View `json:"-"`
+	// Func is the function of the network that was at work, by the stack; Path are those around it, the outermost last.
+	Func string   `json:"func,omitempty"`
+	Path []string `json:"path,omitempty"`
+}
+
+// Packet is one packet, through clones and rewritten headers, from where it was first seen.
+type Packet struct {
+	ID    uint64 `json:"id"`
+	Hops  []*Hop `json:"hops"`
+	Tuple Tuple  `json:"tuple"` // as it was first seen
+
+	flow     *Flow
+	skbs     []uint64 // alive
+	head     uint64
+	last     uint64 // time of the last event
+	split    bool   // became segments, which are packets of their own
+	weight   uint64 // segments it stands for
+	state    State
+	loss     *Loss // what it is counted in
+	frag     uint32
+	received bool // was given to a process, or consumed where it belongs
+}
+
+// State is what became of a packet.
+type State uint8
+
+// States. A packet whose end nobody told is Open: in flight, in a queue, or taken in silence by who it was for.
+const (
+	Open State = iota
+	Delivered
+	Lost
+)
+
+// Flow is the packets of one tuple that were first seen in one namespace.
+type Flow struct {
+	Tuple Tuple  `json:"tuple"`
+	Netns uint32 `json:"netns"` // where they were first seen
+	Dev   string `json:"dev,omitempty"`
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+
+	Packets     uint64    `json:"packets"`
+	Bytes       uint64    `json:"bytes"`
+	Delivered   uint64    `json:"delivered"` // given to a process, or to the part of the kernel they were for
+	Dropped     uint64    `json:"dropped"`
+	Retransmits uint64    `json:"retransmits,omitempty"`
+	Losses      []*Loss   `json:"losses,omitempty"`
+	Sample      []*Packet `json:"sample,omitempty"` // some of its packets: the first few
+	Rewritten   []Rewrite `json:"rewritten,omitempty"`
+	Sender      Process   `json:"sender,omitzero"`
+	key         flowKey
+}
+
+// Open is how many packets nobody told the end of.
+func (f *Flow) Open() uint64 {
+	if done := f.Delivered + f.Dropped; done < f.Packets {
+		return f.Packets - done
+	}
+	return 0
+}
+
+// Process is who sent.
+type Process struct {
+	PID  uint32 `json:"pid"`
+	Comm string `json:"comm"`
+}
+
+// Rewrite is a change of a packet's addresses on its way: by NAT, or by a rule that writes into packets.
+type Rewrite struct {
+	Netns uint32 `json:"netns"`
+	Dev   string `json:"dev,omitempty"`
+	From  Tuple  `json:"from"`
+	To    Tuple  `json:"to"`
+}
+
+// Loss is packets of a flow that were lost at one place for one reason.
+type Loss struct {
+	Netns  uint32  `json:"netns"`
+	Dev    string  `json:"dev,omitempty"`
+	Ifidx  uint32  `json:"ifindex,omitempty"`
+	Func   string  `json:"function"`
+	Reason string  `json:"reason"`
+	Count  uint64  `json:"count"`
+	Sample *Packet `json:"sample"`
+	At     *Hop    `json:"at"` // of the sample: the drop
+}
+
+// Refusal is system calls that failed alike.
+type Refusal struct {
+	Event
+	Count uint64 `json:"count"`
+}
+
+// Trouble is an event of a device that has no packet: an XDP program's error.
+type Trouble struct {
+	Event
+	Count uint64 `json:"count"`
+}
+
+type flowKey struct {
+	Tuple
+	netns uint32
+}
+
+// Namer gives names to what the kernel has numbers for. Both may give "".
+type Namer interface {
+	// Function names the function that an address is in, without what a compiler added to its name.
+	Function(addr uint64) string
+	// Reason names a drop reason.
+	Reason(n int32) string
+}
+
+// Limits bound what a Tracker keeps.
+const (
+	mostFlows   = 4096
+	mostPackets = 8192 // of which more may be told
+	mostHops    = 96   // of a packet
+	samples     = 3    // packets of a flow that are kept whole
+	mostOther   = 1024 // refusals, troubles
+	// again is how long after its end an address is still the old packet's, if it looks the same; ns.
+	segmenting = uint64(time.Millisecond)
+)
+
+// Tracker makes packets and flows of events. The zero value is not usable: see NewTracker.
+type Tracker struct {
+	names    Namer
+	keep     func(Tuple) bool
+	bySkb    map[uint64]*Packet
+	byHead   map[uint64]*Packet
+	order    []*Packet // in the order they were first seen
+	flows    map[flowKey]*Flow
+	list     []*Flow
+	frags    map[fragKey]Tuple
+	queued   map[uint32]*Packet // by CPU: the last packet of several segments that was given to a device
+	refusals map[refusalKey]*Refusal
+	refused  []*Refusal
+	troubles map[troubleKey]*Trouble
+	trouble  []*Trouble
+	next     uint64
+	unkept   uint64
+}
+
+type fragKey struct {
+	src, dst string
+	id       uint32
+}
+
+type refusalKey struct {
+	call  string
+	errno int32
+	netns uint32
+	l4    uint8
+	to    string
+}
+
+type troubleKey struct {
+	netns, ifindex uint32
+	prog           uint64
+	reason         int32
+}
+
+// NewTracker returns a Tracker. keep says which refused system calls are wanted, by the tuple they would have sent; nil
+// wants all.
+func NewTracker(n Namer, keep func(Tuple) bool) *Tracker {
+	return &Tracker{names: n, keep: keep, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
+		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
+}
+
+// Add takes the next event; events come roughly in the order of their time. It gives the loss that the event was counted
+// in, if it told of one that is the first of its kind: the moment to look at the state of the machine.
+func (t *Tracker) Add(e Event) *Loss {
+	switch e.Kind {
+	case Refused:
+		t.refuse(e)
+		return nil
+	case XDPError:
+		t.troubled(e)
+		return nil
+	}
+	h := &Hop{Event: e, View: Look(&e)}
+	h.Func, h.Path = t.path(&e)
+	p := t.find(h)
+	if p == nil {
+		if p = t.begin(h); p == nil {
+			return nil
+		}
+	}
+	p.last = e.Time
+	if len(p.Hops) < mostHops {
+		p.Hops = append(p.Hops, h)
+	}
+	t.rewritten(p, h)
+	return t.settle(p, h)
+}
+
+// path names the functions of an event: those of the stack that are of the network, without the tracing and freeing ones.
+func (t *Tracker) path(e *Event) (fn string, path []string) {
+	if e.Kind == Drop || e.Kind == Consume {
+		if e.Arg != 0 {
+			fn = t.names.Function(e.Arg)
+		}
+	}
+	for _, a := range e.Stack {
+		n := t.names.Function(a)
+		if n == "" || internal(n) {
+			continue
+		}
+		if len(path) > 0 && path[len(path)-1] == n {
+			continue
+		}
+		path = append(path, n)
+		if entered[n] {
+			break
+		}
+	}
+	if fn == "" && len(path) > 0 {
+		fn = path[0]
+	}
+	return fn, path
+}
+
+// find gives the packet that an event is about, nil if it is a new one.
+func (t *Tracker) find(h *Hop) *Packet {
+	p := t.bySkb[h.Skb]
+	if p == nil {
+		p = t.byHead[h.Head]
+	}
+	if p == nil || t.same(p, h) {
+		return p
+	}
+	t.forget(p) // its memory has become another packet
+	return nil
+}
+
+// same says if an event can be about a packet: what it is and where it goes has not changed, or was rewritten on the way.
+func (t *Tracker) same(p *Packet, h *Hop) bool {
+	if len(p.Hops) == 0 {
+		return true
+	}
+	was := p.Hops[len(p.Hops)-1]
+	a, b := &was.View, &h.View
+	switch {
+	case a.Ether != b.Ether && a.Ether != 0 && b.Ether != 0:
+		return false
+	case p.state == Lost && h.Kind != Drop && h.Kind != Consume:
+		return false // it was freed: the address is another's
+	case h.Kind == Queue && (was.Kind == Rx || was.Kind == Copied) && was.Skb == h.Skb && a.Tuple != b.Tuple && a.Tuple.Src.Addr() == b.Tuple.Dst.Addr() && h.Netns == was.Netns:
+		return false // an answer, made in the memory of the question
+	case !a.Dst.IsValid() || !b.Dst.IsValid():
+		return true
+	case a.Proto != b.Proto && !tunnels(a.Proto) && !tunnels(b.Proto):
+		return a.Proto == 0 || b.Proto == 0
+	case a.ID != 0 && b.ID != 0 && a.ID != b.ID && a.Src.Addr() == b.Src.Addr() && a.Dst.Addr() == b.Dst.Addr():
+		return a.IPLen != b.IPLen && h.GSO > 1
+	case a.Tuple == b.Tuple:
+		return a.Seq == b.Seq || a.Proto != protoTCP || h.GSO > 1 || was.GSO > 1
+	case p.received:
+		return false
+	}
+	// Addresses were rewritten: one end at least stays, or the identification of IPv4 does.
+	return a.Src == b.Src || a.Dst == b.Dst || a.ID != 0 && a.ID == b.ID || tunnels(a.Proto) || tunnels(b.Proto)
+}
+
+// tunnels says if packets of a protocol over IP have others inside.
+func tunnels(proto uint8) bool {
+	switch proto {
+	case 4, 41, 47, 50, protoUDP: // IPIP, IPv6 in IP, GRE, ESP; VXLAN and Geneve
+		return true
+	}
+	return false
+}
+
+// begin makes a packet of an event.
+func (t *Tracker) begin(h *Hop) *Packet {
+	if h.Kind == Consume && !h.Last {
+		// A clone that was not seen before goes; whose it was cannot be told, and nothing is lost.
+		return nil
+	}
+	t.next++
+	p := &Packet{ID: t.next, Tuple: h.View.Tuple, head: h.Head, weight: uint64(max(1, h.GSO)), frag: h.View.Frag}
+	t.fragment(p, h)
+	parent := t.queued[h.CPU]
+	if h.GSO > 1 && h.Kind == Queue {
+		t.queued[h.CPU] = p
+	} else if parent != nil && h.Kind == Xmit && parent.Tuple == p.Tuple && h.Time-parent.last < segmenting {
+		t.divide(parent)
+	}
+	p.skbs = append(p.skbs, h.Skb)
+	t.bySkb[h.Skb], t.byHead[h.Head] = p, p
+	t.order = append(t.order, p)
+	if len(t.order) > mostPackets {
+		t.forget(t.order[0])
+		t.order[0].Hops = t.kept(t.order[0])
+		t.order = t.order[1:]
+	}
+	f := t.flow(p, h)
+	if f == nil {
+		t.unkept++
+		return p
+	}
+	p.flow = f
+	f.Packets += p.weight
+	f.Bytes += uint64(h.Len)
+	f.Last = h.Time
+	if len(f.Sample) < samples {
+		f.Sample = append(f.Sample, p)
+	}
+	return p
+}
+
+// fragment gives fragments the ports of the first of them.
+func (t *Tracker) fragment(p *Packet, h *Hop) {
+	if h.View.Frag == 0 {
+		return
+	}
+	k := fragKey{p.Tuple.Src.Addr().String(), p.Tuple.Dst.Addr().String(), h.View.Frag}
+	if h.View.First {
+		if len(t.frags) >= mostFlows {
+			clear(t.frags)
+		}
+		t.frags[k] = p.Tuple
+	} else if first, ok := t.frags[k]; ok {
+		p.Tuple = first
+	}
+}
+
+// divide marks a packet that became segments: they are counted, it is not.
+func (t *Tracker) divide(p *Packet) {
+	if p.split || p.flow == nil {
+		return
+	}
+	p.split = true
+	p.flow.Packets -= min(p.flow.Packets, p.weight)
+	t.count(p, Open, nil)
+	p.weight = 0
+}
+
+// kept are the hops of a packet that is no longer followed: all if someone shows it, else none.
+func (t *Tracker) kept(p *Packet) []*Hop {
+	if p.flow != nil && slices.Contains(p.flow.Sample, p) || p.loss != nil && p.loss.Sample == p {
+		return p.Hops
+	}
+	return nil
+}
+
+// forget gives the addresses of a packet free.
+func (t *Tracker) forget(p *Packet) {
+	for _, s := range p.skbs {
+		if t.bySkb[s] == p {
+			delete(t.bySkb, s)
+		}
+	}
+	p.skbs = nil
+	if t.byHead[p.head] == p {
+		delete(t.byHead, p.head)
+	}
+}
+
+// flow gives the flow of a new packet, nil if there are too many.
+func (t *Tracker) flow(p *Packet, h *Hop) *Flow {
+	k := flowKey{p.Tuple, h.Netns}
+	if f := t.flows[k]; f != nil {
+		return f
+	}
+	if len(t.flows) >= mostFlows {
+		return nil
+	}
+	f := &Flow{Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time, key: k}
+	if len(h.Path) > 0 && entered[h.Path[len(h.Path)-1]] {
+		f.Sender = Process{h.PID, h.Comm}
+	}
+	t.flows[k] = f
+	t.list = append(t.list, f)
+	return f
+}
+
+// rewritten notes a change of addresses.
+func (t *Tracker) rewritten(p *Packet, h *Hop) {
+	if n := len(p.Hops); n >= 2 && p.flow != nil {
+		a, b := p.Hops[n-2], h
+		if a.View.Tuple != b.View.Tuple && a.View.Tuple.IP() && b.View.Tuple.IP() && a.View.First && b.View.First && a.View.Proto == b.View.Proto {
+			r := Rewrite{Netns: h.Netns, Dev: h.Dev, From: a.View.Tuple, To: b.View.Tuple}
+			if a.Netns != 0 && a.Kind == Rx {
+				r.Netns, r.Dev = a.Netns, a.Dev // it was changed behind the device it came in by
+			}
+			if !slices.Contains(p.flow.Rewritten, r) && len(p.flow.Rewritten) < 8 {
+				p.flow.Rewritten = append(p.flow.Rewritten, r)
+			}
+		}
+	}
+}
+
+// settle draws from an event what became of its packet.
+func (t *Tracker) settle(p *Packet, h *Hop) (first *Loss) {
+	switch h.Kind {
+	case Copied:
+		p.received = true
+		t.count(p, Delivered, nil)
+	case Consume:
+		if !p.received && h.Last && takers[h.Func] {
+			p.received = true
+			t.count(p, Delivered, nil)
+		}
+	case Drop:
+		first = t.drop(p, h)
+	case Retransmit:
+		if p.flow != nil {
+			p.flow.Retransmits++
+		}
+	}
+	if (h.Kind == Drop || h.Kind == Consume) && h.Last {
+		t.forget(p)
+	} else if h.Kind == Drop || h.Kind == Consume {
+		delete(t.bySkb, h.Skb)
+	} else if t.bySkb[h.Skb] == nil {
+		p.skbs = append(p.skbs, h.Skb)
+		t.bySkb[h.Skb] = p
+	}
+	return first
+}
+
+// drop counts a loss. A copy that is dropped while the packet itself was received is no loss of it: the loss is noted, the
+// packet stays delivered.
+func (t *Tracker) drop(p *Packet, h *Hop) *Loss {
+	f := p.flow
+	if f == nil {
+		return nil
+	}
+	w := t.place(p, h)
+	w.Func, w.Reason = h.Func, t.names.Reason(h.Reason)
+	for _, l := range f.Losses {
+		if l.Netns == w.Netns && l.Ifidx == w.Ifidx && l.Func == w.Func && l.Reason == w.Reason {
+			t.lose(p, l)
+			return nil
+		}
+	}
+	w.Sample, w.At = p, h
+	f.Losses = append(f.Losses, &w)
+	t.lose(p, &w)
+	return &w
+}
+
+func (t *Tracker) lose(p *Packet, l *Loss) {
+	if p.loss == l {
+		return
+	}
+	l.Count += max(1, p.weight)
+	t.count(p, Lost, l)
+}
+
+// place says where a drop was: where the event says, or where the packet was seen last.
+func (t *Tracker) place(p *Packet, h *Hop) (l Loss) {
+	l.Netns, l.Dev, l.Ifidx = h.Netns, h.Dev, h.Ifindex
+	for i := len(p.Hops) - 1; i >= 0 && (l.Ifidx == 0 || l.Netns == 0); i-- {
+		was := p.Hops[i]
+		if was == h || was.Kind == Drop {
+			continue
+		}
+		if l.Netns == 0 {
+			l.Netns = was.Netns
+		}
+		if l.Ifidx == 0 && was.Netns == l.Netns {
+			l.Ifidx, l.Dev = was.Ifindex, was.Dev
+		}
+		break
+	}
+	return l
+}
+
+// count puts a packet under another state.
+func (t *Tracker) count(p *Packet, s State, l *Loss) {
+	f := p.flow
+	if f == nil || p.state == s || p.state == Delivered && s == Lost {
+		return
+	}
+	switch p.state {
+	case Delivered:
+		f.Delivered -= min(f.Delivered, p.weight)
+	case Lost:
+		f.Dropped -= min(f.Dropped, p.weight)
+	}
+	switch s {
+	case Delivered:
+		f.Delivered += p.weight
+	case Lost:
+		f.Dropped += p.weight
+		p.loss = l
+	}
+	p.state = s
+}
+
+func (t *Tracker) refuse(e Event) {
+	if t.keep != nil && !t.keep(Tuple{Proto: e.L4, Dst: e.To}) {
+		return
+	}
+	k := refusalKey{e.Call, e.Reason, e.Netns, e.L4, e.To.String()}
+	if r := t.refusals[k]; r != nil {
+		r.Count++
+		return
+	}
+	if len(t.refused) < mostOther {
+		r := &Refusal{Event: e, Count: 1}
+		t.refusals[k] = r
+		t.refused = append(t.refused, r)
+	}
+}
+
+func (t *Tracker) troubled(e Event) {
+	k := troubleKey{e.Netns, e.Ifindex, e.Arg, e.Reason}
+	if r := t.troubles[k]; r != nil {
+		r.Count++
+		return
+	}
+	if len(t.trouble) < mostOther {
+		r := &Trouble{Event: e, Count: 1}
+		t.troubles[k] = r
+		t.trouble = append(t.trouble, r)
+	}
+}
+
+// Flows gives all flows, in the order they were first seen.
+func (t *Tracker) Flows() []*Flow {
+	slices.SortStableFunc(t.list, func(a, b *Flow) int { return cmp.Compare(a.First, b.First) })
+	return t.list
+}
+
+// Refusals gives the system calls that failed, and Troubles what devices reported without a packet.
+func (t *Tracker) Refusals() []*Refusal { return t.refused }
+
+// Troubles gives what devices reported without a packet.
+func (t *Tracker) Troubles() []*Trouble { return t.trouble }
+
+// Unkept is how many packets belong to no flow, because there were too many.
+func (t *Tracker) Unkept() uint64 { return t.unkept }
