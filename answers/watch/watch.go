@@ -363,7 +363,11 @@ func (w *Watcher) amend(r *Record, why *cause, c *changes.Change, s *sighting) {
 		} else if c.Kind == changes.NetNS {
 			why.text = "nothing uses it any more, and the kernel removed it (cleanup_net)"
 		}
-		if last := w.lastRef(c); last != nil {
+		switch last := w.lastRef(c); {
+		case last == nil:
+		case explain(functions(w.names(last.stack))).kernel:
+			why.text += "; the last to let go of it was the kernel, for something that had ended before, such as a socket"
+		default:
 			r.Who = w.who(last)
 			why.kernel = false
 			why.text += "; the last to let go of it"
@@ -375,7 +379,7 @@ func (w *Watcher) amend(r *Record, why *cause, c *changes.Change, s *sighting) {
 				r.Who = w.who(by)
 			}
 		}
-	case c.Silent == changes.Followed:
+	case c.Silent == changes.Followed && c.Cause != nil:
 		how := map[changes.Kind]string{changes.Link: ByLinkDown, changes.Addr: ByAddress}[c.Cause.Kind]
 		if c.Cause.Kind == changes.Link && c.Cause.Act == changes.Removed {
 			how = ByLinkGone

@@ -55,35 +55,42 @@ type Listener struct {
 // settle is how long the kernel is given to do silently what follows from a change.
 const settle = 50 * time.Millisecond
 
+// sources is how many goroutines a listener may have that end it.
+const sources = 5
+
 // rescan is how often namespaces are looked for, beside when the kernel tells of them.
 const rescan = time.Second
 
 // Open begins to listen. What existed before is read; it is no change.
-func Open(o Options) (l *Listener, err error) {
-	l = &Listener{o: o, c: make(chan *Change, 64), tables: map[int]*table{}, refs: map[int]string{}, self: own, again: make(chan struct{}, 1), done: make(chan struct{}), errs: make(chan error, 4)} // a place for each source
-	defer func() {
-		if err != nil {
-			l.Close()
-		}
-	}()
+func Open(o Options) (*Listener, error) {
+	l := &Listener{o: o, c: make(chan *Change, 64), tables: map[int]*table{}, refs: map[int]string{}, self: own, again: make(chan struct{}, 1), done: make(chan struct{}), errs: make(chan error, sources)}
+	if err := l.open(); err != nil {
+		l.Close()
+		return nil, err
+	}
+	l.start()
+	return l, nil
+}
+
+// open opens the sources that are asked for.
+func (l *Listener) open() (err error) {
 	if l.wants(Addr, Link, Route, Neigh, Rule, NetNS) {
 		if err := l.openRoute(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if l.wants(Module) {
 		if l.event, err = listen(unix.NETLINK_KOBJECT_UEVENT, []int{1}, false); err != nil {
-			return nil, fmt.Errorf("listen to uevents: %w", err)
+			return fmt.Errorf("listen to uevents: %w", err)
 		}
 	}
 	if l.wants(Sysctl) {
-		if l.sysctls, err = openSysctls(o.Match); err != nil {
-			return nil, err
+		if l.sysctls, err = openSysctls(l.o.Match); err != nil {
+			return err
 		}
 		l.notes = append(l.notes, l.sysctls.note)
 	}
-	l.start()
-	return l, nil
+	return nil
 }
 
 func (l *Listener) wants(kinds ...Kind) bool {

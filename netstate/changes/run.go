@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -136,13 +137,18 @@ func follows(c *Change) bool {
 
 // follow reads the routes of a namespace a little later.
 func (l *Listener) follow(nsid int, cause *Change) {
+	l.mu.Lock()
+	if t := l.tables[nsid]; t != nil {
+		t.causes = slices.DeleteFunc(append(t.causes, cause), func(c *Change) bool { return time.Since(c.Time) > 10*settle })
+	}
+	l.mu.Unlock()
 	l.sources.Go(func() {
 		select {
 		case <-time.After(settle):
 		case <-l.done:
 			return
 		}
-		l.reread(nsid, []Kind{Route}, Followed, cause)
+		l.reread(nsid, []Kind{Route}, Followed)
 	})
 }
 
@@ -155,13 +161,13 @@ func (l *Listener) readAgain() {
 	}
 	l.mu.Unlock()
 	for _, id := range ids {
-		l.reread(id, l.read(), Overrun, nil)
+		l.reread(id, l.read(), Overrun)
 	}
 }
 
 // reread tells what is different from what was known in a namespace. One that cannot be entered any more is left alone:
 // that it is gone will be told.
-func (l *Listener) reread(nsid int, kinds []Kind, why Silent, cause *Change) {
+func (l *Listener) reread(nsid int, kinds []Kind, why Silent) {
 	l.mu.Lock()
 	t, ref := l.tables[nsid], l.refs[nsid]
 	l.mu.Unlock()
@@ -183,9 +189,13 @@ func (l *Listener) reread(nsid int, kinds []Kind, why Silent, cause *Change) {
 		}
 		l.mu.Lock()
 		cs := t.diff(k, now, why)
+		for _, c := range cs {
+			if why == Followed {
+				c.Cause = t.causeOf(c)
+			}
+		}
 		l.mu.Unlock()
 		for _, c := range cs {
-			c.Cause = cause
 			l.send(c)
 		}
 	}

@@ -19,6 +19,8 @@ type table struct {
 	bare  bool // only its coming and going are of interest
 	links map[int]string
 	objs  map[Kind]map[string]*Object
+
+	causes []*Change // the last that may have taken routes along
 }
 
 // own is the nsid of the namespace that the sockets are in.
@@ -37,10 +39,7 @@ func key(kind Kind, o *Object) string {
 		return fmt.Sprint(o.Link.Index)
 	case Route:
 		r := *o.Route
-		r.MTU, r.Flags, r.Src, r.Hops = 0, 0, netip.Addr{}, slices.Clone(r.Hops)
-		for i := range r.Hops {
-			r.Hops[i].Flags = 0
-		}
+		r.MTU, r.Flags, r.Src, r.Hops = 0, 0, netip.Addr{}, working(r.Hops)
 		return fmt.Sprint(r)
 	case Neigh:
 		return fmt.Sprint(o.Neigh.Link, o.Neigh.Addr)
@@ -50,6 +49,15 @@ func key(kind Kind, o *Object) string {
 		return o.Sysctl.Name
 	}
 	return ""
+}
+
+// working gives hops without their flags.
+func working(hops []netstate.Hop) []netstate.Hop {
+	hops = slices.Clone(hops)
+	for i := range hops {
+		hops[i].Flags = 0
+	}
+	return hops
 }
 
 // put notes what exists, and gives what was known of it before.
@@ -122,8 +130,10 @@ func same(old, now *Object) bool {
 		a, b := *old.Addr, *now.Addr
 		return a.Flags == b.Flags && a.Scope == b.Scope && a.Broadcast == b.Broadcast && a.Valid == b.Valid && b.Valid == 0 && sign(a.Preferred) == sign(b.Preferred) && b.Preferred <= 0
 	}
-	if old.NetNS != nil {
-		return false
+	if old.Route != nil { // flags say whether its link works: the link tells
+		a, b := *old.Route, *now.Route
+		a.Flags, b.Flags, a.Hops, b.Hops = 0, 0, working(a.Hops), working(b.Hops)
+		return reflect.DeepEqual(a, b)
 	}
 	return reflect.DeepEqual(old, now)
 }
@@ -159,6 +169,33 @@ func (t *table) diff(kind Kind, now []*Object, why Silent) []*Change {
 		out = append(out, t.change(kind, Removed, before[k], nil, why))
 	}
 	return out
+}
+
+// causeOf finds among the last causes the one that took a route along: the end of its link, of the address it prefers, of
+// another address of its link.
+func (t *table) causeOf(c *Change) *Change {
+	o := c.Old
+	if o == nil {
+		o = c.New
+	}
+	rank := func(cause *Change) int {
+		switch {
+		case cause.Index != c.Index:
+			return 1
+		case cause.Kind == Link:
+			return 4
+		case o.Route.Src == cause.Old.Addr.Prefix.Addr():
+			return 3
+		}
+		return 2
+	}
+	var best *Change
+	for _, cause := range t.causes {
+		if best == nil || rank(cause) >= rank(best) {
+			best = cause
+		}
+	}
+	return best
 }
 
 // all gives the removal of everything of a kind: its namespace is gone.

@@ -1,0 +1,377 @@
+package watch
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	nsh "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/netstate/changes"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/usersym"
+)
+
+var guests = ktest.Config{}
+
+func TestMain(m *testing.M) {
+	if ns := os.Getenv("FATHOM_WATCH_DAEMON"); ns != "" {
+		if err := daemon(ns); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	ktest.Main(m, guests)
+}
+
+func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
+
+// daemonName is what the daemon calls itself.
+const daemonName = "netdaemon"
+
+// daemon manages a namespace as NetworkManager would: it does what it is told on standard input, on the link lo.
+func daemon(ns string) error {
+	runtime.LockOSThread() // which has the name
+	name, err := unix.BytePtrFromString(daemonName)
+	if err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptrOf(name), 0, 0, 0); err != nil {
+		return err
+	}
+	at, err := nsh.GetFromPath(ns)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	h, err := netlink.NewHandleAt(at)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for fmt.Println("ready"); in.Scan(); {
+		if err := manage(h, lo, strings.Fields(in.Text())); err != nil {
+			return fmt.Errorf("%s: %w", in.Text(), err)
+		}
+		fmt.Println("done")
+	}
+	return in.Err()
+}
+
+func manage(h *netlink.Handle, lo netlink.Link, words []string) error {
+	switch words[0] {
+	case "up":
+		return h.LinkSetUp(lo)
+	case "down":
+		return h.LinkSetDown(lo)
+	case "flush":
+		as, err := h.AddrList(lo, netlink.FAMILY_V4)
+		for _, a := range as {
+			if err := h.AddrDel(lo, &a); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	ip, n, err := net.ParseCIDR(words[1])
+	if err != nil {
+		return err
+	}
+	n.IP = ip
+	a := &netlink.Addr{IPNet: n, Flags: unix.IFA_F_NODAD}
+	switch words[0] {
+	case "lease":
+		a.ValidLft, a.PreferedLft = 2, 2
+		fallthrough
+	case "add":
+		return h.AddrAdd(lo, a)
+	case "del":
+		return h.AddrDel(lo, a)
+	}
+	return fmt.Errorf("no command %q", words[0])
+}
+
+// site is a namespace with its daemon and a watch on its addresses.
+type site struct {
+	t    *testing.T
+	ns   netns.NS
+	w    *Watcher
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Scanner
+	open bool
+}
+
+// tell has the daemon do something and waits until it is done.
+func (s *site) tell(words string) {
+	s.t.Helper()
+	fmt.Fprintln(s.in, words)
+	if !s.out.Scan() || s.out.Text() != "done" {
+		s.t.Fatalf("the daemon did not %s: %q", words, s.out.Text())
+	}
+}
+
+func newSite(t *testing.T, o Options) *site {
+	t.Helper()
+	ktest.Need(t, ktest.BTF, ktest.RawTracepoint, ktest.Ringbuf, ktest.NetNS, ktest.Kallsyms)
+	s := &site{t: t, open: true}
+	var err error
+	if s.ns, err = netns.New(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.letGo)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = exec.Command(self)
+	s.cmd.Env = append(os.Environ(), fmt.Sprintf("FATHOM_WATCH_DAEMON=/proc/%d/fd/%d", os.Getpid(), s.ns.FD()))
+	s.cmd.Stderr = os.Stderr
+	if s.in, err = s.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.out = bufio.NewScanner(out)
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if !s.out.Scan() || s.out.Text() != "ready" {
+		t.Fatalf("the daemon did not start: %q", s.out.Text())
+	}
+	s.tell("up")
+	if o.Kinds == nil {
+		o.Kinds = []changes.Kind{changes.Addr}
+	}
+	o.Namespaces = []string{fmt.Sprintf("/proc/self/fd/%d", s.ns.FD())}
+	s.w = openWatch(t, o)
+	return s
+}
+
+// letGo ends the daemon and lets go of the namespace: nobody is in it then.
+func (s *site) letGo() {
+	if !s.open {
+		return
+	}
+	s.open = false
+	if s.in != nil {
+		s.in.Close()
+		if err := s.cmd.Wait(); err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.ns.Close()
+}
+
+// symbols are the running kernel's.
+type symbols struct{ *live.Live }
+
+func (s symbols) Address(name string) []uint64 {
+	t, err := s.Kallsyms()
+	if err != nil {
+		return nil
+	}
+	return t.ByName(name)
+}
+
+func openWatch(t *testing.T, o Options) *Watcher {
+	t.Helper()
+	l, err := live.Open(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := usersym.New(usersym.Options{})
+	world := probe.NewWorld(l, users, 0)
+	if o.CPUs, err = l.NumCPU(); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Open(world, symbols{l}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.Close()
+		world.Close()
+		users.Close()
+		l.Close()
+	})
+	for _, m := range w.Means() {
+		t.Log(m)
+	}
+	return w
+}
+
+// next waits for a record of a kind, an act and an object.
+func (s *site) next(kind changes.Kind, act changes.Act, what string) *Record {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		r, err := s.w.Next(ctx)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if r == nil {
+			s.t.Fatalf("nobody told of %s %s %s", kind, act, what)
+		}
+		var b strings.Builder
+		r.WriteText(&b, true)
+		s.t.Log(b.String())
+		if r.Kind == kind && r.Act == act && strings.HasPrefix(r.What, what) {
+			return r
+		}
+	}
+}
+
+// byDaemon checks that the daemon was named.
+func (s *site) byDaemon(r *Record) {
+	s.t.Helper()
+	w := r.Who
+	if w == nil || w.PID != s.cmd.Process.Pid || w.Comm != daemonName || w.UID == nil || *w.UID != 0 || w.Evidence != Seen || len(w.Parents) == 0 || w.Parents[0].PID != os.Getpid() {
+		s.t.Errorf("who did it: %+v, not %s[%d]", w, daemonName, s.cmd.Process.Pid)
+	}
+}
+
+// onPath checks that the stack has a function.
+func (s *site) onPath(r *Record, fn string) {
+	s.t.Helper()
+	for _, f := range functions(r.Stack) {
+		if name, _, _ := strings.Cut(f, "."); name == fn {
+			return
+		}
+	}
+	s.t.Errorf("%s is not on the path: %v", fn, r.Stack)
+}
+
+// (a) A process deletes an address.
+func TestAddressDeleted(t *testing.T) {
+	s := newSite(t, Options{Dev: "lo"})
+	s.tell("add 192.0.2.9/24")
+	added := s.next(changes.Addr, changes.Added, "192.0.2.9/24 to lo")
+	s.byDaemon(added)
+	s.tell("del 192.0.2.9/24")
+	r := s.next(changes.Addr, changes.Removed, "192.0.2.9/24 from lo")
+	s.byDaemon(r)
+	s.onPath(r, "inet_rtm_deladdr")
+	if r.How != ByNetlink || r.Request != "RTM_DELADDR" || r.Via != "" {
+		t.Errorf("how %q, request %q, via %q", r.How, r.Request, r.Via)
+	}
+}
+
+// (b) An address's lifetime, as a DHCP client sets it to its lease's, runs out: IPv4 and IPv6.
+func TestLeaseExpired(t *testing.T) {
+	for addr, work := range map[string]string{"192.0.2.9/24": "check_lifetime", "2001:db8::9/64": "addrconf_verify_work"} {
+		s := newSite(t, Options{Dev: "lo"})
+		s.tell("lease " + addr)
+		s.byDaemon(s.next(changes.Addr, changes.Added, addr+" to lo"))
+		r := s.next(changes.Addr, changes.Removed, addr+" from lo")
+		s.onPath(r, work)
+		if r.How != ByLifetime || r.Who != nil && !r.Who.Kernel || !strings.Contains(r.Because, "lifetime") {
+			t.Errorf("how %q, who %v, because %s", r.How, r.Who, r.Because)
+		}
+	}
+}
+
+// (c) A daemon that manages the network flushes addresses through netlink.
+func TestDaemonFlushes(t *testing.T) {
+	s := newSite(t, Options{})
+	for _, a := range []string{"192.0.2.9/24", "198.51.100.9/24"} {
+		s.tell("add " + a)
+		s.next(changes.Addr, changes.Added, a)
+	}
+	s.tell("flush")
+	for range 3 { // with 127.0.0.1
+		r := s.next(changes.Addr, changes.Removed, "")
+		s.byDaemon(r)
+		if r.How != ByNetlink || r.Request != "RTM_DELADDR" {
+			t.Errorf("%s: how %q, request %q", r.What, r.How, r.Request)
+		}
+	}
+}
+
+// (d) The link goes down, and the kernel removes its IPv6 addresses.
+func TestLinkDown(t *testing.T) {
+	s := newSite(t, Options{})
+	s.tell("add 2001:db8::9/64")
+	s.byDaemon(s.next(changes.Addr, changes.Added, "2001:db8::9/64"))
+	s.tell("down")
+	r := s.next(changes.Addr, changes.Removed, "2001:db8::9/64")
+	s.byDaemon(r)
+	s.onPath(r, "addrconf_ifdown")
+	if r.How != ByLinkDown || r.Via != ByNetlink || !strings.Contains(r.Because, "the link was set down") {
+		t.Errorf("how %q, via %q, because %s", r.How, r.Via, r.Because)
+	}
+}
+
+// (e) The namespace is deleted.
+func TestNamespaceDeleted(t *testing.T) {
+	s := newSite(t, Options{})
+	s.tell("add 192.0.2.9/24")
+	s.next(changes.Addr, changes.Added, "192.0.2.9/24")
+	name := fmt.Sprintf("watch-%d", os.Getpid())
+	if err := s.ns.Bind(name); err != nil {
+		t.Fatal(err)
+	}
+	s.letGo()
+	for range 2 { // the daemon's sockets let go of it after a grace period of RCU, for which this waits
+		if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0); err != 0 { // MEMBARRIER_CMD_GLOBAL
+			t.Fatal(err)
+		}
+	}
+	if err := netns.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	r := s.next(changes.Addr, changes.Removed, "192.0.2.9/24")
+	if r.How != ByNamespace || !strings.Contains(r.Because, "namespace was deleted") {
+		t.Errorf("how %q, because %s", r.How, r.Because)
+	}
+	// This process let go of it last.
+	if r.Who == nil || r.Who.PID != os.Getpid() {
+		t.Errorf("who let go of it: %+v, not %d", r.Who, os.Getpid())
+	}
+}
+
+// TestWithoutBPF: changes are told, and who asked by the port of its socket.
+func TestWithoutBPF(t *testing.T) {
+	s := newSite(t, Options{NoBPF: true})
+	s.tell("add 192.0.2.9/24")
+	r := s.next(changes.Addr, changes.Added, "192.0.2.9/24")
+	if r.How != ByNetlink || r.Who == nil || r.Who.Evidence != Port {
+		t.Errorf("how %q, who %+v", r.How, r.Who)
+	}
+	if r.Who != nil && r.Who.PID == s.cmd.Process.Pid && r.Who.Comm == "" {
+		t.Errorf("the process still is, and has no name: %+v", r.Who)
+	}
+}
+
+// TestRoutesFollow: routes that the kernel takes out silently have the author of what took them along.
+func TestRoutesFollow(t *testing.T) {
+	s := newSite(t, Options{Kinds: []changes.Kind{changes.Route}})
+	s.tell("down")
+	r := s.next(changes.Route, changes.Removed, "broadcast 127.255.255.255")
+	s.byDaemon(r)
+	if r.How != ByLinkDown {
+		t.Errorf("how %q", r.How)
+	}
+}
