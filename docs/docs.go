@@ -12,3 +12,8 @@ var Language string
 //
 //go:embed graph.md
 var Graph string
+
+// Watch is about who changed what, in Markdown.
+//
+//go:embed watch.md
+var Watch string

@@ -15,6 +15,7 @@ import (
 
 // Record is one change with its author. docs/watch.md describes its JSON form, which is stable.
 type Record struct {
+	Type    string              `json:"type"` // "change"
 	Time    time.Time           `json:"time"`
 	Kind    changes.Kind        `json:"kind"`
 	Act     changes.Act         `json:"act"`

@@ -323,14 +323,14 @@ func (w *Watcher) belongs(s *sighting, c *changes.Change) bool {
 // record makes the record of a change.
 func (w *Watcher) record(p *pending) *Record {
 	c := p.c
-	r := &Record{Time: c.Time, Kind: c.Kind, Act: c.Act, Dev: c.Dev}
+	r := &Record{Type: "change", Time: c.Time, Kind: c.Kind, Act: c.Act, Dev: c.Dev}
 	if c.NS.Inode != 0 {
 		r.NS, r.plain = &c.NS, !w.o.AllNamespaces && len(w.o.Namespaces) == 0
 	}
 	if r.Dev == "" && c.Index != 0 {
 		r.Dev = fmt.Sprintf("if%d", c.Index)
 	}
-	r.describe(c, func(i int) string { return w.l.LinkName(c.NS, i) })
+	r.describe(c, func(i int) string { return w.l.LinkName(c.NS, i) }, w.l.Space)
 	why := cause{how: Unknown}
 	if p.s != nil {
 		r.Stack = w.names(p.s.stack)

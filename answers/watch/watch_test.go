@@ -58,7 +58,7 @@ func daemon(ns string) error {
 		return err
 	}
 	defer at.Close()
-	h, err := netlink.NewHandleAt(at)
+	h, err := netlink.NewHandleAt(at, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // describe fills in what a change is about.
-func (r *Record) describe(c *changes.Change, link func(index int) string) {
+func (r *Record) describe(c *changes.Change, link func(index int) string, space func(nsid int) (netstate.Namespace, bool)) {
 	o := c.New
 	if o == nil {
 		o = c.Old
@@ -29,6 +29,12 @@ func (r *Record) describe(c *changes.Change, link func(index int) string) {
 		r.fill(c, func(o *changes.Object) any { return o.Link })
 		if c.Act == changes.Changed {
 			r.Diff = linkDiff(c.Old.Link, c.New.Link, link)
+		}
+		if to := o.Link.MovedTo; to != nil {
+			r.Diff = []string{fmt.Sprintf("moved to network namespace number %d", *to)}
+			if ns, ok := space(*to); ok {
+				r.Diff = []string{"moved to network namespace " + ns.Name}
+			}
 		}
 	case o.Route != nil:
 		r.What = routeText(o.Route, link)

@@ -73,17 +73,16 @@ func (f *watchFlags) parse(c *cobra.Command, args []string) error {
 	for i := 0; i < len(args); i++ {
 		word := args[i]
 		switch {
-		case slices.Contains(changes.Kinds[:], changes.Kind(word)):
+		case word == "netns" && i > 0 && i+1 < len(args) && !isWatchWord(args[i+1]):
+			i++
+			f.netns = append(f.netns, args[i])
+		case isKind(word):
 			f.Kinds = append(f.Kinds, changes.Kind(word))
-		case word == "dev" || word == "netns":
+		case word == "dev":
 			if i++; i == len(args) {
-				return usage("%s needs a name", word)
+				return usage("dev needs a name")
 			}
-			if word == "dev" {
-				f.Dev = args[i]
-			} else {
-				f.netns = append(f.netns, args[i])
-			}
+			f.Dev = args[i]
 		case slices.Contains(f.Kinds, changes.Sysctl) && f.Match == "":
 			f.Match = word
 		default:
@@ -105,6 +104,11 @@ func (f *watchFlags) parse(c *cobra.Command, args []string) error {
 	}
 	return nil
 }
+
+func isKind(word string) bool { return slices.Contains(changes.Kinds[:], changes.Kind(word)) }
+
+// isWatchWord tells the kind netns from netns NAME: what follows it then is a word of the verb's, or nothing.
+func isWatchWord(word string) bool { return word == "dev" || isKind(word) }
 
 // changeSymbols are the running kernel's.
 type changeSymbols struct{ *live.Live }
@@ -191,7 +195,7 @@ func (f *watchFlags) end(w *watch.Watcher, n int, stdout, stderr io.Writer) erro
 	lost := messages+sightings > 0
 	switch {
 	case lost && f.json:
-		if err := json.NewEncoder(stdout).Encode(map[string]any{"kind": "lost", "messages": messages, "sightings": sightings}); err != nil {
+		if err := json.NewEncoder(stdout).Encode(map[string]any{"type": "lost", "messages": messages, "sightings": sightings}); err != nil {
 			return err
 		}
 	case lost && !f.quiet:

@@ -333,3 +333,13 @@ func (l *Listener) LinkName(ns netstate.Namespace, index int) string {
 	}
 	return fmt.Sprintf("if%d", index)
 }
+
+// Space gives the namespace that has a number in the own one, if it is listened to.
+func (l *Listener) Space(nsid int) (netstate.Namespace, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.tables[nsid]; t != nil {
+		return t.ns, true
+	}
+	return netstate.Namespace{}, false
+}

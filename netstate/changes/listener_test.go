@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	nsh "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/netns"
@@ -66,7 +67,7 @@ func space(t *testing.T) (netns.NS, *netlink.Handle, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := netlink.NewHandleAt(nsh.NsHandle(ns.FD()))
+	h, err := netlink.NewHandleAt(nsh.NsHandle(ns.FD()), unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
