@@ -25,7 +25,7 @@ import (
 	"github.com/fathom-trace/fathom/usersym"
 )
 
-var guests = ktest.Config{}
+var guests = ktest.Config{Modules: []string{"veth", "dummy"}}
 
 func TestMain(m *testing.M) {
 	if ns := os.Getenv("FATHOM_WATCH_DAEMON"); ns != "" {
@@ -67,6 +67,9 @@ func daemon(ns string) error {
 	if err != nil {
 		return err
 	}
+	if err := unix.Setns(int(at), unix.CLONE_NEWNET); err != nil { // for what is asked otherwise than by netlink
+		return err
+	}
 	in := bufio.NewScanner(os.Stdin)
 	for fmt.Println("ready"); in.Scan(); {
 		if err := manage(h, lo, strings.Fields(in.Text())); err != nil {
@@ -91,6 +94,16 @@ func manage(h *netlink.Handle, lo netlink.Link, words []string) error {
 			}
 		}
 		return err
+	case "sysctl":
+		return os.WriteFile(words[1], []byte(words[2]), 0)
+	case "ioctl":
+		return setAddress(words[1])
+	case "rule":
+		r := netlink.NewRule()
+		r.Priority, r.Table, r.Family = 1000, 99, netlink.FAMILY_V4
+		return h.RuleAdd(r)
+	case "neigh":
+		return h.NeighAdd(&netlink.Neigh{LinkIndex: lo.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(words[1]), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
 	}
 	ip, n, err := net.ParseCIDR(words[1])
 	if err != nil {
@@ -108,6 +121,23 @@ func manage(h *netlink.Handle, lo netlink.Link, words []string) error {
 		return h.AddrDel(lo, a)
 	}
 	return fmt.Errorf("no command %q", words[0])
+}
+
+// setAddress sets the address of lo as ifconfig(8) does.
+func setAddress(addr string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := req.SetInet4Addr(net.ParseIP(addr).To4()); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(fd, unix.SIOCSIFADDR, req)
 }
 
 // site is a namespace with its daemon and a watch on its addresses.
@@ -373,5 +403,70 @@ func TestRoutesFollow(t *testing.T) {
 	s.byDaemon(r)
 	if r.How != ByLinkDown {
 		t.Errorf("how %q", r.How)
+	}
+}
+
+// TestIoctl: ifconfig's way.
+func TestIoctl(t *testing.T) {
+	s := newSite(t, Options{})
+	s.tell("ioctl 192.0.2.7")
+	r := s.next(changes.Addr, changes.Added, "192.0.2.7")
+	s.byDaemon(r)
+	s.onPath(r, "devinet_ioctl")
+	if r.How != ByIoctl || r.Request != "ioctl(2)" {
+		t.Errorf("how %q, request %q", r.How, r.Request)
+	}
+}
+
+// TestRulesAndNeighbours: other tables, the same author.
+func TestRulesAndNeighbours(t *testing.T) {
+	s := newSite(t, Options{Kinds: []changes.Kind{changes.Rule, changes.Neigh}})
+	s.tell("rule")
+	s.byDaemon(s.next(changes.Rule, changes.Added, "1000: from all lookup 99"))
+	s.tell("neigh 192.0.2.3")
+	s.byDaemon(s.next(changes.Neigh, changes.Added, "0.0.0.0 dev lo 02:00:00:00:00:01")) // all of them are one where there is no ARP
+}
+
+// TestSysctl: a write in another namespace, through this one's /proc.
+func TestSysctl(t *testing.T) {
+	s := newSite(t, Options{Kinds: []changes.Kind{changes.Sysctl}, Match: "net.ipv4.*"})
+	s.tell("sysctl /proc/sys/net/ipv4/conf/lo/rp_filter 2")
+	r := s.next(changes.Sysctl, changes.Changed, "net.ipv4.conf.lo.rp_filter = 2")
+	if r.Who == nil || r.Who.PID != s.cmd.Process.Pid || r.How != BySysctl {
+		t.Errorf("how %q, who %+v", r.How, r.Who)
+	}
+}
+
+// TestNamespaceMade: who made a namespace.
+func TestNamespaceMade(t *testing.T) {
+	s := newSite(t, Options{Kinds: []changes.Kind{changes.NetNS}})
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	name := fmt.Sprintf("watch-made-%d", os.Getpid())
+	if err := ns.Bind(name); err != nil {
+		t.Fatal(err)
+	}
+	r := s.next(changes.NetNS, changes.Added, name)
+	if err := netns.Remove(name); err != nil {
+		t.Error(err)
+	}
+	if r.Who == nil || r.Who.PID != os.Getpid() {
+		t.Errorf("who made it: %+v", r.Who)
+	}
+}
+
+// TestModule: who unloaded a module.
+func TestModule(t *testing.T) {
+	ktest.NeedGuest(t, ktest.BTF, ktest.RawTracepoint, ktest.Modules)
+	s := &site{t: t, w: openWatch(t, Options{Kinds: []changes.Kind{changes.Module}})}
+	if err := unix.DeleteModule("dummy", 0); err != nil {
+		t.Fatal(err)
+	}
+	r := s.next(changes.Module, changes.Removed, "dummy")
+	if r.How != ByModule || r.Request != "delete_module(2)" || r.Who == nil || r.Who.PID != os.Getpid() {
+		t.Errorf("how %q, request %q, who %+v", r.How, r.Request, r.Who)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -91,6 +92,9 @@ func (f *watchFlags) parse(c *cobra.Command, args []string) error {
 	}
 	if len(f.Kinds) == 0 {
 		return usage("say what to watch: %s", strings.Trim(fmt.Sprint(changes.Kinds), "[]"))
+	}
+	if _, err := path.Match(f.Match, ""); err != nil {
+		return usage("pattern %q: %w", f.Match, err)
 	}
 	if f.count < 0 {
 		return usage("-c is not negative")
