@@ -14,7 +14,7 @@ GUESTS ?= all
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump nftables iptables
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat
 

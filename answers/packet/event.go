@@ -68,11 +68,12 @@ type Event struct {
 	Proto   uint16   `json:"proto,omitempty"` // EtherType
 	VLAN    uint16   `json:"vlan,omitempty"`  // tag beside the data
 	Tagged  bool     `json:"tagged,omitempty"`
-	Type    uint8    `json:"type,omitempty"` // Host …
-	Last    bool     `json:"last,omitempty"` // Drop, Consume: nobody else has its data
-	GSO     uint16   `json:"gso,omitempty"`  // segments it will become, or was merged of
-	L2      bool     `json:"l2,omitempty"`   // Bytes begin with a link header
-	L3      uint16   `json:"l3,omitempty"`   // where in Bytes the network header is
+	Type    uint8    `json:"type,omitempty"`     // Host …
+	Last    bool     `json:"last,omitempty"`     // Drop, Consume: nobody else has its data
+	MapType uint32   `json:"map_type,omitempty"` // XDPError: of the map it was redirected through; Mark is the index in it
+	GSO     uint16   `json:"gso,omitempty"`      // segments it will become, or was merged of
+	L2      bool     `json:"l2,omitempty"`       // Bytes begin with a link header
+	L3      uint16   `json:"l3,omitempty"`       // where in Bytes the network header is
 	Bytes   []byte   `json:"bytes,omitempty"`
 	Stack   []uint64 `json:"stack,omitempty"` // the innermost first
 

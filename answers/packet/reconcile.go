@@ -13,6 +13,7 @@ func (r *Recording) reconcile(vs []*Verdict) []*Verdict {
 	vs = blackHoles(vs)
 	vs = astray(vs)
 	vs = r.silent(vs)
+	vs = together(vs)
 	slices.SortStableFunc(vs, func(a, b *Verdict) int { return rank(a) - rank(b) })
 	return vs
 }
@@ -79,9 +80,55 @@ func astray(vs []*Verdict) []*Verdict {
 				continue
 			}
 			q.Class, q.Culprit, q.Cause, q.Fix, q.Certain = ClassMisroute, a.Culprit, a.Cause, a.Fix, a.Certain
-			q.Delivered, q.Count = 0, q.flow.Packets
+			q.Sent, q.Repeats = q.flow.Packets-q.flow.Repeated, q.flow.Repeated
+			q.Delivered, q.Unknown, q.Count = 0, 0, q.Sent
 			q.Netns, q.Dev, q.Function, q.Reason = a.Netns, a.Dev, a.Function, a.Reason
 		}
 	}
 	return vs
+}
+
+// together makes one verdict of those that blame the same object for the same at the same place: flows that differ in the
+// port they were sent from, and losses of one flow that have several reasons.
+func together(vs []*Verdict) (out []*Verdict) {
+	type key struct {
+		class               Class
+		flow, object, place string
+	}
+	seen := map[key]*Verdict{}
+	for _, v := range vs {
+		if v.flow == nil {
+			out = append(out, v)
+			continue
+		}
+		k := key{v.Class, v.flow.Tuple.group(), v.Culprit.String(), v.Netns + " " + v.Dev}
+		was := seen[k]
+		if was == nil || v.Class == ClassDelivered && was.flow != v.flow && v.Dev != was.Dev {
+			seen[k] = v
+			out = append(out, v)
+			continue
+		}
+		was.join(v)
+	}
+	return out
+}
+
+// join takes another verdict into v.
+func (v *Verdict) join(o *Verdict) {
+	v.Count += o.Count
+	v.Repeats += o.Repeats
+	if o.flow == v.flow { // other packets of the same flow
+		if o.Certain && !v.Certain {
+			v.Function, v.Reason, v.Cause, v.Fix, v.Certain, v.loss, v.sample = o.Function, o.Reason, o.Cause, o.Fix, true, o.loss, o.sample
+		}
+		return
+	}
+	v.Sent += o.Sent
+	v.Delivered += o.Delivered
+	v.Unknown += o.Unknown
+	v.Flows = max(1, v.Flows) + 1
+	v.Flow = fmt.Sprintf("%s (%d flows)", v.flow.Tuple.group(), v.Flows)
+	if v.Errno == "" {
+		v.Errno = o.Errno
+	}
 }

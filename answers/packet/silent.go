@@ -128,13 +128,14 @@ func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 	v.Class = ClassDrop
 	v.take(r.overflow(last.Netns, last.View.Dst))
 	v.Function, v.Reason = "tcp_conn_request", "ListenOverflows"
-	v.Delivered, v.Count = 0, v.flow.Packets
+	v.Sent, v.Repeats = v.flow.Packets-v.flow.Repeated, v.flow.Repeated
+	v.Delivered, v.Unknown, v.Count = 0, 0, v.Sent
 	return true
 }
 
 // listens says if a TCP socket of a namespace listens on a port.
 func (r *Recording) listens(ns uint32, port uint16) bool {
-	st := r.State(ns)
+	st := r.end(ns)
 	return st != nil && slices.ContainsFunc(st.Sockets, func(k netstate.Socket) bool {
 		return k.Proto == "tcp" && k.State == "listen" && k.Local.Port() == port
 	})
@@ -165,7 +166,7 @@ func (r *Recording) captureSilent(v *Verdict) {
 			}
 			v.Class = ClassFalseLoss
 			v.Netns, v.Dev = r.NS(h.Netns), st.LinkName(k.Dev)
-			v.take(copyDropped(&scene{rec: r, loss: &Loss{Netns: h.Netns}}))
+			v.take(copyDropped(&scene{rec: r, loss: &Loss{Netns: h.Netns, Func: captures[0]}, hop: h}))
 			v.Cause = fmt.Sprintf("%s lost %d copies: its receive buffer is full; the packets themselves went on", or(k.Owner, "a packet socket (a capture)"), n)
 			return
 		}
@@ -181,6 +182,16 @@ func dropsOf(st *netstate.State, inode uint64) uint32 {
 	return 0
 }
 
+// arrived says if a packet that nobody told the end of was last seen where it belongs, or on its way out of this machine.
+func (r *Recording) arrived(p *Packet) bool {
+	if p == nil || len(p.Hops) == 0 {
+		return false
+	}
+	v := &Verdict{sample: p}
+	r.open(v, v.lastHop(), 1)
+	return v.Delivered > 0
+}
+
 // open says of packets that nobody told the end of where they are.
 func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 	v.Certain = false
@@ -188,7 +199,7 @@ func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 		v.Class, v.Unknown, v.Cause = ClassUnknown, n, "nothing more was seen of them"
 		return
 	}
-	st := r.State(last.Netns)
+	st := r.end(last.Netns)
 	if st == nil {
 		st = &netstate.State{}
 	}

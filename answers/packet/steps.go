@@ -4,6 +4,10 @@ package packet
 // code or its reason fits; it may find that it was something else. Functions are matched by the path, which has different
 // parts of it inlined on each kernel: rows name callers as well as the function itself.
 var steps = []step{
+	{"reply to ping", func(s *scene) bool {
+		_, reply := s.hop.View.echo()
+		return reply && s.reason("NO_SOCKET", "NOT_SPECIFIED")
+	}, pingReply},
 	{"copy", isCopy, copyDropped},
 	{"xdp", func(s *scene) bool {
 		return s.reason("XDP") || s.in("do_xdp_generic", "netif_receive_generic_xdp") || s.under("veth_xdp_rcv", "bpf_prog_run_generic_xdp")
@@ -47,12 +51,8 @@ var steps = []step{
 		return s.reason("FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG") || s.in("ip_expire", "ip6_frag_expire", "inet_frag_rbtree_purge", "ip6frag_expire_frag_queue", "ip_frag_queue", "ip_defrag")
 	}, fragmentLost},
 	{"protocol", func(s *scene) bool {
-		return s.reason("IP_NOPROTO") || s.in("ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu") && s.loss.Func == s.hop.Path0() && s.reason("NOT_SPECIFIED", "")
+		return s.reason("IP_NOPROTO") || s.reason("NOT_SPECIFIED", "") && s.at("ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", "ip_local_deliver_finish", "ip6_input_finish")
 	}, protocolUnknown},
-	{"reply to ping", func(s *scene) bool {
-		_, reply := s.hop.View.echo()
-		return reply && s.reason("NO_SOCKET", "NOT_SPECIFIED")
-	}, pingReply},
 	{"socket", func(s *scene) bool { return s.reason("NO_SOCKET") }, noSocket},
 	{"socket queue", func(s *scene) bool {
 		return s.reason("SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "SOCKET_RCVBUF") || s.in("__udp_enqueue_schedule_skb", "sock_queue_rcv_skb_reason", "__sock_queue_rcv_skb") && !s.reason("SOCKET_FILTER")
@@ -74,12 +74,4 @@ var steps = []step{
 	{"driver", func(s *scene) bool {
 		return s.reason("DEV_READY", "DEV_HDR", "FULL_RING", "NOMEM", "NO_TX_TARGET") || s.in("veth_xmit", "tun_net_xmit", "dev_hard_start_xmit", "validate_xmit_skb")
 	}, driverDropped},
-}
-
-// Path0 is the innermost function of the path, "" if there is none.
-func (h *Hop) Path0() string {
-	if len(h.Path) > 0 {
-		return h.Path[0]
-	}
-	return ""
 }

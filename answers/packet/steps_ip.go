@@ -201,7 +201,7 @@ func notForwarded(s *scene, dst netip.Addr) *finding {
 // that is up beside the loopback, or the sender takes it for its neighbour.
 func (s *scene) meant() bool {
 	dst := s.hop.View.Dst.Addr()
-	for inode, st := range s.rec.After {
+	for inode, st := range s.rec.all() {
 		if uint32(inode) == s.loss.Netns {
 			continue
 		}
@@ -343,7 +343,7 @@ func (s *scene) nextHop() netip.Addr {
 
 // silentNeighbour finds another namespace that has the address and does not answer for it.
 func silentNeighbour(s *scene, dst netip.Addr) *finding {
-	for inode, st := range s.rec.After {
+	for inode, st := range s.rec.all() {
 		if uint32(inode) == s.loss.Netns {
 			continue
 		}

@@ -63,27 +63,32 @@ func (s *scene) trouble() *Trouble {
 	return nil
 }
 
+// xskMap is BPF_MAP_TYPE_XSKMAP (include/uapi/linux/bpf.h).
+const xskMap = 17
+
 // redirectFailed: the program chose another way and that was closed. Into AF_XDP it is the socket's fill ring that is empty
-// (xsk_rcv in net/xdp/xsk.c gives -ENOMEM), its receive ring that is full (-ENOBUFS), or no socket at all.
+// (xsk_rcv in net/xdp/xsk.c: -ENOMEM, before -ENOSPC), its receive ring that is full (-ENOBUFS), or no socket at all.
 func (s *scene) redirectFailed(t *Trouble, who string) *finding {
-	var xsk *netstate.Socket
-	for i, k := range s.st.Sockets {
-		if k.XSK != nil && k.XSK.Link == int(t.Ifindex) && (xsk == nil || k.XSK.Queue == int(t.Mark)) {
-			xsk = &s.st.Sockets[i]
-		}
-	}
 	err := s.rec.errno(-t.Reason)
-	c := Culprit{"kind": "xdp", "netns": s.ns(), "dev": s.loss.Dev, "action": "XDP_REDIRECT", "errno": err}
-	if xsk == nil {
-		return &finding{culprit: c, cause: fmt.Sprintf("%s redirects, and that fails with %s", who, err), fix: "look at the map it redirects through"}
+	if t.MapType != xskMap {
+		return &finding{culprit: Culprit{"kind": "xdp", "netns": s.ns(), "dev": s.loss.Dev, "action": "XDP_REDIRECT", "errno": err},
+			cause: fmt.Sprintf("%s redirects, and that fails with %s", who, err), fix: "look at the map it redirects through"}
 	}
-	c = Culprit{"kind": "xsk", "netns": s.ns(), "dev": s.loss.Dev, "queue": xsk.XSK.Queue, "field": "fill ring", "value": "empty"}
-	f := &finding{culprit: c, certain: true, fix: "refill the fill ring",
-		cause: fmt.Sprintf("packets are redirected to an AF_XDP socket of queue %d whose fill ring is empty", xsk.XSK.Queue)}
-	if err == "ENOBUFS" || xsk.XSK.RingFull > 0 && xsk.XSK.FillEmpty == 0 {
+	queue := int(t.Mark)
+	c := Culprit{"kind": "xsk", "netns": s.ns(), "dev": s.loss.Dev, "queue": queue}
+	f := &finding{culprit: c, certain: true}
+	switch err {
+	case "ENOMEM", "ENOSPC":
+		c["field"], c["value"] = "fill ring", "empty"
+		f.cause, f.fix = fmt.Sprintf("packets are redirected to an AF_XDP socket of queue %d whose fill ring is empty", queue), "refill the fill ring"
+	case "ENOBUFS":
 		c["field"], c["value"] = "rx ring", "full"
-		f.cause = fmt.Sprintf("packets are redirected to an AF_XDP socket of queue %d whose receive ring is full", xsk.XSK.Queue)
+		f.cause = fmt.Sprintf("packets are redirected to an AF_XDP socket of queue %d whose receive ring is full", queue)
 		f.fix = "read the receive ring faster, or make it larger"
+	default:
+		c["errno"] = err
+		f.cause = fmt.Sprintf("packets are redirected to entry %d of a map of AF_XDP sockets, and that fails with %s", queue, err)
+		f.fix, f.certain = "bind the socket to this device and queue, and put it into the map", false
 	}
 	return f
 }
@@ -216,7 +221,7 @@ func bridgeDropped(s *scene) *finding {
 	}
 	c := Culprit{"kind": "bridge", "netns": s.ns(), "dev": port.Name}
 	b, _ := s.st.LinkByIndex(port.Master)
-	vid := s.hop.VLAN & 0xfff
+	vid := s.vlan()
 	switch {
 	case port.Port.State != "forwarding" && (s.reason("BRIDGE_INGRESS_STP_STATE", "BRIDGE_NON_FORWARDING_STATE") || !vlanStep(s)):
 		c["field"], c["state"], c["value"] = "state", port.Port.State, port.Port.State
@@ -226,11 +231,11 @@ func bridgeDropped(s *scene) *finding {
 		}
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("port %s is in state %s and does not forward%s", port.Name, port.Port.State, why),
 			fix: "wait for the forward delay, set a shorter one, or turn STP off where no loop can be"}
-	case !s.hop.Tagged && port.Port.PVID == 0:
+	case vid == 0 && port.Port.PVID == 0:
 		c["field"], c["state"] = "pvid", "absent"
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("%s has no PVID and VLAN filtering is on, so untagged frames are not admitted", port.Name),
 			fix: fmt.Sprintf("bridge vlan add vid 1 dev %s pvid untagged", port.Name)}
-	case s.hop.Tagged && !has(port.Port.VLANs, vid):
+	case vid != 0 && !has(port.Port.VLANs, vid):
 		c["field"], c["vlan"], c["state"] = "vlan", vid, "absent"
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("%s is no member of VLAN %d", port.Name, vid),
 			fix: fmt.Sprintf("bridge vlan add vid %d dev %s", vid, port.Name)}
@@ -271,10 +276,20 @@ func (s *scene) port() *netstate.Link {
 	return nil
 }
 
+// vlan is the VLAN with which the packet came into the namespace where it was lost: the kernel takes the tag out before it
+// finds that nobody wants it.
+func (s *scene) vlan() uint16 {
+	for _, h := range s.pkt.Hops {
+		if h.Netns == s.loss.Netns && h.View.Tagged {
+			return h.View.VLAN
+		}
+	}
+	return 0
+}
+
 // otherHost: the frame has the address of somebody else (PACKET_OTHERHOST), or a VLAN that has no device here.
 func otherHost(s *scene) *finding {
-	if s.hop.Tagged && s.hop.VLAN&0xfff != 0 {
-		vid := s.hop.VLAN & 0xfff
+	if vid := s.vlan(); vid != 0 {
 		name := fmt.Sprintf("%s.%d", s.loss.Dev, vid)
 		return &finding{culprit: Culprit{"kind": "link", "netns": s.ns(), "dev": name, "vlan": vid, "state": "absent"}, certain: true,
 			cause: fmt.Sprintf("frames carry VLAN %d, and %s has no device for it on %s", vid, s.ns(), s.loss.Dev),

@@ -11,14 +11,21 @@ import (
 
 // isCopy says if what was dropped is a copy: the packet itself went on, or was taken.
 func isCopy(s *scene) bool {
-	if s.in("packet_rcv", "tpacket_rcv", "packet_rcv_spkt", "dev_queue_xmit_nit") {
+	if s.in(captures...) {
 		return true
 	}
 	return s.pkt.received && !s.hop.Last
 }
 
+// captures are the functions that give packets to packet sockets (net/packet/af_packet.c).
+var captures = []string{"packet_rcv", "tpacket_rcv", "packet_rcv_spkt", "dev_queue_xmit_nit"}
+
 // copyDropped: a capture socket, or another that gets copies, had no room.
 func copyDropped(s *scene) *finding {
+	if !s.in(captures...) {
+		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, fix: "nothing to mend: not a loss",
+			cause: "only a copy of it was dropped: another socket was given the packet"}
+	}
 	return &finding{class: ClassFalseLoss, culprit: Culprit{"kind": "socket", "netns": s.ns(), "proto": "packet", "field": "rcvbuf"}, certain: true,
 		cause: "only a copy for a packet socket (a capture) is dropped: its receive buffer is full; the packet itself goes on",
 		fix:   "raise the capture's buffer; not a network loss"}
@@ -33,7 +40,7 @@ func pingReply(s *scene) *finding {
 				cause: "a raw socket (root's ping) has a copy of each echo reply; the original is freed as no ping socket wants it"}
 		}
 	}
-	if s.asked() {
+	if s.asked() || s.pkt.received {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, fix: "nothing to mend: not a loss",
 			cause: "the echo reply's original is freed after the raw socket that asked got its copy"}
 	}
@@ -240,7 +247,7 @@ func (r *Recording) overflow(ns uint32, dst netip.AddrPort) *finding {
 	c := Culprit{"kind": "socket", "netns": r.NS(ns), "proto": "tcp", "local": dst.String(), "field": "backlog"}
 	f := &finding{culprit: c, cause: "the accept queue of the listener is full: the application does not call accept()",
 		fix: "accept faster; raise the backlog of listen() and net.core.somaxconn"}
-	if st := r.State(ns); st != nil {
+	if st := r.end(ns); st != nil {
 		for _, k := range st.Sockets {
 			if k.Proto == "tcp" && k.State == "listen" && k.Local.Port() == dst.Port() {
 				c["local"] = k.Local.String()

@@ -3,6 +3,7 @@ package packet
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,7 +31,8 @@ type Packet struct {
 	state    State
 	loss     *Loss // what it is counted in
 	frag     uint32
-	received bool // was given to a process, or consumed where it belongs
+	repeats  *Packet // the segment of TCP that it sends again
+	received bool    // was given to a process, or consumed where it belongs
 }
 
 // State is what became of a packet.
@@ -55,9 +57,11 @@ type Flow struct {
 	Bytes       uint64    `json:"bytes"`
 	Delivered   uint64    `json:"delivered"` // given to a process, or to the part of the kernel they were for
 	Dropped     uint64    `json:"dropped"`
-	Retransmits uint64    `json:"retransmits,omitempty"`
+	Retransmits uint64    `json:"retransmits,omitempty"` // as TCP says
+	Repeated    uint64    `json:"repeated,omitempty"`    // packets that repeat an earlier one
 	Losses      []*Loss   `json:"losses,omitempty"`
-	Sample      []*Packet `json:"sample,omitempty"` // some of its packets: the first few
+	Sample      []*Packet `json:"sample,omitempty"`      // some of its packets: the first few
+	OpenSample  *Packet   `json:"open_sample,omitempty"` // one that nobody told the end of
 	Rewritten   []Rewrite `json:"rewritten,omitempty"`
 	Sender      Process   `json:"sender,omitzero"`
 	key         flowKey
@@ -87,14 +91,17 @@ type Rewrite struct {
 
 // Loss is packets of a flow that were lost at one place for one reason.
 type Loss struct {
-	Netns  uint32  `json:"netns"`
-	Dev    string  `json:"dev,omitempty"`
-	Ifidx  uint32  `json:"ifindex,omitempty"`
-	Func   string  `json:"function"`
-	Reason string  `json:"reason"`
-	Count  uint64  `json:"count"`
-	Sample *Packet `json:"sample"`
-	At     *Hop    `json:"at"` // of the sample: the drop
+	Netns  uint32 `json:"netns"`
+	Dev    string `json:"dev,omitempty"`
+	Ifidx  uint32 `json:"ifindex,omitempty"`
+	Func   string `json:"function"`
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+	// Repeats is how often TCP sent lost segments again, which were lost again: they are not in Count, nor among the flow's
+	// packets.
+	Repeats uint64  `json:"repeats,omitempty"`
+	Sample  *Packet `json:"sample"`
+	At      *Hop    `json:"at"` // of the sample: the drop
 }
 
 // Refusal is system calls that failed alike.
@@ -137,6 +144,7 @@ const (
 type Tracker struct {
 	names    Namer
 	keep     func(Tuple) bool
+	want     func(*Event) bool
 	bySkb    map[uint64]*Packet
 	byHead   map[uint64]*Packet
 	order    []*Packet // in the order they were first seen
@@ -171,10 +179,10 @@ type troubleKey struct {
 	reason         int32
 }
 
-// NewTracker returns a Tracker. keep says which refused system calls are wanted, by the tuple they would have sent; nil
-// wants all.
-func NewTracker(n Namer, keep func(Tuple) bool) *Tracker {
-	return &Tracker{names: n, keep: keep, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
+// NewTracker returns a Tracker. want says if a packet is wanted by an event in which it is first seen, keep if a refused
+// system call is, by the tuple that it would have sent; nil wants all.
+func NewTracker(n Namer, want func(*Event) bool, keep func(Tuple) bool) *Tracker {
+	return &Tracker{names: n, keep: keep, want: want, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
 		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
 }
 
@@ -244,49 +252,61 @@ func (t *Tracker) find(h *Hop) *Packet {
 	return nil
 }
 
-// same says if an event can be about a packet: what it is and where it goes has not changed, or was rewritten on the way.
+// same says if an event can be about a packet. The kernel frees much without an event, and its memory is soon another
+// packet's: what a packet is may change on its way only as the network changes packets.
 func (t *Tracker) same(p *Packet, h *Hop) bool {
 	if len(p.Hops) == 0 {
 		return true
 	}
 	was := p.Hops[len(p.Hops)-1]
 	a, b := &was.View, &h.View
+	freed := h.Kind == Drop || h.Kind == Consume || h.Kind == Copied
 	switch {
 	case a.Ether != b.Ether && a.Ether != 0 && b.Ether != 0:
 		return false
-	case p.state == Lost && h.Kind != Drop && h.Kind != Consume:
-		return false // it was freed: the address is another's
-	case h.Kind == Queue && (was.Kind == Rx || was.Kind == Copied) && was.Skb == h.Skb && a.Tuple != b.Tuple && a.Tuple.Src.Addr() == b.Tuple.Dst.Addr() && h.Netns == was.Netns:
-		return false // an answer, made in the memory of the question
+	case p.state == Lost && !freed:
+		return false
+	case !moves(was, h):
+		return false
 	case !a.Dst.IsValid() || !b.Dst.IsValid():
 		return true
-	case a.Proto != b.Proto && !tunnels(a.Proto) && !tunnels(b.Proto):
-		return a.Proto == 0 || b.Proto == 0
-	case a.ID != 0 && b.ID != 0 && a.ID != b.ID && a.Src.Addr() == b.Src.Addr() && a.Dst.Addr() == b.Dst.Addr():
-		return a.IPLen != b.IPLen && h.GSO > 1
 	case a.Tuple == b.Tuple:
-		return a.Seq == b.Seq || a.Proto != protoTCP || h.GSO > 1 || was.GSO > 1
-	case p.received:
+		if a.Proto == protoTCP && a.Seq != b.Seq || a.ID != b.ID {
+			return h.GSO > 1 || was.GSO > 1
+		}
+		// A router takes one off the TTL; a bridge leaves it.
+		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || slices.ContainsFunc(h.Path, bridging)
+	case a.Inner.IP() && a.Inner == b.Tuple || b.Inner.IP() && b.Inner == a.Tuple:
+		return true // packed into a tunnel, or taken out
+	case a.Proto != b.Proto:
 		return false
+	case p.received || a.icmpError() != b.icmpError():
+		return false
+	case a.Src.Addr() == b.Dst.Addr() && a.Dst.Addr() == b.Src.Addr():
+		return false // an answer, made in the memory of the question
 	}
-	// Addresses were rewritten: one end at least stays, or the identification of IPv4 does.
-	return a.Src == b.Src || a.Dst == b.Dst || a.ID != 0 && a.ID == b.ID || tunnels(a.Proto) || tunnels(b.Proto)
+	// Addresses were rewritten: one end at least stays, or the identification of IPv4 does, and what was sent is the same.
+	return (a.Src == b.Src || a.Dst == b.Dst || a.ID != 0) && a.ID == b.ID && a.Seq == b.Seq
 }
 
-// tunnels says if packets of a protocol over IP have others inside.
-func tunnels(proto uint8) bool {
-	switch proto {
-	case 4, 41, 47, 50, protoUDP: // IPIP, IPv6 in IP, GRE, ESP; VXLAN and Geneve
+// moves says if a packet can have gone from one event to the next: into another namespace it goes through a device only.
+func moves(was, h *Hop) bool {
+	if was.Netns == h.Netns || was.Netns == 0 || h.Netns == 0 {
 		return true
 	}
-	return false
+	return h.Kind != Queue && h.Kind != Enqueued
 }
+
+func bridging(fn string) bool { return strings.HasPrefix(fn, "br_") || strings.HasPrefix(fn, "__br_") }
 
 // begin makes a packet of an event.
 func (t *Tracker) begin(h *Hop) *Packet {
 	if h.Kind == Consume && !h.Last {
 		// A clone that was not seen before goes; whose it was cannot be told, and nothing is lost.
 		return nil
+	}
+	if t.want != nil && !t.want(&h.Event) {
+		return nil // its memory was that of one that was followed
 	}
 	t.next++
 	p := &Packet{ID: t.next, Tuple: h.View.Tuple, head: h.Head, weight: uint64(max(1, h.GSO)), frag: h.View.Frag}
@@ -312,6 +332,9 @@ func (t *Tracker) begin(h *Hop) *Packet {
 	}
 	p.flow = f
 	f.Packets += p.weight
+	if p.repeats = t.original(p, h); p.repeats != nil {
+		f.Repeated++
+	}
 	f.Bytes += uint64(h.Len)
 	f.Last = h.Time
 	if len(f.Sample) < samples {
@@ -456,8 +479,32 @@ func (t *Tracker) lose(p *Packet, l *Loss) {
 	if p.loss == l {
 		return
 	}
+	if was := p.repeats; was != nil && was.loss == l && p.state == Open && p.flow != nil {
+		l.Repeats++
+		p.flow.Repeated--
+		p.flow.Packets -= min(p.flow.Packets, p.weight)
+		p.flow, p.weight = nil, 0
+		return
+	}
 	l.Count += max(1, p.weight)
 	t.count(p, Lost, l)
+}
+
+// original gives the segment that a segment of TCP repeats, nil if it is none that repeats another.
+func (t *Tracker) original(p *Packet, h *Hop) *Packet {
+	if p.Tuple.Proto != protoTCP || h.GSO > 1 {
+		return nil
+	}
+	v := &h.View
+	for _, was := range p.flow.Sample {
+		if was == p || len(was.Hops) == 0 {
+			continue
+		}
+		if o := &was.Hops[0].View; o.Seq == v.Seq && o.Flags == v.Flags && o.IPLen == v.IPLen {
+			return was
+		}
+	}
+	return nil
 }
 
 // place says where a drop was: where the event says, or where the packet was seen last.
@@ -532,6 +579,11 @@ func (t *Tracker) troubled(e Event) {
 
 // Flows gives all flows, in the order they were first seen.
 func (t *Tracker) Flows() []*Flow {
+	for _, p := range t.order {
+		if p.state == Open && p.flow != nil && p.weight > 0 && len(p.Hops) > 0 {
+			p.flow.OpenSample = p
+		}
+	}
 	slices.SortStableFunc(t.list, func(a, b *Flow) int { return cmp.Compare(a.First, b.First) })
 	return t.list
 }
@@ -541,6 +593,9 @@ func (t *Tracker) Refusals() []*Refusal { return t.refused }
 
 // Troubles gives what devices reported without a packet.
 func (t *Tracker) Troubles() []*Trouble { return t.trouble }
+
+// Packets is how many were seen.
+func (t *Tracker) Packets() uint64 { return t.next }
 
 // Unkept is how many packets belong to no flow, because there were too many.
 func (t *Tracker) Unkept() uint64 { return t.unkept }

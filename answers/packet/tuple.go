@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -100,6 +101,14 @@ func (t Tuple) String() string {
 	return fmt.Sprintf("%s %v > %v", protoName(t.Proto), t.Src, t.Dst)
 }
 
+// group is the tuple without the port it was sent from, which clients choose anew each time.
+func (t Tuple) group() string {
+	if t.Proto == protoTCP || t.Proto == protoUDP {
+		return fmt.Sprintf("%s %v > %v", protoName(t.Proto), t.Src.Addr(), t.Dst)
+	}
+	return t.String()
+}
+
 // View is a packet taken apart: where its headers are in an event's bytes.
 type View struct {
 	Tuple
@@ -115,7 +124,9 @@ type View struct {
 	SrcMAC [6]byte
 	DstMAC [6]byte
 	HasMAC bool
-	// Inner is the tuple of the packet that an ICMP error is about.
+	VLAN   uint16 // number, with Tagged
+	Tagged bool   // it has a tag, among its bytes or beside them
+	// Inner is the tuple of the packet that an ICMP error is about, or that a tunnel carries.
 	Inner Tuple
 	stack header.Stack
 	pkt   []byte
@@ -140,11 +151,30 @@ func Look(e *Event) (v View) {
 		return v
 	}
 	v.pkt = e.Bytes[e.L3:]
+	v.VLAN, v.Tagged = e.VLAN&0xfff, e.Tagged
+	v.untag(e)
 	v.network()
 	if v.HasMAC && !v.Dst.IsValid() {
 		v.Hosts = fmt.Sprintf("%s > %s", mac(v.SrcMAC), mac(v.DstMAC))
 	}
 	return v
+}
+
+// untag reads VLAN tags among the bytes (IEEE 802.1Q, 802.1ad): the network header is behind them, or still at the first.
+func (v *View) untag(e *Event) {
+	tagged := func(t uint16) bool { return t == 0x8100 || t == 0x88a8 }
+	if !tagged(v.Ether) {
+		return
+	}
+	b := v.pkt
+	if e.L2 && e.L3 >= header.EthernetLen+4 && tagged(header.Ethernet(e.Bytes).Type()) {
+		b = e.Bytes[header.EthernetLen:]
+	}
+	for tagged(v.Ether) && len(b) >= 4 {
+		v.VLAN, v.Tagged = binary.BigEndian.Uint16(b)&0xfff, true
+		v.Ether, b = binary.BigEndian.Uint16(b[2:]), b[4:]
+	}
+	v.pkt = b
 }
 
 // network walks from the network header on.
@@ -161,7 +191,9 @@ func (v *View) network() {
 	v.Tuple = tupleOf(&v.stack, v.pkt, v.Ether, v)
 	if v.icmpError() {
 		v.inner()
+		return
 	}
+	v.carried()
 }
 
 // inner reads the packet inside of an ICMP error.
@@ -178,6 +210,27 @@ func (v *View) inner() {
 	}
 }
 
+// carried reads the packet inside of a tunnel: what begins with the second header of IP.
+func (v *View) carried() {
+	n := 0
+	for _, l := range v.stack.Found() {
+		if l.Kind != header.KindIPv4 && l.Kind != header.KindIPv6 {
+			continue
+		}
+		if n++; n == 2 {
+			var s header.Stack
+			in := v.pkt[l.Off:]
+			s.Walk(in, header.KindIP)
+			ether := uint16(etherIPv4)
+			if l.Kind == header.KindIPv6 {
+				ether = etherIPv6
+			}
+			v.Inner = tupleOf(&s, in, ether, nil)
+			return
+		}
+	}
+}
+
 // tupleOf makes a tuple of the outermost headers; v, if given, gets the rest.
 func tupleOf(s *header.Stack, pkt []byte, ether uint16, v *View) Tuple {
 	t := Tuple{Ether: ether}
@@ -187,7 +240,10 @@ func tupleOf(s *header.Stack, pkt []byte, ether uint16, v *View) Tuple {
 		v = &View{}
 	}
 	v.First = true
-	for _, l := range s.Found() {
+	for i, l := range s.Found() {
+		if i > 0 && (l.Kind == header.KindIPv4 || l.Kind == header.KindIPv6 || l.Kind == header.KindGRE) {
+			return t // a tunnel's inside
+		}
 		b := l.Bytes(pkt)
 		switch l.Kind {
 		case header.KindARP:
@@ -240,4 +296,41 @@ func tupleOf(s *header.Stack, pkt []byte, ether uint16, v *View) Tuple {
 
 func mac(m [6]byte) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// Packet makes the shortest packet of IP that has the tuple's addresses and ports, for filters; nil if it has none.
+func (t Tuple) Packet() []byte {
+	dst := t.Dst.Addr()
+	if !dst.IsValid() {
+		return nil
+	}
+	src := t.Src.Addr()
+	n := header.IPv4Len
+	if dst.Unmap().Is6() {
+		n = 40
+	}
+	p := make([]byte, n+header.TCPLen)
+	if dst = dst.Unmap(); dst.Is4() {
+		p[0], p[8], p[9] = 0x45, 64, t.Proto
+		binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+		if src.Unmap().Is4() {
+			a := src.Unmap().As4()
+			copy(p[12:], a[:])
+		}
+		a := dst.As4()
+		copy(p[16:], a[:])
+	} else {
+		p[0], p[6], p[7] = 0x60, t.Proto, 64
+		binary.BigEndian.PutUint16(p[4:], header.TCPLen)
+		if src.IsValid() {
+			a := src.As16()
+			copy(p[8:], a[:])
+		}
+		a := dst.As16()
+		copy(p[24:], a[:])
+	}
+	binary.BigEndian.PutUint16(p[n:], t.Src.Port())
+	binary.BigEndian.PutUint16(p[n+2:], t.Dst.Port())
+	p[n+12] = header.TCPLen / 4 << 4
+	return p
 }

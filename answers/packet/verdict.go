@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -30,10 +31,12 @@ type Verdict struct {
 	Reason    string  `json:"reason,omitempty"`
 	Errno     string  `json:"errno,omitempty"`
 	Culprit   Culprit `json:"culprit,omitempty"`
-	Sent      uint64  `json:"sent"`
+	Sent      uint64  `json:"sent"` // a segment that TCP sent again, and that was lost again, counts once
 	Delivered uint64  `json:"delivered"`
 	Count     uint64  `json:"count"` // packets, or system calls, that this verdict is about
 	Unknown   uint64  `json:"unknown,omitempty"`
+	Repeats   uint64  `json:"repeats,omitempty"` // how often lost segments were sent again, and lost again
+	Flows     int     `json:"flows,omitempty"`   // that this verdict is about, if more than one
 	Cause     string  `json:"cause"`
 	Fix       string  `json:"fix,omitempty"`
 	Certain   bool    `json:"certain"` // the state of the machine confirms it; else it is the likeliest
@@ -52,12 +55,14 @@ func (c Culprit) Kind() string { s, _ := c["kind"].(string); return s }
 
 // Recording is all that was seen, and the state of the machine then.
 type Recording struct {
-	Kernel   string                     `json:"kernel"`
-	Level    string                     `json:"level"`
-	Flows    []*Flow                    `json:"flows"`
-	Refusals []*Refusal                 `json:"refusals,omitempty"`
-	Troubles []*Trouble                 `json:"troubles,omitempty"`
-	Before   map[uint64]*netstate.State `json:"before"` // by inode of the namespace
+	Kernel   string     `json:"kernel"`
+	Level    string     `json:"level"`
+	Flows    []*Flow    `json:"flows"`
+	Refusals []*Refusal `json:"refusals,omitempty"`
+	Troubles []*Trouble `json:"troubles,omitempty"`
+	// States of namespaces, by inode: before, when something was first lost in them, and at the end.
+	Before   map[uint64]*netstate.State `json:"before"`
+	At       map[uint64]*netstate.State `json:"at,omitempty"`
 	After    map[uint64]*netstate.State `json:"after"`
 	Init     uint64                     `json:"init"` // inode of the first namespace: counters of the machine are in it
 	Errnos   map[int32]string           `json:"errnos,omitempty"`
@@ -67,12 +72,45 @@ type Recording struct {
 	Losses   bool                       `json:"losses_only,omitempty"` // what was not lost was not looked at
 }
 
-// State gives what is known of a namespace, the latest first; nil if nothing is.
+// State gives what is known of a namespace when something was lost in it, else at the end, else before; nil if nothing is.
 func (r *Recording) State(inode uint32) *netstate.State {
+	for _, m := range []map[uint64]*netstate.State{r.At, r.After, r.Before} {
+		if s := m[uint64(inode)]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// end gives the last that is known of a namespace.
+func (r *Recording) end(inode uint32) *netstate.State {
 	if s := r.After[uint64(inode)]; s != nil {
 		return s
 	}
-	return r.Before[uint64(inode)]
+	return r.State(inode)
+}
+
+// all gives what is known of each namespace.
+func (r *Recording) all() map[uint64]*netstate.State {
+	out := map[uint64]*netstate.State{}
+	for _, m := range []map[uint64]*netstate.State{r.Before, r.After} {
+		for i := range m {
+			out[i] = r.State(uint32(i))
+		}
+	}
+	return out
+}
+
+// Now is the verdict on a loss that was just seen.
+func (r *Recording) Now(l *Loss) *Verdict {
+	for _, f := range r.Flows {
+		for _, x := range f.Losses {
+			if x == l {
+				return r.lossOf(f, l)
+			}
+		}
+	}
+	return nil
 }
 
 // NS names a namespace.
@@ -115,6 +153,9 @@ func (s *scene) reason(names ...string) bool {
 	}
 	return false
 }
+
+// at says if one of the functions freed it.
+func (s *scene) at(names ...string) bool { return slices.Contains(names, s.loss.Func) }
 
 // in says if one of the functions is in the path of the loss.
 func (s *scene) in(names ...string) bool {
@@ -199,7 +240,15 @@ func (r *Recording) lossOf(f *Flow, l *Loss) *Verdict {
 	}
 	v := &Verdict{Class: ClassDrop, Flow: f.Tuple.String(), Netns: s.ns(), Dev: l.Dev, Function: l.Func, Reason: l.Reason,
 		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, flow: f, loss: l, sample: l.Sample}
+	v.Repeats = l.Repeats
 	v.take(s.find())
+	if n := f.Open(); n > 0 {
+		if r.arrived(f.OpenSample) {
+			v.Delivered += n
+		} else {
+			v.Unknown = n
+		}
+	}
 	return v
 }
 
@@ -241,7 +290,8 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 		v.Netns, v.Dev, v.Function = r.NS(last.Netns), last.Dev, last.Func
 	}
 	if open := f.Open(); open > 0 {
-		r.open(v, last, open)
+		v.sample = f.OpenSample
+		r.open(v, v.lastHop(), open)
 		return v
 	}
 	v.Cause = "all packets arrived"
@@ -251,9 +301,16 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 	return v
 }
 
+// lastHop is the last event that says where the packet was: what else frees its memory, such as its sender when it was
+// acknowledged, does not.
 func (v *Verdict) lastHop() *Hop {
-	if v.sample == nil || len(v.sample.Hops) == 0 {
+	if v.sample == nil {
 		return nil
 	}
-	return v.sample.Hops[len(v.sample.Hops)-1]
+	for _, h := range slices.Backward(v.sample.Hops) {
+		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.received) {
+			return h
+		}
+	}
+	return nil
 }

@@ -65,7 +65,7 @@ var Edges = []Edge{
 	{"netstate", "./netstate/nft ./wire/header", "a state holds firewall rules, which packets are run through"},
 	{"netstate/nlattr", "./internal/bin", "netlink attributes"},
 	{"netstate/nft", "./netstate/nlattr ./wire/header", "rules come as netlink attributes, and are tried on packets"},
-	{"netstate/rtnl netstate/sockdiag netstate/procnet", "./netstate ./netstate/nlattr ./netstate/sockdiag net", "the kernel's answers become parts of a state; pure (net: to write MAC addresses)"},
+	{"netstate/rtnl netstate/sockdiag netstate/procnet", "./netstate ./netstate/nlattr ./netstate/sockdiag", "the kernel's answers become parts of a state; pure"},
 	{"netstate/live", "./netstate/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is: sockets and files"},
 	{"netstate/live", "github.com/cilium/ebpf github.com/cilium/ebpf/link", "names of BPF programs, and which tcx has: bpf(2) alone tells"},
 	{"netstate/live", "unsafe", "SIOCETHTOOL takes a pointer inside a struct"},

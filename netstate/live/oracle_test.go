@@ -66,6 +66,7 @@ func (s space) run(line string) []byte {
 	err := s.Do(func() error {
 		c := exec.Command(args[0], args[1:]...)
 		c.Stdout, c.Stderr = &out, &stderr
+		c.Env = append(os.Environ(), "TZ=UTC") // nft writes hours in local time
 		return c.Run()
 	})
 	if err != nil && !may {

@@ -23,7 +23,7 @@ type linkStats struct {
 
 // rtnetlink reads what NETLINK_ROUTE tells.
 func (s *reading) rtnetlink() {
-	if s.want(Links | TC | Counters | Ethtool) {
+	if s.want(Links | TC | Counters | Ethtool | NFT) {
 		s.missing("links", s.readLinks())
 	}
 	if s.want(Addrs) {

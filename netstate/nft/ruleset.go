@@ -1,5 +1,11 @@
 package nft
 
+// Ruleset is everything nftables hold in a namespace.
+type Ruleset struct {
+	Chains []Chain `json:"chains,omitempty"`
+	Sets   []Set   `json:"sets,omitempty"`
+}
+
 // Chain is a chain of nftables. Hook is "" for a chain that others jump to.
 type Chain struct {
 	Family   string   `json:"family"` // "ip", "ip6", "inet", "arp", "bridge", "netdev"
@@ -9,8 +15,9 @@ type Chain struct {
 	Hook     string   `json:"hook,omitempty"` // "prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"
 	Type     string   `json:"type,omitempty"` // "filter", "nat", "route"
 	Priority int      `json:"priority,omitempty"`
-	Policy   string   `json:"policy,omitempty"` // "accept" or "drop" of a base chain
-	Devs     []string `json:"devs,omitempty"`   // of netdev chains
+	Policy   string   `json:"policy,omitempty"`  // "accept" or "drop" of a base chain
+	Devs     []string `json:"devs,omitempty"`    // of netdev chains
+	Dormant  bool     `json:"dormant,omitempty"` // its table is switched off
 	Rules    []Rule   `json:"rules,omitempty"`
 }
 
@@ -49,6 +56,7 @@ type Elem struct {
 	Data    []byte `json:"data,omitempty"` // of a map
 	Verdict string `json:"verdict,omitempty"`
 	Target  string `json:"target,omitempty"` // of the verdicts jump and goto
+	Object  string `json:"object,omitempty"` // of a map of objects
 	Flags   uint32 `json:"flags,omitempty"`  // 1: the first key after an interval; 2: matches what no other does
 	Comment string `json:"comment,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/fathom-trace/fathom/internal/bin"
 )
@@ -129,6 +130,18 @@ func Text(d []byte) string {
 		d = d[:i]
 	}
 	return string(d)
+}
+
+// MAC writes an address of a link: "02:00:00:00:00:01"; "" if there is none.
+func MAC(d []byte) string {
+	var b strings.Builder
+	for i, x := range d {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		fmt.Fprintf(&b, "%02x", x)
+	}
+	return b.String()
 }
 
 // U16 reads two bytes; 0 if there are fewer.

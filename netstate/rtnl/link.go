@@ -5,7 +5,6 @@
 package rtnl
 
 import (
-	"net"
 	"strconv"
 	"time"
 
@@ -76,7 +75,7 @@ func DecodeLink(b []byte) (Link, error) {
 	l := Link{Link: netstate.Link{
 		Index: int(int32(nlattr.U32(b[4:]))), Flags: nlattr.U32(b[8:]), Name: a.String(iflaName), MTU: int(a.U32(iflaMTU)),
 		Master: int(a.U32(iflaMaster)), Lower: int(a.U32(iflaLink)), TxQLen: int(a.U32(iflaTxQLen)),
-		Queues: int(a.U32(iflaNumRxQueues)), Group: int(a.U32(iflaGroup)), MAC: mac(a.Get(iflaAddress)),
+		Queues: int(a.U32(iflaNumRxQueues)), Group: int(a.U32(iflaGroup)), MAC: nlattr.MAC(a.Get(iflaAddress)),
 	}}
 	if a.Has(iflaNetNSID) {
 		id := int(int32(a.U32(iflaNetNSID)))
@@ -176,8 +175,6 @@ func DecodeVLANs(b []byte) (index int, pvid uint16, vlans []uint16, err error) {
 	}
 	return int(int32(nlattr.U32(b[4:]))), pvid, vlans, nil
 }
-
-func mac(d []byte) string { return net.HardwareAddr(d).String() }
 
 // name looks a number up; what has no name is its number.
 func name(names []string, n int) string {

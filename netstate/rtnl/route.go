@@ -174,7 +174,7 @@ func DecodeNeigh(b []byte) (n netstate.Neigh, ok bool, err error) {
 		return n, false, err
 	}
 	n = netstate.Neigh{
-		Link: int(nlattr.U32(b[4:])), Addr: addr(a.Get(ndaDst)), MAC: mac(a.Get(ndaLLAddr)), State: neighStates[nlattr.U16(b[8:])],
+		Link: int(nlattr.U32(b[4:])), Addr: addr(a.Get(ndaDst)), MAC: nlattr.MAC(a.Get(ndaLLAddr)), State: neighStates[nlattr.U16(b[8:])],
 	}
 	return n, n.Addr.IsValid(), nil
 }

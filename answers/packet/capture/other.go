@@ -111,6 +111,9 @@ func (c *code) xdp(targets int, tp string, args map[string]int) {
 	} else {
 		u.Store(rec.At(recReason), 4, u.Arg(args["act"]))
 	}
+	if i, ok := args["map_type"]; ok {
+		u.Store(rec.At(recLen), 4, u.Arg(i))
+	}
 	if i, ok := args["index"]; ok {
 		u.Store(rec.At(recMark), 4, u.Arg(i))
 	}

@@ -96,6 +96,8 @@ func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 	p.head = p.load(c.l.head)
 	u.Store(p.rec.At(recHead), 8, p.head)
 	dev := p.load(c.l.dev)
+	// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
+	u.If(ir.Eq, u.Bin(ir.Or, dev, p.load(c.l.protocol)), ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
 	if i, ok := args[s.dev]; ok {
 		dev = u.Arg(i)
 	}

@@ -70,6 +70,9 @@ func decode(rec []byte, calls []string) (e packet.Event, ok bool) {
 	if size, segs := le.Uint16(rec[recGSOSize:]), le.Uint16(rec[recGSOSegs:]); size != 0 {
 		e.GSO = segs
 	}
+	if e.Kind == packet.XDPError {
+		e.MapType, e.Len = e.Len, 0
+	}
 	if e.Kind == packet.Refused {
 		refused(&e, rec[recBytes:recBytes+maxBytes], calls, int(le.Uint16(rec[recCall:])))
 	} else if n := int(le.Uint16(rec[recCaptured:])); n > 0 && n <= maxBytes {

@@ -1,0 +1,70 @@
+package packet
+
+import (
+	"encoding/json"
+	"io"
+)
+
+// JSON writes one object a line: a "verdict" for each verdict, with Verbose the "hop"s of their samples, a "counter" for
+// each counter of losses that moved, and "end" with what the tool itself did not see.
+func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for i, v := range vs {
+		rec := struct {
+			Type string `json:"type"`
+			ID   int    `json:"id"`
+			*Verdict
+			NotReached []string `json:"not_reached,omitempty"`
+		}{"verdict", i, v, NotReached(r, v)}
+		if v.Culprit == nil {
+			v.Culprit = Culprit{}
+		}
+		if err := enc.Encode(rec); err != nil {
+			return err
+		}
+		if verbose && v.sample != nil {
+			if err := hops(enc, r, v, i); err != nil {
+				return err
+			}
+		}
+	}
+	for _, m := range r.Movements() {
+		if err := enc.Encode(struct {
+			Type string `json:"type"`
+			Movement
+		}{"counter", m}); err != nil {
+			return err
+		}
+	}
+	var sent, delivered, dropped uint64
+	for _, f := range r.Flows {
+		sent, delivered, dropped = sent+f.Packets, delivered+f.Delivered, dropped+f.Dropped
+	}
+	return enc.Encode(map[string]any{"type": "end", "kernel": r.Kernel, "level": r.Level, "sent": sent, "delivered": delivered, "dropped": dropped,
+		"open": sent - min(sent, delivered+dropped), "lost_ring": r.LostRing, "missed": r.Missed, "unkept": r.Unkept})
+}
+
+func hops(enc *json.Encoder, r *Recording, v *Verdict, id int) error {
+	for _, h := range v.sample.Hops {
+		if err := enc.Encode(struct {
+			Type    string   `json:"type"`
+			Verdict int      `json:"verdict"`
+			Packet  uint64   `json:"packet"`
+			Event   Kind     `json:"event"`
+			Time    uint64   `json:"t"`
+			Netns   string   `json:"netns,omitempty"`
+			Dev     string   `json:"dev,omitempty"`
+			CPU     uint32   `json:"cpu"`
+			Comm    string   `json:"comm,omitempty"`
+			PID     uint32   `json:"pid,omitempty"`
+			Tuple   string   `json:"tuple"`
+			Len     uint32   `json:"len"`
+			Func    string   `json:"function,omitempty"`
+			Path    []string `json:"path,omitempty"`
+		}{"hop", id, v.sample.ID, h.Kind, h.Time, r.NS(h.Netns), h.Dev, h.CPU, h.Comm, h.PID, h.View.Tuple.String(), h.Len, h.Func, h.Path}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

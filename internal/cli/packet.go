@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/internal/packets"
+	"github.com/fathom-trace/fathom/internal/term"
+	"github.com/fathom-trace/fathom/wire/filter"
+)
+
+// packetFlags are what both forms of the verb take.
+type packetFlags struct {
+	o       packets.Options
+	json    bool
+	quiet   bool
+	verbose bool
+	strict  bool
+	color   term.When
+	expect  string
+	mark    int64
+	pids    []uint
+}
+
+func packetCommand() *cobra.Command {
+	f := &packetFlags{mark: -1}
+	c := &cobra.Command{
+		Use:   "packet [flags] [FILTER]",
+		Short: "Say what happened to packets: where they stopped, why, and which rule, route or setting did it",
+		Long: `Follow packets that match FILTER (tcpdump's language) through this machine and all its network namespaces, and say of
+each flow what became of it: where it was lost, why, which object did it, and how to mend that; then the way of a packet.
+Nothing is changed, no rule is added: tracepoints tell the way, and the state of the machine, read when it happens, the
+reason. Ends with Ctrl-C, --for or -c.
+
+Examples:
+  fathom packet host 10.0.0.2 and udp port 53
+  fathom packet --netns web --for 10s -j 'tcp port 443'
+  fathom packet drops --for 1m`,
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, strings.Join(args, " ")) },
+	}
+	c.Args = cobra.ArbitraryArgs
+	f.flags(c)
+	c.AddCommand(packetDropsCommand())
+	return c
+}
+
+func packetDropsCommand() *cobra.Command {
+	f := &packetFlags{mark: -1}
+	c := &cobra.Command{
+		Use:   "drops [flags] [FILTER]",
+		Short: "Watch everything that is lost on the machine",
+		Long: `Watch every packet that is lost on this machine, with the reason and the object to blame, as it happens; a summary at
+the end. Only losses are looked at, so that a busy machine hardly notices.
+
+Examples:
+  fathom packet drops
+  fathom packet drops --netns web --for 1m -j
+  fathom packet drops --dev eth0 not arp`,
+		RunE: func(c *cobra.Command, args []string) error {
+			f.o.Losses = true
+			return f.run(c, strings.Join(args, " "))
+		},
+	}
+	c.Args = cobra.ArbitraryArgs
+	f.flags(c)
+	return c
+}
+
+func (f *packetFlags) flags(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringSliceVar(&f.o.Netns, "netns", nil, "begin with packets seen in these namespaces: `NAME`s, process numbers or paths")
+	fl.StringSliceVar(&f.o.Devs, "dev", nil, "begin with packets seen on these `DEVICE`s")
+	fl.Int64Var(&f.mark, "mark", -1, "begin with packets that have this `MARK`")
+	fl.UintSliceVarP(&f.pids, "pid", "p", nil, "begin with packets that process `PID` sends")
+	fl.StringVar(&f.o.Comm, "comm", "", "begin with packets that processes of this `NAME` send")
+	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
+	forVar(fl, &f.o.For, "end after this `TIME`, such as 10s")
+	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
+	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the answer")
+	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
+	fl.Var(&f.color, "color", "`WHEN`: auto, always or never")
+}
+
+// check turns flags into options.
+func (f *packetFlags) check(c *cobra.Command, expr string) error {
+	bad := func(format string, args ...any) error {
+		return usageError{c.CommandPath(), fmt.Errorf(format, args...)}
+	}
+	f.o.Filter = expr
+	if _, err := filter.Compile(expr, filter.Options{Metadata: true}); err != nil {
+		var fe *filter.Error
+		if errors.As(err, &fe) {
+			return usageError{c.CommandPath(), errors.New("the filter means nothing\n" + fe.Text())}
+		}
+		return bad("the filter: %v", err)
+	}
+	switch {
+	case f.expect != "" && f.expect != "delivered" && f.expect != "dropped":
+		return bad("--expect is delivered or dropped, not %q", f.expect)
+	case f.mark > 0xffffffff || f.mark < -1:
+		return bad("--mark %d: out of range", f.mark)
+	}
+	if f.mark >= 0 {
+		m := uint32(f.mark)
+		f.o.Mark = &m
+	}
+	for _, p := range f.pids {
+		if p > pidMax {
+			return bad("process %d: out of range", p)
+		}
+		f.o.PIDs = append(f.o.PIDs, uint32(p))
+	}
+	for _, d := range f.o.Devs {
+		if len(d) > 15 {
+			return bad("--dev %s: names of devices have at most 15 bytes", d)
+		}
+	}
+	return nil
+}
+
+func (f *packetFlags) run(c *cobra.Command, expr string) error {
+	if err := f.check(c, expr); err != nil {
+		return err
+	}
+	sweep()
+	var stop func()
+	f.o.Interrupt, stop = interrupts()
+	defer stop()
+	f.o.Ready = f.ready
+	st := packet.Style{ASCII: !term.UTF8(os.Getenv), Verbose: f.verbose, Color: term.Color(f.color, os.Stdout, os.Getenv)}
+	if f.o.Losses && !f.json {
+		f.o.Lost = func(v *packet.Verdict) {
+			if v != nil {
+				packet.Line(os.Stdout, v, st)
+			}
+		}
+	}
+	rec, err := packets.Run(c.Context(), f.o)
+	if err != nil {
+		return err
+	}
+	vs := packet.Explain(rec)
+	if f.json {
+		err = packet.JSON(os.Stdout, rec, vs, f.verbose)
+	} else {
+		err = packet.Text(os.Stdout, rec, vs, st)
+	}
+	if err != nil {
+		return err
+	}
+	return f.result(rec, vs)
+}
+
+// ready says that packets are seen now, and how.
+func (f *packetFlags) ready(level string, missing []string) {
+	if f.json {
+		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "ready", "level": level, "missing": missing})
+		return
+	}
+	if !f.quiet {
+		fmt.Fprintf(os.Stderr, "following packets by %s; Ctrl-C ends\n", level)
+		if f.verbose && len(missing) > 0 {
+			fmt.Fprintf(os.Stderr, "this kernel has not got: %s\n", strings.Join(missing, ", "))
+		}
+	}
+}
+
+// result is the exit code: what --expect asks for, and --strict.
+func (f *packetFlags) result(rec *packet.Recording, vs []*packet.Verdict) error {
+	if f.strict && rec.LostRing+rec.Missed > 0 {
+		return exitError{exitLost}
+	}
+	if f.expect == "" {
+		return nil
+	}
+	var good, lost bool
+	for _, v := range vs {
+		switch v.Class {
+		case packet.ClassDelivered, packet.ClassFalseLoss:
+			good = true
+		default:
+			lost = true
+		}
+	}
+	if f.expect == "delivered" && (lost || !good) || f.expect == "dropped" && !lost {
+		return exitError{exitNegative}
+	}
+	return nil
+}

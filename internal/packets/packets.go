@@ -1,0 +1,262 @@
+// Package packets runs `fathom packet`: it sees packets (answers/packet/capture), reads the state of the namespaces they
+// pass before, at the first loss of each kind, and at the end (netstate/live), and has all of it explained (answers/packet).
+package packets
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/answers/packet/capture"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/netstate"
+	netlive "github.com/fathom-trace/fathom/netstate/live"
+	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/usersym"
+)
+
+// Options say which packets to follow and when to end.
+type Options struct {
+	Filter string   // as tcpdump takes it
+	Netns  []string // names, process numbers or paths; none is all
+	Devs   []string
+	Mark   *uint32
+	PIDs   []uint32
+	Comm   string
+	Losses bool   // only what is lost, of all packets
+	Count  uint64 // end after so many packets; 0 is no limit
+	For    time.Duration
+	// Ready is called when packets are seen, with the means.
+	Ready func(level string, missing []string)
+	// Lost is called at the first loss of each kind, as it happens; may be nil.
+	Lost      func(*packet.Verdict)
+	Interrupt <-chan os.Signal
+}
+
+// Run follows packets until it is interrupted, has seen enough, or its time is over, and gives what it saw.
+func Run(ctx context.Context, o Options) (*packet.Recording, error) {
+	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{},
+		rec: &packet.Recording{Before: states{}, At: states{}, After: states{}, Errnos: map[int32]string{}, Losses: o.Losses}}
+	defer r.close()
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	if o.Ready != nil {
+		o.Ready(r.cap.Level(), r.cap.Missing())
+	}
+	if err := r.follow(ctx); err != nil {
+		return nil, err
+	}
+	return r.finish()
+}
+
+type states = map[uint64]*netstate.State
+
+// run is one run.
+type run struct {
+	o       Options
+	rec     *packet.Recording
+	live    *live.Live
+	world   *probe.World
+	users   *usersym.Resolver
+	cap     *capture.Capture
+	names   *names
+	track   *packet.Tracker
+	readers map[uint64]*netlive.Reader
+	read    map[uint64]time.Time // when the state of a namespace was read last
+	seen    uint64
+}
+
+func (r *run) close() {
+	for _, x := range r.readers {
+		x.Close()
+	}
+	if r.cap != nil {
+		r.cap.Close()
+	}
+	if r.world != nil {
+		r.world.Close()
+	}
+}
+
+func (r *run) open() (err error) {
+	if r.live, err = live.Open(live.Options{}); err != nil {
+		return err
+	}
+	r.users = usersym.New(usersym.Options{})
+	r.world = probe.NewWorld(r.live, r.users, 0)
+	r.names = newNames(r.live)
+	only, err := r.spaces()
+	if err != nil {
+		return err
+	}
+	want, keep := wanted(&r.o, only)
+	r.track = packet.NewTracker(r.names, want, keep)
+	cpus, err := r.live.NumCPU()
+	if err != nil {
+		return err
+	}
+	r.rec.Kernel, _ = r.live.Release()
+	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
+		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus})
+	if err != nil {
+		return err
+	}
+	r.rec.Level = r.cap.Level()
+	return nil
+}
+
+// spaces opens the namespaces asked for, or all, and reads their state.
+func (r *run) spaces() (only []uint32, err error) {
+	if ns, err := netlive.Open("/proc/1/ns/net"); err == nil {
+		r.rec.Init = ns.NS().Inode
+		ns.Close()
+	}
+	for _, name := range r.o.Netns {
+		x, err := netlive.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("open network namespace %s: %w", name, err)
+		}
+		only = append(only, uint32(x.NS().Inode))
+		r.add(x)
+	}
+	for _, i := range netlive.Inodes() {
+		r.reader(i)
+	}
+	return only, nil
+}
+
+// most is how many namespaces are watched: each costs descriptors and some milliseconds.
+const most = 256
+
+// reader gives the reader of a namespace, nil if it cannot be opened.
+func (r *run) reader(inode uint64) *netlive.Reader {
+	if x := r.readers[inode]; x != nil {
+		return x
+	}
+	if _, tried := r.rec.Before[inode]; tried || len(r.readers) >= most {
+		return nil
+	}
+	x, err := netlive.OpenInode(inode)
+	if err != nil {
+		return nil
+	}
+	return r.add(x)
+}
+
+func (r *run) add(x *netlive.Reader) *netlive.Reader {
+	inode := x.NS().Inode
+	if old := r.readers[inode]; old != nil {
+		x.Close()
+		return old
+	}
+	r.readers[inode] = x
+	r.rec.Before[inode] = x.Read(netlive.All)
+	return x
+}
+
+// again is how long after the state of a namespace was read it is not read again for another loss.
+const again = 100 * time.Millisecond
+
+// look reads the state of the namespace in which a loss was, at that moment: what is to blame may be gone later.
+func (r *run) look(l *packet.Loss) {
+	inode := uint64(l.Netns)
+	x := r.reader(inode)
+	if x == nil || time.Since(r.read[inode]) < again {
+		return
+	}
+	r.read[inode] = time.Now()
+	r.rec.At[inode] = x.Read(netlive.All)
+}
+
+// slice is how long one wait for events is: interrupts and the end are looked at as often.
+const slice = 50 * time.Millisecond
+
+func (r *run) follow(ctx context.Context) error {
+	var end time.Time
+	if r.o.For > 0 {
+		end = time.Now().Add(r.o.For)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.o.Interrupt:
+			return nil
+		default:
+		}
+		now := time.Now()
+		if !end.IsZero() && !now.Before(end) || r.o.Count > 0 && r.track.Packets() >= r.o.Count {
+			return nil
+		}
+		if err := r.drain(now.Add(slice)); err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes the events that come until a moment.
+func (r *run) drain(until time.Time) error {
+	for {
+		e, ok, err := r.cap.Next(until)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		if e.Kind == packet.Refused {
+			r.rec.Errnos[e.Reason] = unix.ErrnoName(unix.Errno(e.Reason))
+			r.look(&packet.Loss{Netns: e.Netns})
+		}
+		if e.Kind == packet.XDPError && e.Reason < 0 {
+			r.rec.Errnos[-e.Reason] = unix.ErrnoName(unix.Errno(-e.Reason))
+		}
+		if e.Netns != 0 {
+			r.reader(uint64(e.Netns))
+		}
+		if l := r.track.Add(e); l != nil {
+			r.look(l)
+			if r.o.Lost != nil {
+				r.fill()
+				r.o.Lost(r.rec.Now(l))
+			}
+		}
+		if time.Now().After(until) {
+			return nil
+		}
+	}
+}
+
+// settle is how long after the end events of what is under way are waited for.
+const settle = 200 * time.Millisecond
+
+func (r *run) finish() (*packet.Recording, error) {
+	if err := r.drain(time.Now().Add(settle)); err != nil {
+		return nil, err
+	}
+	r.cap.Stop()
+	for !r.cap.Empty() {
+		if err := r.drain(time.Now().Add(slice)); err != nil {
+			return nil, err
+		}
+	}
+	for inode, x := range r.readers {
+		s := x.Read(netlive.All)
+		x.Owners(s)
+		r.rec.After[inode] = s
+	}
+	lost := r.cap.Lost()
+	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed
+	r.fill()
+	return r.rec, nil
+}
+
+// fill puts what was seen so far into the recording.
+func (r *run) fill() {
+	r.rec.Flows, r.rec.Refusals, r.rec.Troubles, r.rec.Unkept = r.track.Flows(), r.track.Refusals(), r.track.Troubles(), r.track.Unkept()
+}
