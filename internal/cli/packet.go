@@ -46,7 +46,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
-	c.AddCommand(packetDropsCommand())
+	c.AddCommand(packetDropsCommand(), packetWhyCommand())
 	return c
 }
 
