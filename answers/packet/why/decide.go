@@ -17,9 +17,9 @@ func (s *scene) arp() Row {
 	if !s.local() {
 		return s.proxied(silent)
 	}
-	if reason, key := s.validate(); reason != "" {
-		silent.Because = fmt.Sprintf("who asks is not believed: %s", key)
-		silent.Fix = "ip route add " + s.srcText() + " dev " + s.l.Name
+	if reason, because := s.validate(); reason != "" {
+		silent.Because = "who asks is not believed: " + because
+		silent.Fix = s.disbelieved(reason, because).Fix
 		return silent
 	}
 	if because, fix := s.arpIgnored(); because != "" {

@@ -74,14 +74,14 @@ type Question struct {
 
 // Device flags (include/uapi/linux/if.h).
 const (
-	iffUp      = 1 << 0
-	iffNoARP   = 1 << 7
-	iffLowerUp = 1 << 16
+	iffUp       = 1 << 0
+	iffLoopback = 1 << 3
+	iffNoARP    = 1 << 7
+	iffLowerUp  = 1 << 16
 )
 
-// Parts are what must be in a State for Explain: links, addresses, routes, rules and sysctls; chains, filters for the notes.
-
-// Explain says what the device of that name does. It fails if there is none, or an address asked for is not of IPv4.
+// Explain says what the device of that name does. The state must have links, addresses, routes, rules and sysctls, for the
+// notes also chains and filters. It fails if there is none, or an address asked for is not of IPv4.
 func Explain(st *netstate.State, dev string, q Question) (*Answer, error) {
 	l, ok := st.LinkByName(dev)
 	if !ok {
@@ -183,6 +183,10 @@ func (s *scene) arrive() Row {
 			Because: s.l.Name + " is down: its driver was never opened (ndo_open), so it has no interrupt, no NAPI and no ring to put a frame in"}
 	case !s.carrier():
 		return Row{Verdict: NotReceived, Step: "driver", Because: s.l.Name + " has no carrier: nothing comes in until the other end is connected and up"}
+	}
+	if s.l.Flags&iffLoopback != 0 {
+		return Row{Verdict: Delivered, Step: "loopback_xmit", Raw: true,
+			Because: "what arrives on " + s.l.Name + " was sent by this namespace itself: it has the route that it was sent by, and needs no ARP"}
 	}
 	m, ok := s.st.LinkByIndex(s.l.Master)
 	if !ok || s.l.Master == 0 {

@@ -115,6 +115,7 @@ func TestVerdicts(t *testing.T) {
 		{"no ARP", host(up|iffNoARP, address), Question{}, "up with 192.0.2.1/24", "dropped arp_rcv, delivered ip_local_deliver, delivered ip_local_deliver"},
 		{"never answers", host(up, address, set("eth0.arp_ignore", "8")), Question{}, "up with 192.0.2.1/24", "ignored arp_process, delivered ip_local_deliver, delivered ip_local_deliver"},
 		{"arp_filter", host(up, address, route(3), set("eth0.arp_filter", "1")), Question{Src: a("10.1.1.1")}, "up with 192.0.2.1/24", "ignored arp_process, delivered ip_local_deliver, delivered ip_local_deliver"},
+		{"loopback", host(up|iffLoopback, address), Question{}, "up with 192.0.2.1/24", "delivered loopback_xmit, delivered loopback_xmit, delivered loopback_xmit"},
 		{"a bridge's port", host(up, address, func(st *netstate.State) {
 			st.Links[1].Master = 9
 			st.Links = append(st.Links, netstate.Link{Index: 9, Name: "br0", Kind: "bridge", Flags: up})
