@@ -14,9 +14,12 @@ GUESTS ?= all
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
-APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump nftables iptables
+#   nftables iptables   oracles for rules as text
+#   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
+APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
+	nftables iptables ethtool iputils-ping python3
 
-.PHONY: build demo test test-unit bench insns lint dist deps soak compat
+.PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
@@ -71,3 +74,8 @@ compat: build
 	python3 $(SUITE)/suite.py --suite $(PEER)/tests --progs $(PROGS) --binary $(CURDIR)/fathom --where host --jobs 2 --retry 1 \
 		--features $(SUITE)/baselines/host-0.27.1.json --files "$$(cat $(SUITE)/OPEN)"
 	python3 $(SUITE)/tools.py run --dir $(PEER)/tools --binary $(CURDIR)/fathom --template '{bin} trace'
+
+# Faults in networks as shell scripts, watched by fathom packet and scored: DIR is their folder, SCENARIOS further flags
+# (-only ID,ID; -allow-system-changes in a machine that may be changed).
+scenarios: build deps
+	$(GO) run ./internal/gen/scenarios -v $(SCENARIOS) $(DIR)

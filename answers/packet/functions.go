@@ -19,6 +19,12 @@ var entered = set(`
 	__x64_sys_sendmmsg __x64_sys_connect __x64_sys_write __x64_sys_recvfrom __x64_sys_recvmsg __sys_sendto __sys_sendmsg
 `)
 
+// repeating are functions that send segments of TCP again (net/ipv4/tcp_output.c, tcp_timer.c).
+var repeating = set(`
+	tcp_retransmit_skb __tcp_retransmit_skb tcp_retransmit_timer tcp_xmit_retransmit_queue tcp_send_loss_probe
+	tcp_write_timer_handler tcp_write_timer tcp_rtx_synack inet_rtx_syn_ack reqsk_timer_handler
+`)
+
 // takers are functions that take packets because they are for them: what they consume was delivered.
 var takers = set(`
 	skb_consume_udp icmp_rcv icmpv6_rcv ndisc_rcv arp_process arp_rcv igmp_rcv tcp_v4_rcv tcp_v6_rcv tcp_rcv_established

@@ -32,9 +32,10 @@ func Lanes(r *Recording, p *Packet) (out []Lane) {
 			if entered[f] || scheduling[f] || elsewhere(h, f) {
 				continue
 			}
-			if !slices.Contains(l.Funcs, f) {
-				l.Funcs = append(l.Funcs, f)
+			if slices.Contains(l.Funcs, f) || n > 1 && slices.Contains(out[n-2].Funcs, f) {
+				continue // a device's other end is called from this one
 			}
+			l.Funcs = append(l.Funcs, f)
 		}
 		if h.Func != "" && !slices.Contains(l.Funcs, h.Func) {
 			l.Funcs = append(l.Funcs, h.Func)

@@ -29,17 +29,17 @@ var (
 	forward = []stage{
 		{"ip_forward", []string{"ip_forward", "ip6_forward", "ip_forward_finish"}},
 		{"netfilter FORWARD", nil},
-		{"ip_output", []string{"ip_output", "ip6_output", "ip_finish_output", "ip_finish_output2"}},
+		{"ip_output of the next device", []string{"ip_forward_finish"}},
 		{"netfilter POSTROUTING", nil},
-		{"the queue of the next device", []string{"__dev_queue_xmit"}},
-		{"the next device", []string{"dev_hard_start_xmit"}},
+		{"the queue of the next device", nil},
+		{"the next device", nil},
 	}
 	send = []stage{
 		{"ip_local_out", []string{"__ip_local_out", "ip_local_out", "ip_send_skb", "__ip_queue_xmit"}},
 		{"netfilter OUTPUT", nil},
 		{"ip_output", []string{"ip_output", "ip6_output", "ip_finish_output", "ip_finish_output2"}},
 		{"netfilter POSTROUTING", nil},
-		{"the neighbour", []string{"neigh_resolve_output", "neigh_hh_output"}},
+		{"the neighbour", []string{"neigh_resolve_output", "neigh_hh_output", "__neigh_event_send", "neigh_invalidate", "neigh_event_send_probe"}},
 		{"the queue of the device", []string{"__dev_queue_xmit"}},
 		{"the device", []string{"dev_hard_start_xmit", "veth_xmit"}},
 	}
@@ -75,9 +75,7 @@ func NotReached(r *Recording, v *Verdict) (out []string) {
 // pathModel is the way that the packet should have gone where it was lost.
 func pathModel(r *Recording, v *Verdict) []stage {
 	l := v.loss
-	if came := slices.ContainsFunc(v.sample.Hops, func(h *Hop) bool {
-		return h.Netns == l.Netns && (h.Kind == Rx || h.Kind == RxQueue || h.Kind == RxEntry)
-	}); !came {
+	if !arriving(l.At) {
 		return send
 	}
 	s := &scene{rec: r, flow: v.flow, loss: l, hop: l.At, pkt: v.sample, st: r.State(l.Netns)}
@@ -87,4 +85,19 @@ func pathModel(r *Recording, v *Verdict) []stage {
 		}
 	}
 	return slices.Concat(receive, deliver)
+}
+
+// arriving says if a packet was on its way up or through, not sent from here: the innermost function that tells decides.
+func arriving(h *Hop) bool {
+	for _, f := range append([]string{h.Func}, h.Path...) {
+		for i, way := range [][]stage{receive, deliver, forward, send} {
+			if slices.ContainsFunc(way, func(st stage) bool { return slices.Contains(st.funcs, f) }) {
+				return i < 3
+			}
+		}
+		if f == "process_backlog" || f == "__napi_poll" {
+			return true
+		}
+	}
+	return h.Type != Outgoing && h.IIF != 0
 }

@@ -21,7 +21,7 @@ func (r *Recording) refusal(x *Refusal) *Verdict {
 	t := Tuple{Proto: x.L4, Dst: x.To, Src: netip.AddrPortFrom(netip.Addr{}, x.Port)}
 	name := r.errno(x.Reason)
 	v := &Verdict{Class: ClassErrno, Flow: fmt.Sprintf("%s %v", protoName(x.L4), x.To), Netns: r.NS(x.Netns), Function: x.Call, Reason: name, Errno: name,
-		Sent: x.Count, Count: x.Count}
+		Sent: x.Count, Count: x.Count, Sender: Process{x.PID, x.Comm}}
 	st := r.State(x.Netns)
 	if st == nil {
 		st = &netstate.State{}
@@ -116,9 +116,13 @@ func prefixOf(a netip.Addr) netip.Prefix {
 
 // outputRule finds the rule that refuses what is sent from here.
 func (r *Recording) outputRule(st *netstate.State, x *Refusal, t Tuple) *finding {
-	s := &scene{rec: r, st: st, flow: &Flow{Netns: x.Netns, Tuple: t}, loss: &Loss{Netns: x.Netns}, hop: &Hop{View: View{Tuple: t}}, pkt: &Packet{}}
-	for _, f := range r.judge(s, "output") {
-		return f
+	v := View{Tuple: t}
+	if t.Dst.Addr().Is6() {
+		v.Ether = etherIPv6
+	} else {
+		v.Ether = etherIPv4
 	}
-	return nil
+	v.pkt = t.Packet()
+	s := &scene{rec: r, st: st, flow: &Flow{Netns: x.Netns, Tuple: t}, loss: &Loss{Netns: x.Netns}, hop: &Hop{View: v}, pkt: &Packet{}}
+	return s.judge("output")
 }

@@ -9,6 +9,7 @@ var steps = []step{
 		return reply && s.reason("NO_SOCKET", "NOT_SPECIFIED")
 	}, pingReply},
 	{"copy", isCopy, copyDropped},
+	{"bridge protocol", func(s *scene) bool { return s.at("stp_pdu_rcv", "br_stp_rcv", "llc_rcv", "garp_pdu_rcv") }, bridgeProtocol},
 	{"xdp", func(s *scene) bool {
 		return s.reason("XDP") || s.in("do_xdp_generic", "netif_receive_generic_xdp") || s.under("veth_xdp_rcv", "bpf_prog_run_generic_xdp")
 	}, xdpDropped},

@@ -54,8 +54,8 @@ func netfilterDropped(s *scene) *finding {
 		return f
 	}
 	hook := s.hook()
-	for _, h := range s.rec.judge(s, hook) {
-		return h
+	if f := s.judge(hook); f != nil {
+		return f
 	}
 	return &finding{culprit: Culprit{"kind": "netfilter", "netns": s.ns(), "hook": hook},
 		cause: fmt.Sprintf("netfilter drops it at hook %s of %s", hook, s.ns()), fix: "nft -a list ruleset; iptables-save"}

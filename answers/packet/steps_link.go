@@ -276,6 +276,12 @@ func (s *scene) port() *netstate.Link {
 	return nil
 }
 
+// bridgeProtocol: frames with which bridges talk to each other (IEEE 802.1D), come to a host that is none.
+func bridgeProtocol(s *scene) *finding {
+	return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, fix: "nothing to mend",
+		cause: fmt.Sprintf("a bridge's own protocol (%s): %s is no bridge that takes part, and ignores it", s.loss.Func, s.ns())}
+}
+
 // vlan is the VLAN with which the packet came into the namespace where it was lost: the kernel takes the tag out before it
 // finds that nobody wants it.
 func (s *scene) vlan() uint16 {

@@ -80,6 +80,9 @@ func (p *printer) verdict(v *Verdict) {
 	if v.Errno != "" && v.Class != ClassErrno {
 		p.field("sender", "sees "+v.Errno)
 	}
+	if v.Sender.PID != 0 {
+		p.field("sent by", fmt.Sprintf("%s[%d]", v.Sender.Comm, v.Sender.PID))
+	}
 	p.field("mend", v.Fix)
 	if v.sample != nil {
 		p.path(v)

@@ -87,6 +87,8 @@ type Rewrite struct {
 	Dev   string `json:"dev,omitempty"`
 	From  Tuple  `json:"from"`
 	To    Tuple  `json:"to"`
+
+	before *Hop // the event before the change
 }
 
 // Loss is packets of a flow that were lost at one place for one reason.
@@ -418,7 +420,11 @@ func (t *Tracker) rewritten(p *Packet, h *Hop) {
 			if a.Netns != 0 && a.Kind == Rx {
 				r.Netns, r.Dev = a.Netns, a.Dev // it was changed behind the device it came in by
 			}
-			if !slices.Contains(p.flow.Rewritten, r) && len(p.flow.Rewritten) < 8 {
+			known := slices.ContainsFunc(p.flow.Rewritten, func(x Rewrite) bool {
+				return x.Netns == r.Netns && x.Dev == r.Dev && x.From == r.From && x.To == r.To
+			})
+			if !known && len(p.flow.Rewritten) < 8 {
+				r.before = a
 				p.flow.Rewritten = append(p.flow.Rewritten, r)
 			}
 		}
@@ -490,9 +496,9 @@ func (t *Tracker) lose(p *Packet, l *Loss) {
 	t.count(p, Lost, l)
 }
 
-// original gives the segment that a segment of TCP repeats, nil if it is none that repeats another.
+// original gives the segment that a segment of TCP repeats, nil if TCP does not send it again.
 func (t *Tracker) original(p *Packet, h *Hop) *Packet {
-	if p.Tuple.Proto != protoTCP || h.GSO > 1 {
+	if p.Tuple.Proto != protoTCP || !slices.ContainsFunc(h.Path, func(f string) bool { return repeating[f] }) {
 		return nil
 	}
 	v := &h.View

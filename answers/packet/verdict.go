@@ -30,6 +30,7 @@ type Verdict struct {
 	Function  string  `json:"function,omitempty"`
 	Reason    string  `json:"reason,omitempty"`
 	Errno     string  `json:"errno,omitempty"`
+	Sender    Process `json:"sender,omitzero"`
 	Culprit   Culprit `json:"culprit,omitempty"`
 	Sent      uint64  `json:"sent"` // a segment that TCP sent again, and that was lost again, counts once
 	Delivered uint64  `json:"delivered"`
@@ -239,7 +240,7 @@ func (r *Recording) lossOf(f *Flow, l *Loss) *Verdict {
 		s.dev = d
 	}
 	v := &Verdict{Class: ClassDrop, Flow: f.Tuple.String(), Netns: s.ns(), Dev: l.Dev, Function: l.Func, Reason: l.Reason,
-		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, flow: f, loss: l, sample: l.Sample}
+		Sent: f.Packets, Delivered: f.Delivered, Count: l.Count, Sender: f.Sender, flow: f, loss: l, sample: l.Sample}
 	v.Repeats = l.Repeats
 	v.take(s.find())
 	if n := f.Open(); n > 0 {
@@ -281,7 +282,7 @@ func words(reason string) string { return strings.ToLower(strings.ReplaceAll(rea
 // noLoss is the verdict on a flow of which nothing was dropped.
 func (r *Recording) noLoss(f *Flow) *Verdict {
 	v := &Verdict{Class: ClassDelivered, Flow: f.Tuple.String(), Netns: r.NS(f.Netns), Dev: f.Dev, Sent: f.Packets, Delivered: f.Delivered,
-		Count: f.Delivered, Certain: true, flow: f}
+		Count: f.Delivered, Sender: f.Sender, Certain: true, flow: f}
 	if len(f.Sample) > 0 {
 		v.sample = f.Sample[0]
 	}

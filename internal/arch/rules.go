@@ -89,7 +89,10 @@ var Edges = []Edge{
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
 	{"lab/guest/kmod", "./ctype/... ./debuginfo/bzimage github.com/cilium/ebpf/btf", "a module's structs are compared with the kernel's types"},
-	{"lab/exercise", ebpfCore + " github.com/cilium/ebpf/link", "parts of exercises that pin a map or redirect packets"},
+	{"lab/exercise", ebpfCore, "parts of exercises that pin a map or look at one"},
+	{"lab/fault", "github.com/cilium/ebpf", "an error of a kernel without a kind of program"},
+	{"lab/attach", ebpfCore + " github.com/cilium/ebpf/link", "BPF programs on the devices of a network"},
+	{"lab/topology/traffic lab/fault/...", "./wire/header", "frames are made of headers and checksums"},
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.

@@ -39,7 +39,7 @@ type Options struct {
 
 // Run follows packets until it is interrupted, has seen enough, or its time is over, and gives what it saw.
 func Run(ctx context.Context, o Options) (*packet.Recording, error) {
-	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{},
+	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{}, active: map[uint64]bool{},
 		rec: &packet.Recording{Before: states{}, At: states{}, After: states{}, Errnos: map[int32]string{}, Losses: o.Losses}}
 	defer r.close()
 	if err := r.open(); err != nil {
@@ -68,12 +68,14 @@ type run struct {
 	track   *packet.Tracker
 	readers map[uint64]*netlive.Reader
 	read    map[uint64]time.Time // when the state of a namespace was read last
-	seen    uint64
+	active  map[uint64]bool      // namespaces that packets were seen in
 }
 
 func (r *run) close() {
 	for _, x := range r.readers {
-		x.Close()
+		if x != nil {
+			x.Close()
+		}
 	}
 	if r.cap != nil {
 		r.cap.Close()
@@ -110,12 +112,8 @@ func (r *run) open() (err error) {
 	return nil
 }
 
-// spaces opens the namespaces asked for, or all, and reads their state.
+// spaces opens the namespaces asked for, and all others, and reads what they have counted so far.
 func (r *run) spaces() (only []uint32, err error) {
-	if ns, err := netlive.Open("/proc/1/ns/net"); err == nil {
-		r.rec.Init = ns.NS().Inode
-		ns.Close()
-	}
 	for _, name := range r.o.Netns {
 		x, err := netlive.Open(name)
 		if err != nil {
@@ -124,27 +122,32 @@ func (r *run) spaces() (only []uint32, err error) {
 		only = append(only, uint32(x.NS().Inode))
 		r.add(x)
 	}
-	for _, i := range netlive.Inodes() {
-		r.reader(i)
+	for _, x := range netlive.OpenAll(most) {
+		if x.NS().Name == "init" {
+			r.rec.Init = x.NS().Inode
+		}
+		r.add(x)
 	}
 	return only, nil
 }
 
-// most is how many namespaces are watched: each costs descriptors and some milliseconds.
-const most = 256
+// most is how many namespaces are watched: each costs descriptors and a few milliseconds.
+const most = 512
 
-// reader gives the reader of a namespace, nil if it cannot be opened.
+// counted is what is read of every namespace at the beginning and at the end: what may have moved.
+const counted = netlive.Counters | netlive.Sockets | netlive.Links
+
+// reader gives the reader of a namespace, nil if it cannot be opened. One that came meanwhile has counted nothing before.
 func (r *run) reader(inode uint64) *netlive.Reader {
-	if x := r.readers[inode]; x != nil {
+	if x, tried := r.readers[inode]; tried || len(r.readers) >= most {
 		return x
 	}
-	if _, tried := r.rec.Before[inode]; tried || len(r.readers) >= most {
-		return nil
-	}
+	r.readers[inode] = nil
 	x, err := netlive.OpenInode(inode)
 	if err != nil {
 		return nil
 	}
+	delete(r.readers, inode)
 	return r.add(x)
 }
 
@@ -155,7 +158,7 @@ func (r *run) add(x *netlive.Reader) *netlive.Reader {
 		return old
 	}
 	r.readers[inode] = x
-	r.rec.Before[inode] = x.Read(netlive.All)
+	r.rec.Before[inode] = x.Read(counted)
 	return x
 }
 
@@ -216,7 +219,8 @@ func (r *run) drain(until time.Time) error {
 		if e.Kind == packet.XDPError && e.Reason < 0 {
 			r.rec.Errnos[-e.Reason] = unix.ErrnoName(unix.Errno(-e.Reason))
 		}
-		if e.Netns != 0 {
+		if e.Netns != 0 && !r.active[uint64(e.Netns)] {
+			r.active[uint64(e.Netns)] = true
 			r.reader(uint64(e.Netns))
 		}
 		if l := r.track.Add(e); l != nil {
@@ -246,9 +250,17 @@ func (r *run) finish() (*packet.Recording, error) {
 		}
 	}
 	for inode, x := range r.readers {
-		s := x.Read(netlive.All)
-		x.Owners(s)
-		r.rec.After[inode] = s
+		switch {
+		case x == nil:
+		case r.active[inode]:
+			s := x.Read(netlive.All)
+			x.Owners(s)
+			r.rec.After[inode] = s
+		case uint64(inode) == r.rec.Init:
+			r.rec.After[inode] = x.Read(counted | netlive.Sysctls)
+		default:
+			r.rec.After[inode] = x.Read(counted)
+		}
 	}
 	lost := r.cap.Lost()
 	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed

@@ -290,6 +290,9 @@ func (r *runner) run(ctx context.Context) (Result, error) {
 	}
 	if !r.o.Quiet {
 		r.out.Attached(n)
+		if err := r.flush(); err != nil { // who reads it waits for it
+			return Result{}, err
+		}
 	}
 	if r.o.Verbose {
 		for _, p := range r.sess.Plans() {

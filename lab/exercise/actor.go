@@ -1,7 +1,6 @@
 package exercise
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/lab/topology/traffic"
 )
 
 // ActVerb is how the binary becomes a part of an exercise.
@@ -246,38 +247,13 @@ func actFrames(args []string) error {
 	if err != nil || !src.Is4() || !dst.Addr().Is4() || len(mac) != 6 {
 		return errors.Join(errors.New("addresses of IPv4 and Ethernet are wanted"), err)
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	frame := traffic.Frame{Dst: mac, Src: dev.HardwareAddr, From: netip.AddrPortFrom(src, dst.Port()+1), To: dst, Proto: unix.IPPROTO_UDP, Payload: []byte("hello")}.Bytes()
+	out, err := traffic.OpenInjector(args[0])
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	frame := datagram(mac, dev.HardwareAddr, src, dst, []byte("hello"))
-	to := &unix.SockaddrLinklayer{Ifindex: dev.Index, Protocol: 0x0008, Halen: 6} // ETH_P_IP in network order
-	copy(to.Addr[:], mac)
-	return forever(20*time.Millisecond, func() error { return unix.Sendto(fd, frame, 0, to) })
-}
-
-// datagram is a UDP datagram in IPv4 (RFC 768, RFC 791) in an Ethernet frame, from a port next to the one it goes to.
-func datagram(to, from net.HardwareAddr, src netip.Addr, dst netip.AddrPort, data []byte) []byte {
-	be := binary.BigEndian
-	b := append(append([]byte{}, to...), from...)
-	b = be.AppendUint16(b, 0x0800)
-	ip := []byte{0x45, 0}
-	ip = be.AppendUint16(ip, uint16(28+len(data)))
-	ip = append(ip, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0)
-	ip = append(append(ip, src.AsSlice()...), dst.Addr().AsSlice()...)
-	sum := uint32(0)
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(be.Uint16(ip[i:]))
-	}
-	sum = sum&0xffff + sum>>16
-	be.PutUint16(ip[10:], ^uint16(sum+sum>>16))
-	b = append(b, ip...)
-	b = be.AppendUint16(b, dst.Port()+1)
-	b = be.AppendUint16(b, dst.Port())
-	b = be.AppendUint16(b, uint16(8+len(data)))
-	b = be.AppendUint16(b, 0) // no sum
-	return append(b, data...)
+	defer out.Close()
+	return forever(20*time.Millisecond, func() error { return out.Send(frame) })
 }
 
 // address works on an address of a device through netlink.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/lab/draw"
 )
 
 // LeaseKind is the kind of the lease of an exercise's folder; [Clean] is its cleaner.
@@ -86,12 +87,10 @@ func Find(name string) (Exercise, bool) {
 type Bench struct {
 	Dir string // folder of files for the person
 
+	*draw.Deck
 	fathom string // the binary
 	leases lease.Dir
 	own    *lease.Lease
-	rng    *rand.Rand
-	used   map[string]bool
-	ports  map[int]bool
 	names  []string // labs and guests
 	start  chan func()
 	procs  []*exec.Cmd
@@ -107,8 +106,8 @@ func NewBench(fathom string, leases lease.Dir, seed uint64) (*Bench, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, errors.Join(err, own.Release())
 	}
-	b := &Bench{Dir: dir, fathom: fathom, leases: leases, own: own, rng: rand.New(rand.NewPCG(seed, 0)),
-		used: map[string]bool{}, ports: map[int]bool{}, start: make(chan func())}
+	b := &Bench{Dir: dir, fathom: fathom, leases: leases, own: own, Deck: draw.New(seed),
+		start: make(chan func())}
 	go func() { // children die with the thread that started them: it must stay
 		runtime.LockOSThread()
 		for f := range b.start {
@@ -194,7 +193,7 @@ func (b *Bench) Guest(ctx context.Context, flags ...string) (string, error) {
 	return name, nil
 }
 
-func (b *Bench) name() string { return "try-" + b.Word() + strconv.Itoa(100+b.rng.IntN(900)) }
+func (b *Bench) name() string { return "try-" + b.Word() + strconv.Itoa(100+b.IntN(900)) }
 
 // Actor starts a part of an exercise as a process of its own, under a name of its own, in a host of a lab if that is given.
 // It ends with this process.
@@ -238,46 +237,3 @@ func (b *Bench) await(ctx context.Context, file string, ok func(text string) boo
 		}
 	}
 }
-
-// words are names of processes, devices and files.
-var words = strings.Fields(`petrel otter heron badger marten plover curlew weasel dunlin shrike tern vole siskin linnet
-	lapwing magpie pipit rook stoat osprey kestrel merlin avocet godwit knot ruff whimbrel bittern corncrake dotterel`)
-
-// Word draws a word that was not drawn yet.
-func (b *Bench) Word() string {
-	for {
-		w := words[b.rng.IntN(len(words))]
-		if len(b.used) >= len(words) {
-			w += strconv.Itoa(b.rng.IntN(1000))
-		}
-		if !b.used[w] {
-			b.used[w] = true
-			return w
-		}
-	}
-}
-
-// Words draws n of them.
-func (b *Bench) Words(n int) []string {
-	out := make([]string, n)
-	for i := range out {
-		out[i] = b.Word()
-	}
-	return out
-}
-
-// Port draws a port that was not drawn yet, outside the range that the kernel gives to connections.
-func (b *Bench) Port() int {
-	for {
-		if p := 2000 + b.rng.IntN(28000); !b.ports[p] {
-			b.ports[p] = true
-			return p
-		}
-	}
-}
-
-// Net draws the first two bytes of a private network, as text: "10.77".
-func (b *Bench) Net() string { return fmt.Sprintf("10.%d", 64+b.rng.IntN(128)) }
-
-// Pick draws one of several.
-func Pick[T any](b *Bench, from ...T) T { return from[b.rng.IntN(len(from))] }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fathom-trace/fathom/lab/draw"
 )
 
 // decodeOops: a module of a guest dies of one of its bugs; the console is all there is.
@@ -21,7 +23,7 @@ func decodeOops(ctx context.Context, b *Bench) (p Problem, err error) {
 	if _, err := b.Run(ctx, "lab", "module", "load", "bugs", g); err != nil {
 		return p, err
 	}
-	bug := Pick(b, "null", "bug", "stack")
+	bug := draw.Pick(b.Deck, "null", "bug", "stack")
 	b.Run(ctx, "lab", "exec", g, "--", "sh", "-c", "echo "+bug+" > /proc/fathom_bugs") // it dies of it
 	text, err := b.Run(ctx, "lab", "console", g, "--for", "1s")
 	if err != nil {
@@ -58,7 +60,7 @@ func slowInterrupt(ctx context.Context, b *Bench) (p Problem, err error) {
 	if err != nil {
 		return p, err
 	}
-	slow, ms := Pick(b, lateNames...), 15+b.rng.IntN(15)
+	slow, ms := draw.Pick(b.Deck, lateNames...), 15+b.IntN(15)
 	var loop strings.Builder
 	for _, n := range lateNames {
 		took := 0
@@ -88,7 +90,7 @@ func stuckWork(ctx context.Context, b *Bench) (p Problem, err error) {
 	if err != nil {
 		return p, err
 	}
-	stuck := Pick(b, lateNames...)
+	stuck := draw.Pick(b.Deck, lateNames...)
 	var loop strings.Builder
 	for _, n := range lateNames {
 		if n != stuck {
@@ -123,7 +125,7 @@ func deadlock(ctx context.Context, b *Bench) (p Problem, err error) {
 	if _, err := b.Run(ctx, "lab", "module", "load", "bugs", g); err != nil {
 		return p, err
 	}
-	sleepers := 3 + b.rng.IntN(6) // others who sleep, and shift the numbers
+	sleepers := 3 + b.IntN(6) // others who sleep, and shift the numbers
 	script := fmt.Sprintf("for i in $(seq %d); do sleep 1000 & done >/dev/null 2>&1; (echo deadlock > /proc/fathom_bugs) >/dev/null 2>&1 </dev/null &", sleepers)
 	if _, err := b.Run(ctx, "lab", "exec", g, "--", "sh", "-c", script); err != nil {
 		return p, err

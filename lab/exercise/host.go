@@ -21,7 +21,7 @@ func whoReads(ctx context.Context, b *Bench) (p Problem, err error) {
 			return p, err
 		}
 	}
-	i := b.rng.IntN(len(names))
+	i := b.IntN(len(names))
 	file := filepath.Join(b.Dir, files[i]+".conf")
 	return Problem{
 		Text: fmt.Sprintf("Somebody reads %s again and again. Which process is it (its name)?", file),
@@ -37,11 +37,11 @@ func whoReads(ctx context.Context, b *Bench) (p Problem, err error) {
 // histogram: a process reads in many sizes, most of them within one power of two.
 func histogram(ctx context.Context, b *Bench) (p Problem, err error) {
 	names := b.Words(3)
-	low := 1 << (7 + b.rng.IntN(6)) // the bucket of the one in question
+	low := 1 << (7 + b.IntN(6)) // the bucket of the one in question
 	for i, n := range names {
 		often := low
 		if i > 0 {
-			often = 1 << (7 + b.rng.IntN(6))
+			often = 1 << (7 + b.IntN(6))
 		}
 		if _, err := b.Actor(n, "", "", "read-sizes", strconv.Itoa(often)); err != nil {
 			return p, err
@@ -62,11 +62,11 @@ func histogram(ctx context.Context, b *Bench) (p Problem, err error) {
 // leakingSocket: all open and close sockets; one does not close all.
 func leakingSocket(ctx context.Context, b *Bench) (p Problem, err error) {
 	names := b.Words(4)
-	leak := b.rng.IntN(len(names))
+	leak := b.IntN(len(names))
 	for i, n := range names {
 		keep := 0
 		if i == leak {
-			keep = 3 + b.rng.IntN(5)
+			keep = 3 + b.IntN(5)
 		}
 		if _, err := b.Actor(n, "", "", "sockets", strconv.Itoa(keep)); err != nil {
 			return p, err

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/fathom-trace/fathom/lab/draw"
 )
 
 // closedPort: many connections are made, and one is refused.
@@ -19,7 +21,7 @@ func closedPort(ctx context.Context, b *Bench) (p Problem, err error) {
 	for range 6 {
 		ports = append(ports, strconv.Itoa(b.Port()))
 	}
-	closed := ports[b.rng.IntN(len(ports))]
+	closed := ports[b.IntN(len(ports))]
 	open := strings.ReplaceAll(strings.Join(ports, ","), closed, "")
 	if _, err := b.Actor(b.Word(), lab, "server", "serve", n+".0.2", strings.Trim(strings.ReplaceAll(open, ",,", ","), ",")); err != nil {
 		return p, err
@@ -42,7 +44,7 @@ func closedPort(ctx context.Context, b *Bench) (p Problem, err error) {
 func droppedPacket(ctx context.Context, b *Bench) (p Problem, err error) {
 	n, devs, port := b.Net(), b.Words(4), b.Port()
 	ports := map[string]int{"router": b.Port(), "server": b.Port()} // of the rules: both have one, one of them matters
-	where := Pick(b, "router", "server")
+	where := draw.Pick(b.Deck, "router", "server")
 	ports[where] = port
 	into := map[string]string{"router": devs[1], "server": devs[3]}
 	lab, err := b.Lab(ctx, fmt.Sprintf(`client:%[1]s.1.1/24{dev=%[2]s} -- router:%[1]s.1.2/24{dev=%[3]s}; router:%[1]s.2.2/24{dev=%[4]s} -- server:%[1]s.2.1/24{dev=%[5]s}
@@ -74,17 +76,17 @@ They do not arrive. At which of these devices do they come in last, before they 
 
 // loopbackSource: of several streams onto the wire, one has a loopback address as its source, and is dropped as a martian.
 func loopbackSource(ctx context.Context, b *Bench) (p Problem, err error) {
-	n, mac := b.Net(), fmt.Sprintf("02:00:00:00:%02x:02", b.rng.IntN(256))
+	n, mac := b.Net(), fmt.Sprintf("02:00:00:00:%02x:02", b.IntN(256))
 	lab, err := b.Lab(ctx, fmt.Sprintf("client:%s.0.1/24{dev=eth0} -- server:%s.0.2/24{dev=eth0 mac=%s}", n, n, mac))
 	if err != nil {
 		return p, err
 	}
 	ports := []int{b.Port(), b.Port(), b.Port(), b.Port()}
-	bad := b.rng.IntN(len(ports))
+	bad := b.IntN(len(ports))
 	for i, port := range ports {
 		src := n + ".0.1"
 		if i == bad {
-			src = fmt.Sprintf("127.0.%d.%d", b.rng.IntN(256), 1+b.rng.IntN(254))
+			src = fmt.Sprintf("127.0.%d.%d", b.IntN(256), 1+b.IntN(254))
 		}
 		dst := fmt.Sprintf("%s.0.2:%d", n, port)
 		if i != bad {
@@ -124,7 +126,7 @@ func lostAddress(ctx context.Context, b *Bench) (p Problem, err error) {
 		}
 	}
 	shown := append([]string{}, names...)
-	b.rng.Shuffle(len(shown), func(i, j int) { shown[i], shown[j] = shown[j], shown[i] })
+	b.Shuffle(len(shown), func(i, j int) { shown[i], shown[j] = shown[j], shown[i] })
 	return Problem{
 		Text: fmt.Sprintf(`In lab %s, device %s of host keeps losing its address %s.0.1, and gets it back a moment later.
 The processes %s speak netlink there. Which of them takes the address away?`, lab, dev, n, strings.Join(shown, ", ")),
@@ -141,7 +143,7 @@ The processes %s speak netlink there. Which of them takes the address away?`, la
 // at is a matter of the flow's hash, which the kernel seeds: the process finds it out and binds elsewhere.
 func silentXSK(ctx context.Context, b *Bench) (p Problem, err error) {
 	const queues = 4
-	n, port, mac := b.Net(), b.Port(), fmt.Sprintf("02:00:00:00:%02x:02", b.rng.IntN(256))
+	n, port, mac := b.Net(), b.Port(), fmt.Sprintf("02:00:00:00:%02x:02", b.IntN(256))
 	lab, err := b.Lab(ctx, fmt.Sprintf("client:%s.0.1/24{dev=eth0 queues=%d} -- server:%s.0.2/24{dev=eth0 mac=%s queues=%d}", n, queues, n, mac, queues))
 	if err != nil {
 		return p, err

@@ -101,6 +101,11 @@ func (b *builder) all() error {
 			}
 		}
 	}
+	for _, n := range b.Spec.Nodes {
+		if err := at(n, n.Pos, b.down(n)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -141,7 +146,7 @@ func (b *builder) prepare(n *spec.Node) error {
 		return fmt.Errorf("add bridge: %w", err)
 	}
 	if n.STP {
-		if err := b.ns[n.Name].Do(func() error { return setSTP(br.Index) }); err != nil {
+		if err := b.ns[n.Name].Do(func() error { return setSTP(br.Index, n.Delay) }); err != nil {
 			return fmt.Errorf("turn STP on: %w", err)
 		}
 	}
@@ -194,7 +199,8 @@ func (b *builder) iface(i *spec.Iface) error {
 	}
 	if i.NoIPv6 {
 		s := spec.Sysctl{Key: "net.ipv6.conf." + i.Dev + ".disable_ipv6", Value: "1"}
-		if err := b.ns[n.Name].Do(func() error { return setSysctl(s) }); err != nil {
+		err := b.ns[n.Name].Do(func() error { return setSysctl(s) })
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // no IPv6, or an MTU too small for it
 			return err
 		}
 	}
@@ -257,24 +263,6 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// qdisc is the root discipline of an interface.
-func qdisc(link netlink.Link, q *spec.Qdisc) netlink.Qdisc {
-	a := netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
-	if !q.Netem {
-		// tc-tbf(8): the limit is what waits in 50 ms, and a burst.
-		return &netlink.Tbf{QdiscAttrs: a, Rate: q.Rate, Buffer: tbfBuffer(q), Limit: uint32(q.Rate/20) + q.Burst}
-	}
-	return netlink.NewNetem(a, netlink.NetemQdiscAttrs{
-		Latency: uint32(q.Delay.Microseconds()), Jitter: uint32(q.Jitter.Microseconds()), Loss: float32(q.Loss),
-		Duplicate: float32(q.Duplicate), CorruptProb: float32(q.Corrupt), ReorderProb: float32(q.Reorder), Limit: q.Limit, Rate64: q.Rate,
-	})
-}
-
-// tbfBuffer is the burst as the kernel wants it: the time its bytes take, in ticks of psched.
-func tbfBuffer(q *spec.Qdisc) uint32 {
-	return uint32(float64(q.Burst) / float64(q.Rate) * 1e6 * netlink.TickInUsec())
-}
-
 // finish makes what needs all links: own devices, sysctls, routes, rules, neighbours, filters.
 func (b *builder) finish(n *spec.Node) error {
 	h, ns := b.nl[n.Name], b.ns[n.Name]
@@ -303,8 +291,33 @@ func (b *builder) finish(n *spec.Node) error {
 			return err
 		}
 	}
-	if len(n.NFT) > 0 {
-		return at(n, n.NFT[0].Pos, filter(ns, n.NFT))
+	for _, f := range n.TC {
+		if err := at(n, f.Pos, classify(h, f)); err != nil {
+			return err
+		}
+	}
+	if len(n.XFRM) > 0 {
+		if err := at(n, n.XFRM[0].Pos, block(ns, n.XFRM)); err != nil {
+			return err
+		}
+	}
+	if len(n.NFT)+len(n.Policy) > 0 {
+		return at(n, n.Pos, filter(ns, n))
+	}
+	return nil
+}
+
+// down sets interfaces down, when all others run.
+func (b *builder) down(n *spec.Node) error {
+	h := b.nl[n.Name]
+	for _, dev := range n.Down {
+		l, err := h.LinkByName(dev)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", dev, err)
+		}
+		if err := h.LinkSetDown(l); err != nil {
+			return fmt.Errorf("set %s down: %w", dev, err)
+		}
 	}
 	return nil
 }
@@ -392,9 +405,15 @@ func addRoute(h *netlink.Handle, r spec.Route) error {
 	return nil
 }
 
+// ruleActions are FR_ACT_… of include/uapi/linux/fib_rules.h; 0 looks into a table.
+var ruleActions = map[string]uint8{"blackhole": unix.FR_ACT_BLACKHOLE, "unreachable": unix.FR_ACT_UNREACHABLE, "prohibit": unix.FR_ACT_PROHIBIT}
+
 func addRule(h *netlink.Handle, r spec.Rule) error {
 	nl := netlink.NewRule()
-	nl.Src, nl.Dst, nl.IifName, nl.OifName, nl.Table, nl.Mark = ipNet(r.From), ipNet(r.To), r.IIF, r.OIF, r.Table, r.Mark
+	nl.Src, nl.Dst, nl.IifName, nl.OifName, nl.Mark = ipNet(r.From), ipNet(r.To), r.IIF, r.OIF, r.Mark
+	if nl.Type = ruleActions[r.Action]; r.Action == "" {
+		nl.Table = r.Table
+	}
 	nl.Family = unix.AF_INET
 	if (r.From.IsValid() && r.From.Addr().Is6()) || (r.To.IsValid() && r.To.Addr().Is6()) {
 		nl.Family = unix.AF_INET6

@@ -12,12 +12,15 @@ import (
 	"github.com/fathom-trace/fathom/lab/topology/spec"
 )
 
-// forwardDelay is what the bridge waits in each of listening and learning: the least that 802.1D allows, in 1/100 s.
-const forwardDelay = 200
+// forwardDelay is what the bridge waits in each of listening and learning if nothing is said: the least that 802.1D allows.
+const forwardDelay = 2 * time.Second
 
 // setSTP turns on a bridge's spanning tree, by a request to the namespace this thread is in: netlink.Bridge has no such
 // field (IFLA_BR_STP_STATE, if_link.h).
-func setSTP(index int) error {
+func setSTP(index int, delay time.Duration) error {
+	if delay == 0 {
+		delay = forwardDelay
+	}
 	u32 := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -26,7 +29,7 @@ func setSTP(index int) error {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
-	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, u32(forwardDelay))
+	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, u32(uint32(delay/(10*time.Millisecond))))
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, u32(1))
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)

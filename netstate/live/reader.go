@@ -109,9 +109,11 @@ func newReader(ns netns.NS, proc string) (*Reader, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	r := &Reader{Proc: proc, ns: ns, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
-	r.id = netstate.Namespace{Inode: ino, Name: nameOf(proc, ino)}
-	return r, nil
+	return open(ns, proc, netstate.Namespace{Inode: ino, Name: nameOf(proc, ino)}), nil
+}
+
+func open(ns netns.NS, proc string, id netstate.Namespace) *Reader {
+	return &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
 }
 
 // NS is the namespace that is read.

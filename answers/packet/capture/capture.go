@@ -30,7 +30,7 @@ type Options struct {
 	Comm   string
 	// Losses leaves out what is no loss: the path of packets is then in the stacks of their last events only.
 	Losses bool
-	Ring   int // bytes; 0 is 16 MiB
+	Ring   int // bytes; 0 is 8 MiB
 	CPUs   int // that are possible
 }
 
@@ -50,7 +50,7 @@ const follow = 32768
 // Missing.
 func Open(w *probe.World, o Options) (*Capture, error) {
 	if o.Ring == 0 {
-		o.Ring = 16 << 20
+		o.Ring = 8 << 20
 	}
 	c := &Capture{}
 	code := &code{o: &o, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
@@ -64,10 +64,7 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	if code.follows() {
 		code.tracked = code.p.Map(ir.Map{Name: ".tracked", Kind: ir.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 2 * follow})
 	}
-	targets, err := c.write(w, code)
-	if err != nil {
-		return nil, err
-	}
+	targets := c.write(w, code)
 	prog, err := code.p.Finish()
 	if err != nil {
 		return nil, err
@@ -106,24 +103,12 @@ func (c *code) compile() error {
 }
 
 // write writes a program for each source that the kernel has, and gives what they are to be attached to.
-func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target, err error) {
-	have, err := w.RawTracepoints()
-	if err != nil {
-		return nil, err
-	}
-	there := map[string]bool{}
-	for _, f := range have {
-		there[f.Name] = true
-	}
+func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target) {
 	raw := func(tp string, write func(i int, args map[string]int)) {
 		t := probe.Target{Provider: "rawtracepoint", Module: "vmlinux", Func: tp, Name: "rawtracepoint:" + tp}
-		if !there[tp] {
-			c.missing = append(c.missing, t.Name)
-			return
-		}
 		params, _, err := w.Args(t)
-		if err != nil {
-			c.missing = append(c.missing, t.Name+": "+err.Error())
+		if err != nil { // this kernel has no such tracepoint
+			c.missing = append(c.missing, t.Name)
 			return
 		}
 		args := map[string]int{}
@@ -152,7 +137,7 @@ func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target, e
 		code.refusals(len(targets), i)
 		targets = append(targets, []probe.Target{t})
 	}
-	return targets, nil
+	return targets
 }
 
 // Next gives the next event, or ok false when none came until the time given.

@@ -19,6 +19,9 @@ func (t *Topology) finish() error {
 		if err := n.check(); err != nil {
 			return err
 		}
+		if err := n.chains(); err != nil {
+			return err
+		}
 	}
 	return t.loops()
 }
@@ -125,9 +128,42 @@ func (n *Node) check() error {
 			return &Error{Pos: r.Pos, Msg: fmt.Sprintf("route: %s has no interface %s", n.Name, r.Dev), Hint: n.devices()}
 		}
 	}
+	for _, r := range n.NFT {
+		if r.Dev != "" && !n.has(r.Dev) {
+			return &Error{Pos: r.Pos, Msg: fmt.Sprintf("nft: %s has no interface %s", n.Name, r.Dev), Hint: n.devices()}
+		}
+	}
+	for _, f := range n.TC {
+		if !n.has(f.Dev) {
+			return &Error{Pos: f.Pos, Msg: fmt.Sprintf("tc: %s has no interface %s", n.Name, f.Dev), Hint: n.devices()}
+		}
+	}
+	for _, d := range n.Down {
+		if !n.has(d) {
+			return &Error{Pos: n.Pos, Msg: fmt.Sprintf("down: %s has no interface %s", n.Name, d), Hint: n.devices()}
+		}
+	}
 	for _, e := range n.Neigh {
 		if !n.has(e.Dev) {
 			return &Error{Pos: e.Pos, Msg: fmt.Sprintf("neigh: %s has no interface %s", n.Name, e.Dev), Hint: n.devices()}
+		}
+	}
+	return nil
+}
+
+// chains finds jumps to chains that are not there, and sets.
+func (n *Node) chains() error {
+	for _, r := range n.NFT {
+		if r.Target != "" && !slices.ContainsFunc(n.NFT, func(o NFTRule) bool { return o.Chain == r.Target }) {
+			return &Error{r.Pos, fmt.Sprintf("no rule is in chain %s", r.Target), "nft chain " + r.Target + " drop"}
+		}
+		for _, m := range r.Matches {
+			if (m.Key == "saddr" || m.Key == "daddr") && m.Text != "" && !slices.ContainsFunc(n.Sets, func(s NFTSet) bool { return s.Name == m.Text }) {
+				return &Error{r.Pos, fmt.Sprintf("there is no set %s", m.Text), "set " + m.Text + " 10.0.0.1,10.0.0.2"}
+			}
+			if strings.HasSuffix(m.Key, "addr") && m.Text != "" && r.Dev != "" {
+				return &Error{Pos: r.Pos, Msg: fmt.Sprintf("set %s is of family inet: a hook of a device does not see it", m.Text)}
+			}
 		}
 	}
 	return nil

@@ -37,6 +37,7 @@ var endKeys = map[string]func(*Iface, string) error{
 		return nil
 	},
 	"netem": func(i *Iface, s string) (err error) { i.Qdisc, err = netem(s); return err },
+	"tbf":   func(i *Iface, s string) (err error) { i.Qdisc, err = tbf(s); return err },
 	"rate": func(i *Iface, s string) error {
 		r, err := rate(s)
 		if i.Qdisc == nil {
@@ -54,6 +55,12 @@ var properties = map[string]func(*Node, *words) error{
 	"neigh":  neigh,
 	"sysctl": sysctl,
 	"nft":    nft,
+	"table":  nftTable,
+	"set":    nftSet,
+	"policy": nftPolicy,
+	"tc":     tcFilter,
+	"xfrm":   xfrm,
+	"down":   down,
 	"stp":    stp,
 	"tun":    device("tun"),
 	"tap":    device("tap"),
@@ -177,6 +184,38 @@ func netem(s string) (*Qdisc, error) {
 	return q, nil
 }
 
+// tbf reads tc-tbf(8)'s words: rate R, burst BYTES, limit BYTES.
+func tbf(s string) (*Qdisc, error) {
+	q := &Qdisc{Burst: 32 << 10}
+	f := strings.Fields(s)
+	for ; len(f) > 1; f = f[2:] {
+		var n int
+		var err error
+		switch f[0] {
+		case "rate":
+			q.Rate, err = rate(f[1])
+		case "burst":
+			n, err = number(f[1], 1, 1<<30)
+			q.Burst = uint32(n)
+		case "limit":
+			n, err = number(f[1], 1, 1<<30)
+			q.Limit = uint32(n)
+		default:
+			err = fmt.Errorf("unknown key %q: there are rate burst limit", f[0])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(f) > 0:
+		return nil, fmt.Errorf("%s has no value", f[0])
+	case q.Rate == 0:
+		return nil, errors.New("tbf needs a rate")
+	}
+	return q, nil
+}
+
 // network reads a destination: a prefix, an address, or "default" of the family of via.
 func network(s string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
@@ -250,11 +289,16 @@ func route(n *Node, w *words) error {
 	return nil
 }
 
-// rule reads [from P] [to P] [iif D] [oif D] [fwmark N] table N [priority N], as ip-rule(8) has it.
+// rule reads [from P] [to P] [iif D] [oif D] [fwmark N] (table N | blackhole | unreachable | prohibit) [priority N], as
+// ip-rule(8) has it.
 func rule(n *Node, w *words) error {
 	r := Rule{Pos: w.pos}
 	for w.more() {
 		key, _ := w.take("")
+		if key != "unicast" && slices.Contains(routeTypes, key) {
+			r.Action = key
+			continue
+		}
 		val, err := w.take("the value of " + key)
 		if err != nil {
 			return err
@@ -281,8 +325,11 @@ func rule(n *Node, w *words) error {
 			return w.fail(err)
 		}
 	}
-	if r.Table == 0 {
+	switch {
+	case r.Table == 0 && r.Action == "":
 		return &Error{r.Pos, "a rule needs a table", "table 100"}
+	case r.Table != 0 && r.Action != "":
+		return &Error{Pos: r.Pos, Msg: "a rule has a table or is " + r.Action}
 	}
 	n.Rules = append(n.Rules, r)
 	return nil
@@ -356,8 +403,81 @@ func stp(n *Node, w *words) error {
 	if n.Kind != Bridge {
 		return &Error{w.pos, fmt.Sprintf("%s is a %v: only bridges have STP", n.Name, n.Kind), "bridge " + n.Name + " { stp on }"}
 	}
-	n.STP, err = onOff(s)
+	if n.STP, err = onOff(s); err == nil && w.more() { // 802.1D allows 2 to 30 s
+		s, _ = w.take("")
+		if n.Delay, err = duration(s); err == nil && (n.Delay < 2*time.Second || n.Delay > 30*time.Second) {
+			err = fmt.Errorf("ports wait from 2s to 30s, not %v", n.Delay)
+		}
+	}
 	return w.fail(err)
+}
+
+// down reads DEV.
+func down(n *Node, w *words) error {
+	dev, err := w.take("the interface")
+	if err != nil {
+		return err
+	}
+	n.Down = append(n.Down, dev)
+	return w.fail(devName(dev))
+}
+
+// tcFilter reads DEV ingress|egress drop [prio N].
+func tcFilter(n *Node, w *words) error {
+	f := TCFilter{Pos: w.pos}
+	var err error
+	if f.Dev, err = w.take("the interface"); err != nil {
+		return err
+	}
+	if f.Way, err = w.take("ingress or egress"); err != nil {
+		return err
+	}
+	if f.Way != "ingress" && f.Way != "egress" {
+		return &Error{w.pos, fmt.Sprintf("%q is neither ingress nor egress", f.Way), "tc eth0 ingress drop"}
+	}
+	if v, err := w.take("drop"); err != nil || v != "drop" {
+		return &Error{w.pos, "a filter drops, and does nothing else here", "tc eth0 ingress drop"}
+	}
+	if w.more() {
+		if key, _ := w.take(""); key != "prio" {
+			return unknown(w.pos, key, []string{"prio"})
+		}
+		val, err := w.take("the value of prio")
+		if err != nil {
+			return err
+		}
+		if f.Prio, err = number(val, 1, 65535); err != nil {
+			return w.fail(err)
+		}
+	}
+	n.TC = append(n.TC, f)
+	return nil
+}
+
+// xfrm reads in|out|fwd SOURCE DESTINATION block.
+func xfrm(n *Node, w *words) error {
+	p := XFRMPolicy{Pos: w.pos}
+	var err error
+	if p.Dir, err = w.take("in, out or fwd"); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"in", "out", "fwd"}, p.Dir) {
+		return &Error{w.pos, fmt.Sprintf("no direction %q", p.Dir), "in, out or fwd"}
+	}
+	for _, to := range []*netip.Prefix{&p.Src, &p.Dst} {
+		s, err := w.take("the source and the destination")
+		if err != nil {
+			return err
+		}
+		if *to, err = network(s); err != nil {
+			return w.fail(err)
+		}
+	}
+	if v, err := w.take("block"); err != nil || v != "block" {
+		return &Error{w.pos, "a policy blocks, and does nothing else here", "xfrm in 10.0.0.0/8 10.0.0.1 block"}
+	}
+	n.XFRM = append(n.XFRM, p)
+	return nil
 }
 
 // device reads NAME [PREFIX…] [queues=N].

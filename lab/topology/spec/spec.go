@@ -66,8 +66,15 @@ type Node struct {
 	Neigh   []Neighbour
 	Sysctls []Sysctl
 	NFT     []NFTRule
+	Table   string      // of its nftables rules: lab if the text does not say
+	Sets    []NFTSet    // that rules look into
+	Policy  []NFTPolicy // of base chains; others accept
+	TC      []TCFilter
+	XFRM    []XFRMPolicy
+	Down    []string // interfaces that are set down when all else is made
 	STP     bool
-	VLANs   bool // the bridge looks at VLAN tags; set if a port has one
+	Delay   time.Duration // that ports wait in each state of STP; 0 is 2 s
+	VLANs   bool          // the bridge looks at VLAN tags; set if a port has one
 
 	declared bool
 }
@@ -87,7 +94,7 @@ type Iface struct {
 	Qdisc  *Qdisc
 }
 
-// Qdisc is what sending on an interface goes through: netem if anything but Rate and Burst is set, else tbf.
+// Qdisc is what sending on an interface goes through: netem or tbf.
 type Qdisc struct {
 	Netem            bool
 	Delay, Jitter    time.Duration
@@ -128,8 +135,9 @@ type Rule struct {
 	From, To netip.Prefix // invalid: any
 	IIF, OIF string
 	Mark     uint32
-	Table    int
-	Priority int // 0 lets the kernel choose
+	Table    int    // 0 if there is an action
+	Action   string // "blackhole", "unreachable", "prohibit"; "" looks into the table
+	Priority int    // 0 lets the kernel choose
 }
 
 // Neighbour is a permanent entry of the neighbour table.
@@ -146,22 +154,53 @@ type Sysctl struct {
 	Key, Value string
 }
 
-// NFTRule is one rule of table inet lab.
+// NFTRule is one rule of the host's table: of family inet, or netdev for hooks of a device.
 type NFTRule struct {
 	Pos     Pos
-	Hook    string // prerouting, input, forward, output, postrouting
+	Hook    string // prerouting, input, forward, output, postrouting; ingress, egress; "" for a chain that others jump to
+	Dev     string // of ingress and egress
+	Chain   string // name of a chain without a hook
 	Matches []Match
-	Verdict string // accept, drop, reject, masquerade, snat, dnat
+	Verdict string // accept, drop, reject, reset, masquerade, snat, dnat, rewrite, jump, goto
 	NAT     netip.AddrPort
+	Target  string // of jump and goto
 }
 
 // Match is a condition of an NFTRule. Not turns it round.
 type Match struct {
-	Key  string // iif, oif, saddr, daddr, proto, sport, dport, mark
-	Not  bool
-	Text string       // iif, oif; proto: tcp, udp, icmp, icmpv6
-	Net  netip.Prefix // saddr, daddr
-	Num  uint32       // sport, dport, mark
+	Key   string // iif, oif, saddr, daddr, proto, sport, dport, mark, ct, over
+	Not   bool
+	Text  string       // iif, oif; proto: tcp, udp, icmp, icmpv6; saddr, daddr: name of a set; ct: a state; over: second, minute, hour
+	Net   netip.Prefix // saddr, daddr
+	Num   uint32       // sport, dport, mark; over: packets in that time
+	Burst uint32       // over: packets more
+}
+
+// NFTSet is a set of addresses that rules look into by name.
+type NFTSet struct {
+	Name  string
+	Addrs []netip.Addr // of one family
+}
+
+// NFTPolicy is what a hook's chain does with what no rule decides.
+type NFTPolicy struct {
+	Pos        Pos
+	Hook, Does string // accept, drop
+}
+
+// TCFilter is a classifier of traffic control that drops all that passes a device one way.
+type TCFilter struct {
+	Pos  Pos
+	Dev  string
+	Way  string // ingress, egress
+	Prio int    // 0 lets the kernel choose
+}
+
+// XFRMPolicy is an IPsec policy that blocks.
+type XFRMPolicy struct {
+	Pos      Pos
+	Dir      string // in, out, fwd
+	Src, Dst netip.Prefix
 }
 
 // Node finds a node; nil if there is none.

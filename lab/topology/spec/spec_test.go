@@ -23,7 +23,19 @@ func show(t *Topology) string {
 			fmt.Fprintf(&b, "  %s %s %v parent=%s id=%d queues=%d\n", d.Kind, d.Name, d.Addrs, d.Parent, d.VLAN, d.Queues)
 		}
 		for _, r := range n.NFT {
-			fmt.Fprintf(&b, "  nft %s %d matches %s %v\n", r.Hook, len(r.Matches), r.Verdict, r.NAT)
+			fmt.Fprintf(&b, "  nft %s%s%s %d matches %s%s %v\n", r.Hook, r.Dev, r.Chain, len(r.Matches), r.Verdict, r.Target, r.NAT)
+		}
+		for _, s := range n.Sets {
+			fmt.Fprintf(&b, "  set %s %v\n", s.Name, s.Addrs)
+		}
+		for _, p := range n.Policy {
+			fmt.Fprintf(&b, "  policy %s %s\n", p.Hook, p.Does)
+		}
+		for _, f := range n.TC {
+			fmt.Fprintf(&b, "  tc %s %s %d\n", f.Dev, f.Way, f.Prio)
+		}
+		for _, p := range n.XFRM {
+			fmt.Fprintf(&b, "  xfrm %s %v %v\n", p.Dir, p.Src, p.Dst)
 		}
 		for _, s := range n.Sysctls {
 			fmt.Fprintf(&b, "  %s=%s\n", s.Key, s.Value)
@@ -90,6 +102,31 @@ host a stp=false vlans=false
   net.ipv4.tcp_ecn=1
 a.eth0 -- s.eth0
 a.eth1 -- s.eth1
+`},
+		{"what loses packets", `a{dev=x} -- b
+host a {
+	table fw; set bad 10.0.0.1,10.0.0.2; policy forward drop
+	nft input jump known; nft chain known saddr @bad drop; nft ingress x udp drop
+	nft input ct invalid drop; nft input udp over 5/minute burst 2 drop; nft input tcp dport 80 reset
+	nft prerouting daddr 10.0.0.5 rewrite 10.0.0.6
+	tc x ingress drop prio 7; xfrm in 10.0.0.0/8 10.0.0.1 block
+}`, `
+host a stp=false vlans=false
+  x [] mac= mtu=0 queues=0 noipv6=false vlan=0 trunk=[]
+  nft input 0 matches jumpknown invalid AddrPort
+  nft known 1 matches drop invalid AddrPort
+  nft ingressx 1 matches drop invalid AddrPort
+  nft input 1 matches drop invalid AddrPort
+  nft input 2 matches drop invalid AddrPort
+  nft input 2 matches reset invalid AddrPort
+  nft prerouting 1 matches rewrite 10.0.0.6:0
+  set bad [10.0.0.1 10.0.0.2]
+  policy forward drop
+  tc x ingress 7
+  xfrm in 10.0.0.0/8 10.0.0.1/32
+host b stp=false vlans=false
+  eth0 [] mac= mtu=0 queues=0 noipv6=false vlan=0 trunk=[]
+a.x -- b.eth0
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -158,6 +195,21 @@ func TestErrors(t *testing.T) {
 		{"host a { route default via fd00::1; route 10.0.0.0/8 via fd00::1 }", "1:37: route to 10.0.0.0/8 via fd00::1: two families"},
 		{"host a { route 10.0.0.0/8 dev eth9 }", "1:10: route: a has no interface eth9"},
 		{"host a { rule from 10.0.0.0/8 }", "1:10: a rule needs a table"},
+		{"host a { rule to 10.0.0.0/8 table 5 prohibit }", "1:10: a rule has a table or is prohibit"},
+		{"host a { nft input jump x }", "1:10: no rule is in chain x"},
+		{"host a { nft input saddr @x drop }", "1:10: there is no set x"},
+		{"host a { nft ingress eth0 drop }", "1:10: nft: a has no interface eth0"},
+		{"a{dev=x} -- b; host a { nft ingress x reject }", "1:39: ingress has no reject"},
+		{"host a { nft input udp reset }", "1:24: only TCP has a reset"},
+		{"host a { nft input over 5 drop }", `1:25: "5" is no limit`},
+		{"host a { nft input ct lost drop }", `1:23: no state "lost"`},
+		{"host a { tc eth0 ingress drop }", "1:10: tc: a has no interface eth0"},
+		{"host a { tc eth0 in drop }", `1:18: "in" is neither ingress nor egress`},
+		{"host a { xfrm in 10.0.0.1 10.0.0.2 }", "1:27: a policy blocks"},
+		{"host a { down eth0 }", "1:6: down: a has no interface eth0"},
+		{"host a { set x 10.0.0.1,fd00::1 }", "1:16: 10.0.0.1 and fd00::1 are of two families"},
+		{"bridge s { stp on 90s }", "1:19: ports wait from 2s to 30s"},
+		{"a{tbf=\"rate 1mbit limit\"} -- b", "1:7: tbf: limit has no value"},
 		{"host a { sysctl kernel.panic=1 }", "1:17: sysctl kernel.panic is not of a namespace"},
 		{"host a { stp on }", "1:14: a is a host: only bridges have STP"},
 		{"host a { nft input dport 53 drop }", "1:10: a port without its protocol"},
@@ -183,6 +235,7 @@ func TestErrors(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"a:10.0.0.1/24 -- b:10.0.0.2/24", "bridge s { stp on }; a{vlan=5 netem=\"delay 1ms\"} -- s{trunk=1,2}",
+		"a{dev=x tbf=\"rate 1mbit limit 5\"} -- b; host a { set s 10.0.0.1; nft chain c saddr @s drop; nft ingress x jump c; tc x egress drop; xfrm out 10.0.0.0/8 fd00::/8 block; down x }",
 		"host a { route default via 10.0.0.1; rule from 10.0.0.0/8 table 5; nft input udp dport 5 drop; vlan v eth0 5 }\na -- b",
 	} {
 		f.Add(s)

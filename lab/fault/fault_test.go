@@ -1,0 +1,153 @@
+package fault_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/lab/fault"
+)
+
+// envSeed makes the names that are drawn the same again; the log of a test that fails has it.
+const envSeed = "FATHOM_SEED"
+
+var guests = ktest.Config{
+	Modules: []string{
+		"veth", "bridge", "dummy", "8021q", "nf_tables", "nf_conntrack", "nft_ct?", "nft_limit?", "nft_reject_inet", "nft_nat", "nft_chain_nat",
+		"sch_tbf", "sch_netem", "sch_ingress", "cls_matchall", "act_gact", "xfrm_user", "af_packet?",
+	},
+	Env: []string{"PATH=/usr/bin:/bin"},
+}
+
+// lacking is what the kernels under test do not have, of what faults need.
+var lacking = map[string][]fault.Need{"debian-6.1": {fault.TCX}}
+
+func TestMain(m *testing.M) { ktest.Main(m, guests) }
+
+func TestGuest(t *testing.T) {
+	if os.Getenv(ktest.EnvGuests) == "" || ktest.InGuest() {
+		t.Skip(ktest.EnvGuests + " is not set")
+	}
+	c := guests
+	c.Files = append(c.Files, ktest.Fathom(t))
+	ktest.Guests(t, c)
+}
+
+// fathomBinary is the command: in a guest it is there, else it is built.
+func fathomBinary(t *testing.T) string {
+	t.Helper()
+	if ktest.InGuest() {
+		return "/usr/bin/fathom"
+	}
+	bin := filepath.Join(t.TempDir(), "fathom")
+	cmd := exec.Command("go", "build", "-o", bin, "github.com/fathom-trace/fathom/cmd/fathom")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return bin
+}
+
+func release(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// seed is that of the n-th fault.
+func seed(t *testing.T, n int) uint64 {
+	s := uint64(time.Now().UnixNano())
+	if v := os.Getenv(envSeed); v != "" {
+		var err error
+		if s, err = strconv.ParseUint(v, 0, 64); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		s += uint64(n)
+	}
+	t.Logf("%s=%d", envSeed, s)
+	return s
+}
+
+// build builds a fault, or skips the test with what this kernel lacks. A kernel whose table says that it has it fails.
+func build(t *testing.T, leases lease.Dir, f fault.Fault, n int) *fault.Scene {
+	t.Helper()
+	if f.Machine && !ktest.InGuest() {
+		t.Skip("it changes a setting of the machine: runs in guests only")
+	}
+	s, err := f.Build(leases, seed(t, n))
+	var missing *fault.MissingError
+	if errors.As(err, &missing) && (!ktest.InGuest() || slices.Contains(lacking[ktest.Where()], missing.Need)) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestKernel: the kernel says of each fault what the answer has.
+func TestKernel(t *testing.T) {
+	ktest.Need(t, ktest.NetNS, ktest.Tracepoint, ktest.DropReasons)
+	bin, kernel, leases := fathomBinary(t), release(t), lease.Dir{Path: filepath.Join(t.TempDir(), "run")}
+	check := func(t *testing.T, scenes []*fault.Scene) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		seen, err := fault.Kernel(ctx, bin, kernel, scenes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range scenes {
+			t.Run(s.Answer.ID, func(t *testing.T) {
+				lost := "?"
+				if s.Answer.Delivered != nil {
+					lost = strconv.Itoa(s.Answer.Sent - *s.Answer.Delivered)
+				}
+				t.Logf("%d sent, %s lost: %v", s.Answer.Sent, lost, seen[i].Events)
+				if seen[i].Err != nil {
+					t.Error(seen[i].Err)
+				}
+				for _, m := range seen[i].Missing {
+					t.Errorf("missing: %s", m)
+				}
+			})
+		}
+	}
+	var scenes []*fault.Scene
+	for i, f := range fault.All() {
+		t.Run("build "+f.Name, func(t *testing.T) {
+			s := build(t, leases, f, i)
+			if f.Machine { // alone: others would feel it
+				defer closeScene(t, s)
+				check(t, []*fault.Scene{s})
+				return
+			}
+			scenes = append(scenes, s)
+		})
+	}
+	defer func() {
+		for _, s := range scenes {
+			closeScene(t, s)
+		}
+	}()
+	check(t, scenes)
+}
+
+func closeScene(t *testing.T, s *fault.Scene) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,123 @@
+package fault
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fathom-trace/fathom/lab/fault/expect"
+)
+
+// Times of a run of fathom packet.
+const (
+	readyTime = 30 * time.Second        // until it is ready; a guest without acceleration is slow
+	endTime   = 30 * time.Second        // from the signal to its end
+	aftermath = 1200 * time.Millisecond // for what happens late: a timer that expires, a counter that is read
+)
+
+// Run is what fathom packet said while traffic was sent.
+type Run struct {
+	Verdicts []expect.Verdict
+	Records  []string // all of its lines
+	Stderr   string
+}
+
+// Watch runs fathom packet over namespaces while do sends the traffic, and collects what it says. flags are further
+// arguments for it. It must end by itself after SIGINT.
+func Watch(ctx context.Context, fathom string, netns, flags []string, do func(context.Context) error) (r Run, err error) {
+	args := append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)
+	r.Records, r.Stderr, err = beside(ctx, fathom, args, `{"type":"ready"`, do)
+	for _, l := range r.Records {
+		v, ok, verr := expect.ParseVerdict([]byte(l))
+		if verr != nil {
+			err = errors.Join(err, verr)
+		} else if ok {
+			r.Verdicts = append(r.Verdicts, v)
+		}
+	}
+	return r, err
+}
+
+// beside runs fathom while do works: from the line on that begins as ready says, until do is done and a moment has passed.
+// It gives the lines that it printed.
+func beside(ctx context.Context, fathom string, args []string, ready string, do func(context.Context) error) (lines []string, said string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, fathom, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, "", fmt.Errorf("start fathom: %w", err)
+	}
+	in := reader{mark: ready, ready: make(chan struct{}), end: make(chan struct{})}
+	go in.read(out)
+	err = in.during(ctx, cmd.Process, do)
+	if err != nil {
+		cancel() // kills it
+	}
+	<-in.end
+	werr := cmd.Wait()
+	if err == nil && werr != nil {
+		err = fmt.Errorf("fathom %s: %w: %s", strings.Join(args[:min(2, len(args))], " "), werr, strings.TrimSpace(stderr.String()))
+	}
+	return in.all, stderr.String(), err
+}
+
+// during waits for readiness, does what is to be done, and ends the process.
+func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Context) error) error {
+	select {
+	case <-r.ready:
+	case <-r.end:
+		return nil // its exit code says why
+	case <-time.After(readyTime):
+		return fmt.Errorf("fathom is not ready after %v: %w", readyTime, os.ErrDeadlineExceeded)
+	}
+	if err := do(ctx); err != nil {
+		return err
+	}
+	if err := wait(ctx, aftermath); err != nil {
+		return err
+	}
+	if err := p.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-r.end:
+		return nil
+	case <-time.After(endTime):
+		return fmt.Errorf("fathom has not ended %v after SIGINT: %w", endTime, os.ErrDeadlineExceeded)
+	}
+}
+
+// reader takes lines until their end and says when the one comes that tells of readiness.
+type reader struct {
+	mark       string // how that line begins
+	ready, end chan struct{}
+	once       sync.Once
+	all        []string
+}
+
+func (r *reader) read(in io.Reader) {
+	defer close(r.end)
+	s := bufio.NewScanner(in)
+	s.Buffer(nil, 16<<20)
+	for s.Scan() {
+		l := s.Text()
+		if strings.HasPrefix(l, r.mark) {
+			r.once.Do(func() { close(r.ready) })
+		}
+		r.all = append(r.all, l)
+	}
+}
