@@ -204,7 +204,9 @@ func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	if c := r.conns[family]; c != nil {
 		return c, nil
 	}
-	c, err := netlink.Dial(family, &netlink.Config{NetNS: r.ns.FD()})
+	var c *netlink.Conn
+	// Not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have.
+	err := r.ns.Do(func() (err error) { c, err = netlink.Dial(family, nil); return err })
 	if err != nil {
 		return nil, err
 	}
