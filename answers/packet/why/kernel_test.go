@@ -246,7 +246,7 @@ func TestNineVerdicts(t *testing.T) {
 			t.Fatalf("%d rows", len(a.Rows))
 		}
 		for _, r := range a.Rows {
-			t.Run(fmt.Sprintf("%s/%s", state.name, r.Frame), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, %s", state.name, r.Frame), func(t *testing.T) {
 				if r.Verdict != state.want[r.Frame] {
 					t.Errorf("said %s, want %s", r.Verdict, state.want[r.Frame])
 				}
