@@ -204,6 +204,7 @@ type source struct {
 	name  string
 	what  string // what is not known without it
 	at    []probe.Target
+	ring  int // bytes
 	write func(*code, *emit.Unit)
 }
 
@@ -215,23 +216,23 @@ func target(provider, module, fn string) probe.Target {
 func messages() source {
 	return source{"message", "who changed something, and how", []probe.Target{
 		target("rawtracepoint", "vmlinux", "sk_data_ready"), target("fentry", "vmlinux", "sock_def_readable"), target("kprobe", "", "sock_def_readable"),
-	}, (*code).message}
+	}, 4 << 20, (*code).message}
 }
 
 // works says who let go of a namespace, and who added an IPv6 address.
 func works() source {
-	return source{"work", "who queued what the kernel does later", []probe.Target{target("rawtracepoint", "vmlinux", "workqueue_queue_work")}, (*code).work}
+	return source{"work", "who queued what the kernel does later", []probe.Target{target("rawtracepoint", "vmlinux", "workqueue_queue_work")}, 1 << 18, (*code).work}
 }
 
 // namespaces says who made namespaces.
 func namespaces() []source {
 	return []source{
-		{"newtask", "who made a namespace by clone", []probe.Target{target("rawtracepoint", "vmlinux", "task_newtask")}, (*code).newTask},
-		{"unshared", "who made a namespace by unshare", []probe.Target{target("tracepoint", "syscalls", "sys_exit_unshare")}, (*code).unshared},
+		{"newtask", "who made a namespace by clone", []probe.Target{target("rawtracepoint", "vmlinux", "task_newtask")}, 1 << 18, (*code).newTask},
+		{"unshared", "who made a namespace by unshare", []probe.Target{target("tracepoint", "syscalls", "sys_exit_unshare")}, 1 << 18, (*code).unshared},
 	}
 }
 
 // settings says who writes sysctls, in the cgroup at a path and those below.
 func settings(cgroup string) source {
-	return source{"sysctl", "who writes sysctls", []probe.Target{target("cgroup_sysctl", cgroup, "sysctl")}, (*code).sysctl}
+	return source{"sysctl", "who writes sysctls", []probe.Target{target("cgroup_sysctl", cgroup, "sysctl")}, 1 << 18, (*code).sysctl}
 }

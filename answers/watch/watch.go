@@ -248,14 +248,25 @@ func (w *Watcher) sighted(s *sighting) {
 			}
 		}
 	}
-	old := time.Now().Add(-memory)
-	w.sights = slices.DeleteFunc(w.sights, func(s *sighting) bool { return s.at.Before(old) })
+	w.forget(time.Now().Add(-memory))
+	w.sights = append(w.sights, s)
+}
+
+// remembered bounds how many sightings are kept.
+const remembered = 4096
+
+// forget drops sightings that are old, or of which there are too many; they are in the order in which they came.
+func (w *Watcher) forget(before time.Time) {
+	n := max(0, len(w.sights)-remembered+1)
+	for n < len(w.sights) && w.sights[n].at.Before(before) {
+		n++
+	}
+	w.sights = slices.Delete(w.sights, 0, n)
 	for c, s := range w.causes {
-		if s.at.Before(old) {
+		if s.at.Before(before) {
 			delete(w.causes, c)
 		}
 	}
-	w.sights = append(w.sights, s)
 }
 
 // changed takes a change in, with the sighting that belongs to it if it came first.
@@ -265,13 +276,14 @@ func (w *Watcher) changed(c *changes.Change) {
 	if w.w == nil {
 		return
 	}
-	if c.Cause != nil && w.causes[c.Cause] != nil {
-		w.join(p, w.causes[c.Cause])
+	if s := w.causes[root(c)]; s != nil {
+		w.join(p, s)
 		return
 	}
-	for _, s := range w.sights {
-		if !s.used && w.belongs(s, c) {
+	for i, s := range w.sights {
+		if w.belongs(s, c) {
 			w.join(p, s)
+			w.sights = slices.Delete(w.sights, i, i+1)
 			return
 		}
 	}
@@ -290,26 +302,33 @@ func (w *Watcher) join(p *pending, s *sighting) {
 	if w.more(p.c) {
 		p.until = p.c.Time.Add(patience / 4)
 	}
-	if p.c.Cause != nil {
-		w.causes[p.c.Cause] = s
-		return
+	if len(w.causes) >= remembered {
+		clear(w.causes)
 	}
-	w.causes[p.c] = s
-	s.used = true
+	w.causes[root(p.c)] = s
+}
+
+// root is what brought a change about, or the change itself.
+func root(c *changes.Change) *changes.Change {
+	if c.Cause != nil {
+		return c.Cause
+	}
+	return c
 }
 
 // belongs says if a sighting is of the task that made a change.
 func (w *Watcher) belongs(s *sighting, c *changes.Change) bool {
-	if c.Cause != nil {
-		c = c.Cause
-	}
+	c = root(c)
 	switch {
 	case c.Kind == changes.Sysctl:
 		if s.kind != recSysctl {
 			return false
 		}
 		name, _, now := s.setting()
-		return name == c.New.Sysctl.Name && (oneLine(now) == oneLine(c.New.Sysctl.Value) || c.PID == s.pid)
+		if name != c.New.Sysctl.Name || strings.HasPrefix(name, "net.") && s.netns != c.NS.Inode {
+			return false
+		}
+		return oneLine(now) == oneLine(c.New.Sysctl.Value) || c.PID == s.pid
 	case c.Kind == changes.NetNS && c.Act == changes.Added:
 		return s.kind == recNamespace && s.netns == c.NS.Inode
 	}
@@ -445,11 +464,13 @@ func (w *Watcher) lastRef(c *changes.Change) (found *sighting) {
 // begunDAD finds who added an IPv6 address, which is told only when it has been found to be nobody else's.
 func (w *Watcher) begunDAD(c *changes.Change) *sighting {
 	addr := c.New.Addr.Prefix.Addr().AsSlice()
-	for _, s := range w.sights {
-		if s.kind != recDAD || s.used || !bytes.Equal(s.msg, addr) {
+	for i := 0; i < len(w.sights); i++ {
+		s := w.sights[i]
+		if s.kind != recDAD || !bytes.Equal(s.msg, addr) {
 			continue
 		}
-		s.used = true
+		w.sights = slices.Delete(w.sights, i, i+1)
+		i--
 		if c := explain(functions(w.names(s.stack))); !c.kernel || c.text != "" { // else a timer that goes on with it
 			return s
 		}

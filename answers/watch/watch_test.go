@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
 
+// many is how many addresses a burst has.
+const many = 2000
+
 // daemonName is what the daemon calls itself.
 const daemonName = "netdaemon"
 
@@ -94,6 +97,13 @@ func manage(h *netlink.Handle, lo netlink.Link, words []string) error {
 			}
 		}
 		return err
+	case "many":
+		for i := range many {
+			if err := h.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, byte(i>>8), byte(i)), Mask: net.CIDRMask(32, 32)}}); err != nil {
+				return err
+			}
+		}
+		return nil
 	case "sysctl":
 		return os.WriteFile(words[1], []byte(words[2]), 0)
 	case "ioctl":
@@ -403,6 +413,27 @@ func TestRoutesFollow(t *testing.T) {
 	s.byDaemon(r)
 	if r.How != ByLinkDown {
 		t.Errorf("how %q", r.How)
+	}
+}
+
+// TestBurst: many changes at once, each with its author, and nothing lost.
+func TestBurst(t *testing.T) {
+	s := newSite(t, Options{})
+	s.tell("many")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	unseen := 0
+	for i := range many {
+		r, err := s.w.Next(ctx)
+		if err != nil || r == nil {
+			t.Fatalf("after %d changes: %v %v", i, r, err)
+		}
+		if r.Who == nil || r.Who.PID != s.cmd.Process.Pid || r.Who.Evidence != Seen {
+			unseen++
+		}
+	}
+	if messages, sightings := s.w.Lost(); unseen+int(messages+sightings) > 0 {
+		t.Errorf("%d of %d without an author; lost %d messages, %d sightings", unseen, many, messages, sightings)
 	}
 }
 

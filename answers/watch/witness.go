@@ -32,7 +32,6 @@ type sighting struct {
 	above  []Proc // parents
 	stack  []uint64
 	at     time.Time // when it was read
-	used   bool
 }
 
 // pfKthread is PF_KTHREAD (include/linux/sched.h).
@@ -105,7 +104,7 @@ type part struct {
 const readWait = 100 * time.Millisecond
 
 func newWitness() *witness {
-	return &witness{seen: make(chan sighting, 256), done: make(chan struct{})}
+	return &witness{seen: make(chan sighting, 4096), done: make(chan struct{})}
 }
 
 // add loads and attaches a source's program by the first means that works.
@@ -134,7 +133,7 @@ func open(world *probe.World, c code, s source, t probe.Target, cpus int) (*part
 			c.args[f.Name] = f.Index
 		}
 	}
-	e := emit.New(emit.Options{CPUs: cpus, Ring: 1 << 20})
+	e := emit.New(emit.Options{CPUs: cpus, Ring: s.ring})
 	s.write(&c, e.Unit(t.Provider, 0, s.name))
 	prog, err := e.Finish()
 	if err != nil {

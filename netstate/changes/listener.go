@@ -85,7 +85,7 @@ func (l *Listener) open() (err error) {
 		}
 	}
 	if l.wants(Sysctl) {
-		if l.sysctls, err = openSysctls(l.o.Match); err != nil {
+		if l.sysctls, err = openSysctls(l.o.Match, l.places()); err != nil {
 			return err
 		}
 		l.notes = append(l.notes, l.sysctls.note)
@@ -113,6 +113,29 @@ func (l *Listener) read() []Kind {
 	return kinds
 }
 
+// places are the namespaces whose sysctls are read: of those that come later the messages of the network tell.
+func (l *Listener) places() (out []place) {
+	if len(l.o.Namespaces) == 0 || l.o.AllNamespaces {
+		out = append(out, place{ref: ownRef, name: "own"})
+	}
+	for _, ref := range l.o.Namespaces {
+		out = append(out, place{ref: ref, name: ref})
+	}
+	if !l.o.AllNamespaces {
+		return out
+	}
+	all, err := netns.Scan("/proc")
+	if err != nil {
+		return out
+	}
+	for _, f := range all {
+		if refs := refsOf(f); !f.Own && len(refs) > 0 {
+			out = append(out, place{ref: refs[0], name: nameOfFound(f, refs[0])})
+		}
+	}
+	return out
+}
+
 func (l *Listener) openRoute() error {
 	var err error
 	groups := []int{unix.RTNLGRP_NSID}
@@ -131,7 +154,7 @@ func (l *Listener) openRoute() error {
 		return err
 	}
 	if len(l.o.Namespaces) == 0 || l.o.AllNamespaces {
-		if err := l.add(self, place{ref: "/proc/self/ns/net", name: "own"}); err != nil {
+		if err := l.add(self, place{ref: ownRef, name: "own"}); err != nil {
 			return err
 		}
 	}

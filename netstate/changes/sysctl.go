@@ -22,45 +22,61 @@ import (
 // sysctlRoot is where the kernel's settings are.
 const sysctlRoot = "/proc/sys"
 
+// ownRef opens the own namespace.
+const ownRef = "/proc/self/ns/net"
+
 // pollEvery is how often all sysctls are read again.
 const pollEvery = time.Second
 
-// sysctls watches the settings in /proc/sys as the own namespace has them: by fanotify(7), which tells of every write through
+// sysctls watches the settings in /proc/sys as some namespaces have them: by fanotify(7), which tells of every write through
 // this procfs and whose it was, and by reading all of them once a second, because the kernel sets some by itself and others
 // write through other mounts.
 type sysctls struct {
-	match func(name string) bool
-	own   netstate.Namespace
-	fan   *os.File // nil where fanotify cannot be had
-	note  string
+	match  func(name string) bool
+	spaces []*settings
+	fan    *os.File // nil where fanotify cannot be had
+	note   string
+}
 
+// settings are those of one namespace. Only the own one has those that are not of the network.
+type settings struct {
+	ns    netstate.Namespace
+	ref   string // how it can be opened
 	mu    sync.Mutex
 	known map[string]string
 }
 
-func openSysctls(match func(string) bool) (*sysctls, error) {
+// openSysctls reads the settings of namespaces by their refs.
+func openSysctls(match func(string) bool, places []place) (*sysctls, error) {
 	s := &sysctls{match: match}
 	if match == nil {
 		s.match = func(string) bool { return true }
 	}
-	ns, err := netns.Current()
-	if err != nil {
-		return nil, err
+	for _, p := range places {
+		ns, err := netns.Open(p.ref)
+		if err != nil {
+			return nil, err
+		}
+		one := &settings{ns: netstate.Namespace{Name: p.name}, ref: p.ref}
+		one.ns.Inode, err = inode(ns)
+		ns.Close()
+		if err != nil {
+			return nil, err
+		}
+		one.ns.Name = nameOf(p.name, one.ns.Inode)
+		if one.known, err = s.read(one); err != nil {
+			return nil, fmt.Errorf("read sysctls: %w", err)
+		}
+		if len(one.known) == 0 {
+			return nil, fmt.Errorf("read sysctls: none in %s matches", sysctlRoot)
+		}
+		s.spaces = append(s.spaces, one)
 	}
-	defer ns.Close()
-	s.own.Name = "own"
-	if s.own.Inode, err = inode(ns); err != nil {
-		return nil, err
-	}
+	var err error
 	if s.fan, err = fanotify("/proc"); err != nil {
 		s.note = fmt.Sprintf("sysctls are read once a second (fanotify: %v)", err)
 	} else {
 		s.note = "sysctls by fanotify and by reading them once a second"
-	}
-	s.known, err = s.read()
-	if err != nil {
-		s.close()
-		return nil, err
 	}
 	return s, nil
 }
@@ -106,34 +122,57 @@ func readSetting(f *os.File) (string, bool) {
 	return string(bytes.TrimRight(b[:n], "\n")), true
 }
 
-// read reads all settings of interest.
-func (s *sysctls) read() (map[string]string, error) {
-	out := map[string]string{}
-	err := filepath.WalkDir(sysctlRoot, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() { // entries of a link go with it
-			return nil
-		}
-		name, _ := sysctlName(path)
-		if !s.match(name) || restless(name) {
-			return nil
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return nil
-		}
-		defer f.Close()
-		if v, ok := readSetting(f); ok {
-			out[name] = v
-		}
-		return nil
-	})
+// within runs f where a namespace's settings are: /proc/sys/net shows those of the thread that looks.
+func (one *settings) within(f func() error) error {
+	if one.ref == ownRef {
+		return f()
+	}
+	ns, err := netns.Open(one.ref)
 	if err != nil {
-		return nil, fmt.Errorf("read sysctls: %w", err)
+		return err
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("read sysctls: none in %s matches", sysctlRoot)
+	defer ns.Close()
+	if ino, err := inode(ns); err != nil || ino != one.ns.Inode {
+		return fs.ErrNotExist // the ref leads to another by now
 	}
-	return out, nil
+	return ns.Do(f)
+}
+
+// read reads all settings of interest.
+func (s *sysctls) read(one *settings) (map[string]string, error) {
+	out := map[string]string{}
+	root := sysctlRoot
+	if one.ref != ownRef {
+		root += "/net"
+	}
+	err := one.within(func() error {
+		return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if path == sysctlRoot+"/fs/binfmt_misc" { // looking into it mounts it
+				return fs.SkipDir
+			}
+			if err != nil || d.IsDir() { // entries of a link go with it
+				return nil
+			}
+			name, _ := sysctlName(path)
+			if !s.match(name) || restless(name) {
+				return nil
+			}
+			if v, ok := readFile(path); ok {
+				out[name] = v
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+func readFile(path string) (string, bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	return readSetting(f)
 }
 
 // restless are entries that are no settings: what they say changes by itself.
@@ -156,30 +195,32 @@ func (s *sysctls) poll(done <-chan struct{}, send func(*Change)) error {
 			return nil
 		case <-tick.C:
 		}
-		now, err := s.read()
-		if err != nil {
-			return err
-		}
-		for name, v := range now {
-			if c := s.noted(name, v); c != nil {
-				c.Silent = Polled
-				send(c)
+		for _, one := range s.spaces {
+			now, err := s.read(one)
+			if err != nil {
+				continue // it is gone
+			}
+			for name, v := range now {
+				if c := one.noted(name, v); c != nil {
+					c.Silent = Polled
+					send(c)
+				}
 			}
 		}
 	}
 }
 
 // noted takes a value in and gives the change, nil if it is as it was or was not known.
-func (s *sysctls) noted(name, value string) *Change {
-	s.mu.Lock()
-	old, known := s.known[name]
-	s.known[name] = value
-	s.mu.Unlock()
+func (one *settings) noted(name, value string) *Change {
+	one.mu.Lock()
+	old, known := one.known[name]
+	one.known[name] = value
+	one.mu.Unlock()
 	if !known || old == value {
 		return nil
 	}
 	return &Change{
-		Kind: Sysctl, Act: Changed, Time: time.Now(), NS: s.own, Dev: deviceOf(name),
+		Kind: Sysctl, Act: Changed, Time: time.Now(), NS: one.ns, Dev: deviceOf(name),
 		Old: &Object{Sysctl: &Setting{name, old}}, New: &Object{Sysctl: &Setting{name, value}},
 	}
 }
@@ -211,52 +252,32 @@ func (s *sysctls) listen(send func(*Change)) error {
 			}
 			fd, pid := int32(binary.NativeEndian.Uint32(b[16:])), int32(binary.NativeEndian.Uint32(b[20:]))
 			if fd >= 0 {
-				if c := s.written(os.NewFile(uintptr(fd), "sysctl"), int(pid)); c != nil {
-					send(c)
-				}
+				s.written(os.NewFile(uintptr(fd), "sysctl"), int(pid), send)
 			}
 			b = b[size:]
 		}
 	}
 }
 
-// written is a file of procfs that somebody wrote to; it is closed.
-func (s *sysctls) written(f *os.File, pid int) *Change {
+// written is a file of procfs that somebody wrote to; it is closed. In which namespace is not told: the setting is read in
+// each, also because the kernel may set it in several.
+func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	defer f.Close()
 	at := time.Now()
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	name, ok := sysctlName(path)
-	if err != nil || !ok || !s.match(name) || pid == os.Getpid() {
-		return nil
+	if err != nil || !ok || !s.match(name) || restless(name) {
+		return
 	}
-	value, ok := readSetting(f)
-	if !ok {
-		return nil
+	for _, one := range s.spaces {
+		var value string
+		var ok bool
+		if one.within(func() error { value, ok = readFile(path); return nil }) != nil || !ok {
+			continue
+		}
+		if c := one.noted(name, value); c != nil {
+			c.Time, c.Origin, c.PID = at, at, pid
+			send(c)
+		}
 	}
-	if ns := s.elsewhere(name, pid); ns.Inode != 0 {
-		return &Change{Kind: Sysctl, Act: Changed, Time: at, Origin: at, NS: ns, Dev: deviceOf(name), PID: pid, New: &Object{Sysctl: &Setting{name, value}}}
-	}
-	c := s.noted(name, value)
-	if c != nil {
-		c.Time, c.Origin, c.PID = at, at, pid
-	}
-	return c
-}
-
-// elsewhere gives the namespace of a setting of the network that a process in another namespace wrote; zero if it is the own
-// one, or the process has ended.
-func (s *sysctls) elsewhere(name string, pid int) netstate.Namespace {
-	if !strings.HasPrefix(name, "net.") {
-		return netstate.Namespace{}
-	}
-	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if err != nil {
-		return netstate.Namespace{}
-	}
-	defer ns.Close()
-	ino, err := inode(ns)
-	if err != nil || ino == s.own.Inode {
-		return netstate.Namespace{}
-	}
-	return netstate.Namespace{Inode: ino, Name: fmt.Sprintf("of process %d", pid)}
 }
