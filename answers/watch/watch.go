@@ -240,13 +240,13 @@ func (w *Watcher) sighted(s *sighting) {
 		}
 		w.l.Rescan()
 	}
-	for _, p := range w.pending {
-		if p.s == nil && w.belongs(s, p.c) {
-			w.join(p, s)
-			if p.c.Silent != changes.NSGone { // of which many wait for the same
-				return
+	if i := slices.IndexFunc(w.pending, func(p *pending) bool { return p.s == nil && w.belongs(s, p.c) }); i >= 0 {
+		for _, p := range w.pending[i:] { // with what followed from it
+			if p.s == nil && root(p.c) == root(w.pending[i].c) {
+				w.join(p, s)
 			}
 		}
+		return
 	}
 	w.forget(time.Now().Add(-memory))
 	w.sights = append(w.sights, s)
@@ -287,7 +287,7 @@ func (w *Watcher) changed(c *changes.Change) {
 			return
 		}
 	}
-	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && c.Silent == changes.Told {
+	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told {
 		p.until = c.Time.Add(patience)
 	}
 }
@@ -371,8 +371,11 @@ func (w *Watcher) record(p *pending) *Record {
 // amend adds to a cause what the stack of the moment does not tell.
 func (w *Watcher) amend(r *Record, why *cause, c *changes.Change, s *sighting) {
 	switch {
-	case c.Kind == changes.Sysctl && (s != nil || c.PID != 0):
+	case c.Kind == changes.Sysctl && (s != nil || root(c).PID != 0):
 		*why = cause{how: BySysctl, via: BySysctl}
+		if c.Cause != nil {
+			why.text = "it was set along with " + c.Cause.New.Sysctl.Name
+		}
 	case c.Kind == changes.NetNS && c.Act == changes.Added && s != nil:
 		why.text = "it was made"
 	case why.how == ByNamespace || c.Silent == changes.NSGone:
@@ -431,7 +434,7 @@ func causeText(c *changes.Change) string {
 
 // guess is what is known of who without a program in the kernel.
 func (w *Watcher) guess(r *Record, why *cause, c *changes.Change) {
-	pid, evidence := c.PID, Fanotify
+	pid, evidence := root(c).PID, Fanotify
 	if pid == 0 && c.Port != 0 {
 		pid, evidence = int(c.Port), Port
 		why.how, why.via = ByNetlink, ByNetlink

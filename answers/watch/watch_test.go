@@ -458,13 +458,16 @@ func TestRulesAndNeighbours(t *testing.T) {
 	s.byDaemon(s.next(changes.Neigh, changes.Added, "0.0.0.0 dev lo 02:00:00:00:00:01")) // all of them are one where there is no ARP
 }
 
-// TestSysctl: a write in another namespace, through this one's /proc.
+// TestSysctl: a write in another namespace, and what the kernel sets along with it.
 func TestSysctl(t *testing.T) {
 	s := newSite(t, Options{Kinds: []changes.Kind{changes.Sysctl}, Match: "net.ipv4.*"})
-	s.tell("sysctl /proc/sys/net/ipv4/conf/lo/rp_filter 2")
-	r := s.next(changes.Sysctl, changes.Changed, "net.ipv4.conf.lo.rp_filter = 2")
-	if r.Who == nil || r.Who.PID != s.cmd.Process.Pid || r.How != BySysctl {
-		t.Errorf("how %q, who %+v", r.How, r.Who)
+	s.tell("sysctl /proc/sys/net/ipv4/ip_forward 1")
+	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv4.conf.lo.forwarding"} {
+		r := s.next(changes.Sysctl, changes.Changed, name+" = 1")
+		s.byDaemon(r)
+		if r.How != BySysctl {
+			t.Errorf("how %q", r.How)
+		}
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -196,16 +198,7 @@ func (s *sysctls) poll(done <-chan struct{}, send func(*Change)) error {
 		case <-tick.C:
 		}
 		for _, one := range s.spaces {
-			now, err := s.read(one)
-			if err != nil {
-				continue // it is gone
-			}
-			for name, v := range now {
-				if c := one.noted(name, v); c != nil {
-					c.Silent = Polled
-					send(c)
-				}
-			}
+			s.reread(one, send, Polled, nil)
 		}
 	}
 }
@@ -260,13 +253,14 @@ func (s *sysctls) listen(send func(*Change)) error {
 }
 
 // written is a file of procfs that somebody wrote to; it is closed. In which namespace is not told: the setting is read in
-// each, also because the kernel may set it in several.
+// each, and where it has changed all others, because the kernel may have set some of them along with it.
 func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	defer f.Close()
 	at := time.Now()
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	path = "/proc" + strings.TrimPrefix(path, "/proc") // not there if it was written through a mount in another mount namespace
 	name, ok := sysctlName(path)
-	if err != nil || !ok || !s.match(name) || restless(name) {
+	if err != nil || !ok || restless(name) {
 		return
 	}
 	for _, one := range s.spaces {
@@ -275,8 +269,27 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 		if one.within(func() error { value, ok = readFile(path); return nil }) != nil || !ok {
 			continue
 		}
-		if c := one.noted(name, value); c != nil {
-			c.Time, c.Origin, c.PID = at, at, pid
+		c := one.noted(name, value)
+		if c == nil {
+			continue
+		}
+		c.Time, c.Origin, c.PID = at, at, pid
+		if s.match(name) {
+			send(c)
+		}
+		s.reread(one, send, Followed, c)
+	}
+}
+
+// reread tells what is different from what was known.
+func (s *sysctls) reread(one *settings, send func(*Change), why Silent, cause *Change) {
+	now, err := s.read(one)
+	if err != nil {
+		return // it is gone
+	}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if c := one.noted(name, now[name]); c != nil {
+			c.Silent, c.Cause = why, cause
 			send(c)
 		}
 	}
