@@ -364,8 +364,24 @@ func TestLinkDown(t *testing.T) {
 	}
 }
 
-// (e) The namespace is deleted.
+// (e) The namespace is deleted: by whoever lets go of it last. That can be the kernel for a socket of the daemon's, whose end
+// it puts off; then it is tried again.
 func TestNamespaceDeleted(t *testing.T) {
+	for range 5 {
+		who := deleteNamespace(t)
+		if who == nil || who.Kernel {
+			continue
+		}
+		if who.PID != os.Getpid() {
+			t.Errorf("who let go of it: %+v, not %d", who, os.Getpid())
+		}
+		return
+	}
+	t.Error("who let go of it is not known")
+}
+
+// deleteNamespace watches a namespace of a name whose name is then removed, and gives who is said to have deleted it.
+func deleteNamespace(t *testing.T) *Who {
 	s := newSite(t, Options{})
 	s.tell("add 192.0.2.9/24")
 	s.next(changes.Addr, changes.Added, "192.0.2.9/24")
@@ -374,7 +390,7 @@ func TestNamespaceDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.letGo()
-	for range 2 { // the daemon's sockets let go of it after a grace period of RCU, for which this waits
+	for range 3 { // the daemon's sockets let go of it after a grace period of RCU, for which this waits
 		if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0); err != 0 { // MEMBARRIER_CMD_GLOBAL
 			t.Fatal(err)
 		}
@@ -386,10 +402,7 @@ func TestNamespaceDeleted(t *testing.T) {
 	if r.How != ByNamespace || !strings.Contains(r.Because, "namespace was deleted") {
 		t.Errorf("how %q, because %s", r.How, r.Because)
 	}
-	// This process let go of it last.
-	if r.Who == nil || r.Who.PID != os.Getpid() {
-		t.Errorf("who let go of it: %+v, not %d", r.Who, os.Getpid())
-	}
+	return r.Who
 }
 
 // TestWithoutBPF: changes are told, and who asked by the port of its socket.
