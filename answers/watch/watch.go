@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/changes"
 	"github.com/fathom-trace/fathom/probe"
 )
@@ -349,7 +350,7 @@ func (w *Watcher) record(p *pending) *Record {
 	if r.Dev == "" && c.Index != 0 {
 		r.Dev = fmt.Sprintf("if%d", c.Index)
 	}
-	r.describe(c, func(i int) string { return w.l.LinkName(c.NS, i) }, w.l.Space)
+	r.describe(c, func(i int) string { return w.l.LinkName(c.NS, i) }, func(nsid int) (netstate.Namespace, bool) { return w.l.Space(c.NS, nsid) })
 	why := cause{how: Unknown}
 	if p.s != nil {
 		r.Stack = w.names(p.s.stack)

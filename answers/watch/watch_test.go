@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -403,6 +404,50 @@ func deleteNamespace(t *testing.T) *Who {
 		t.Errorf("how %q, because %s", r.How, r.Because)
 	}
 	return r.Who
+}
+
+// TestDuplicate: another host has the address.
+func TestDuplicate(t *testing.T) {
+	s := newSite(t, Options{})
+	other, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	here, err := netlink.NewHandleAt(nsh.NsHandle(s.ns.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	there, err := netlink.NewHandleAt(nsh.NsHandle(other.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	n := &net.IPNet{IP: net.ParseIP("2001:db8::9"), Mask: net.CIDRMask(64, 128)}
+	if err := here.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "a"}, PeerName: "b", PeerNamespace: netlink.NsFd(other.FD())}); err != nil {
+		t.Fatal(err)
+	}
+	for _, side := range []struct {
+		h     *netlink.Handle
+		name  string
+		flags int
+	}{{there, "b", unix.IFA_F_NODAD}, {here, "a", 0}} {
+		l, err := side.h.LinkByName(side.name)
+		if err == nil {
+			err = side.h.LinkSetUp(l)
+		}
+		if err == nil {
+			err = side.h.AddrAdd(l, &netlink.Addr{IPNet: n, Flags: side.flags})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := s.next(changes.Addr, changes.Changed, "2001:db8::9/64 on a")
+	if r.How != ByDAD || !strings.Contains(r.Because, "another host has this address") || !slices.Contains(r.Diff, "now dadfailed") {
+		t.Errorf("how %q, diff %q, because %s", r.How, r.Diff, r.Because)
+	}
 }
 
 // TestWithoutBPF: changes are told, and who asked by the port of its socket.

@@ -3,6 +3,7 @@ package watch
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -31,7 +32,7 @@ func (r *Record) describe(c *changes.Change, link func(index int) string, space 
 			r.Diff = linkDiff(c.Old.Link, c.New.Link, link)
 		}
 		if to := o.Link.MovedTo; to != nil {
-			r.Diff = []string{fmt.Sprintf("moved to network namespace number %d", *to)}
+			r.Diff = []string{fmt.Sprintf("moved to the network namespace that has number %d there", *to)}
 			if ns, ok := space(*to); ok {
 				r.Diff = []string{"moved to network namespace " + ns.Name}
 			}
@@ -144,6 +145,19 @@ func linkDiff(old, now *changes.LinkInfo, link func(int) string) []string {
 		if d.old != d.now {
 			out = append(out, fmt.Sprintf("%s %v → %v", d.name, orNone(d.old), orNone(d.now)))
 		}
+	}
+	for _, p := range now.XDP {
+		if !slices.ContainsFunc(old.XDP, func(q netstate.Prog) bool { return p.ID == q.ID && p.Mode == q.Mode }) {
+			out = append(out, fmt.Sprintf("XDP program %d attached (%s)", p.ID, p.Mode))
+		}
+	}
+	for _, p := range old.XDP {
+		if !slices.ContainsFunc(now.XDP, func(q netstate.Prog) bool { return p.ID == q.ID && p.Mode == q.Mode }) {
+			out = append(out, fmt.Sprintf("XDP program %d detached", p.ID))
+		}
+	}
+	if out == nil {
+		out = append(out, "in what -j shows")
 	}
 	return out
 }

@@ -103,7 +103,7 @@ type AddrInfo struct {
 type LinkInfo struct {
 	netstate.Link
 	Carrier bool `json:"carrier"`
-	MovedTo *int `json:"moved_to_nsid,omitempty"` // of a removed link: number of the namespace it went to; nil if to none
+	MovedTo *int `json:"moved_to_nsid,omitempty"` // of a removed link: the namespace it went to, as the one it left counts; nil if to none
 }
 
 // Setting is a sysctl: its name as sysctl(8) has it and its value, with its blanks as they are.

@@ -357,12 +357,13 @@ func (l *Listener) LinkName(ns netstate.Namespace, index int) string {
 	return fmt.Sprintf("if%d", index)
 }
 
-// Space gives the namespace that has a number in the own one, if it is listened to.
-func (l *Listener) Space(nsid int) (netstate.Namespace, bool) {
+// Space gives the namespace that has a number in another, if that is the own one and it is listened to.
+func (l *Listener) Space(in netstate.Namespace, nsid int) (netstate.Namespace, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t := l.tables[nsid]; t != nil {
-		return t.ns, true
+	t, self := l.tables[nsid], l.tables[own]
+	if t == nil || self == nil || self.ns.Inode != in.Inode {
+		return netstate.Namespace{}, false
 	}
-	return netstate.Namespace{}, false
+	return t.ns, true
 }
