@@ -1,6 +1,9 @@
 package packet
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Lane is a part of a packet's way: one device of one namespace, with the functions that had it there, in order.
 type Lane struct {
@@ -79,6 +82,9 @@ var landmark = set(`
 	ip_expire ip_defrag nf_conntrack_in sch_handle_ingress tcf_classify qdisc_drop tbf_enqueue netem_enqueue
 	skb_copy_datagram_iter __skb_datagram_iter ndisc_rcv igmp_rcv ip_mc_input
 `)
+
+// Landmarks are the functions worth watching where the kernel lets functions be watched.
+func Landmarks() []string { return slices.Sorted(maps.Keys(landmark)) }
 
 func landmarks(fns []string) (out []string) {
 	for _, f := range fns {

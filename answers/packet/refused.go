@@ -38,14 +38,14 @@ func (r *Recording) refusal(x *Refusal) *Verdict {
 // whyRefused draws the object to blame from the error and what routing says of the address.
 func (r *Recording) whyRefused(st *netstate.State, x *Refusal, t Tuple, name string) *finding {
 	ns, dst := r.NS(x.Netns), t.Dst.Addr()
-	d := lookup(st, netip.Addr{}, dst, 0, 0)
+	d := wayOut(st, dst)
 	who := fmt.Sprintf("%s(%s[%d])", x.Call, x.Comm, x.PID)
 	if dst.IsValid() {
 		switch {
 		case d.Type == "blackhole" || d.Type == "unreachable" || d.Type == "prohibit":
 			return refusedByRoute(&scene{rec: r, st: st, loss: &Loss{Netns: x.Netns}}, d)
-		case name == "ENETUNREACH" || name == "EHOSTUNREACH" && d.Err != "":
-			return &finding{culprit: Culprit{"kind": "route", "netns": ns, "dst": dst.String(), "state": "absent"}, certain: d.Err != "",
+		case name == "ENETUNREACH" || name == "EHOSTUNREACH" && !d.OK():
+			return &finding{culprit: Culprit{"kind": "route", "netns": ns, "dst": dst.String(), "state": "absent"}, certain: !d.OK(),
 				cause: fmt.Sprintf("%s has no route for %v: no packet is built", ns, dst), fix: fmt.Sprintf("ip route add %v via …", prefixOf(dst))}
 		}
 	}
@@ -53,10 +53,7 @@ func (r *Recording) whyRefused(st *netstate.State, x *Refusal, t Tuple, name str
 	switch name {
 	case "EMSGSIZE":
 		if out != nil {
-			mtu := out.MTU
-			if d.MTU > 0 && d.MTU < mtu {
-				mtu = d.MTU
-			}
+			mtu, _ := (&scene{st: st}).mtu(d)
 			return &finding{culprit: Culprit{"kind": "link", "netns": ns, "dev": out.Name, "mtu": mtu}, certain: true,
 				cause: fmt.Sprintf("the datagram is larger than the way to %v takes (%s has MTU %d) and may not be fragmented", dst, out.Name, mtu),
 				fix:   "send less at a time, allow fragmentation (IP_MTU_DISCOVER), or raise the MTU"}
@@ -97,7 +94,7 @@ func (r *Recording) whyRefused(st *netstate.State, x *Refusal, t Tuple, name str
 	return &finding{culprit: Culprit{"kind": "syscall", "netns": ns, "name": x.Call, "errno": name}, cause: fmt.Sprintf("%s fails with %s", who, name)}
 }
 
-func nextOf(d decision, dst netip.Addr) netip.Addr {
+func nextOf(d netstate.Decision, dst netip.Addr) netip.Addr {
 	if d.Via.IsValid() {
 		return d.Via
 	}

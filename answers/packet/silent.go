@@ -206,7 +206,7 @@ func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 	t := last.View.Tuple
 	switch last.Kind {
 	case Rx, RxQueue, RxEntry, Copied, Consume:
-		d := lookup(st, t.Src.Addr(), t.Dst.Addr(), int(last.Ifindex), last.Mark)
+		d := st.FIB(netstate.Flow{Src: t.Src.Addr(), Dst: t.Dst.Addr(), IIF: int(last.Ifindex), Mark: last.Mark})
 		taken := d.Type == "local" || d.Type == "broadcast" || d.Type == "multicast" || !t.Dst.IsValid() || t.Ether == etherARP || t.Dst.Addr().IsMulticast()
 		if taken {
 			v.Delivered += n

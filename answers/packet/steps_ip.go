@@ -8,12 +8,6 @@ import (
 	"github.com/fathom-trace/fathom/netstate"
 )
 
-// conf is the value of a setting of a device, of IPv4 or IPv6, and its name.
-func (s *scene) conf(family, dev, name string) (key, value string) {
-	key = fmt.Sprintf("net.%s.conf.%s.%s", family, netstate.SysctlName(dev), name)
-	return key, s.st.Sysctls[key]
-}
-
 // family is how settings call the packet's version of IP.
 func (s *scene) family() string {
 	if s.hop.View.Dst.Addr().Is6() {
@@ -24,12 +18,9 @@ func (s *scene) family() string {
 
 // ipv6Off: IPv6 is turned off on the device.
 func ipv6Off(s *scene) *finding {
-	key, v := s.conf("ipv6", s.loss.Dev, "disable_ipv6")
-	if v == "0" {
-		key, v = s.conf("ipv6", "all", "disable_ipv6")
-	}
-	return &finding{culprit: Culprit{"kind": "sysctl", "netns": s.ns(), "key": key, "value": v}, certain: v == "1",
-		cause: fmt.Sprintf("IPv6 is off on %s: %s=%s", s.loss.Dev, key, v), fix: "sysctl -w " + key + "=0"}
+	v, key, _ := s.st.DevSysctl(6, s.loss.Dev, "disable_ipv6")
+	return &finding{culprit: s.blame(key, v), certain: v == 1,
+		cause: fmt.Sprintf("IPv6 is off on %s: %s=%d", s.loss.Dev, key, v), fix: "sysctl -w " + key + "=0"}
 }
 
 // checksumWrong: a checksum of the packet is.
@@ -69,23 +60,18 @@ func expired(s *scene) *finding {
 
 // tooBig: the packet does not fit the way on and may not be cut.
 func tooBig(s *scene) *finding {
-	r := s.route()
 	c := Culprit{"kind": "link", "netns": s.ns(), "dev": s.loss.Dev}
 	size := s.hop.View.IPLen
 	if size == 0 {
 		size = int(s.hop.Len)
 	}
-	out, ok := s.st.LinkByIndex(r.Link)
-	if !ok {
+	mtu, dev := s.mtu(s.route())
+	if dev == "" {
 		return &finding{culprit: c, cause: fmt.Sprintf("%d bytes do not fit the way on and may not be fragmented", size)}
 	}
-	mtu := out.MTU
-	if r.MTU > 0 && r.MTU < mtu {
-		mtu = r.MTU
-	}
-	c["dev"], c["mtu"] = out.Name, mtu
+	c["dev"], c["mtu"] = dev, mtu
 	return &finding{culprit: c, certain: size > mtu, fix: "let ICMP type 3 code 4 back to the sender, clamp the MSS, or lower the sender's MTU",
-		cause: fmt.Sprintf("%d-byte packet with DF, and %s has MTU %d; ICMP fragmentation needed is sent", size, out.Name, mtu)}
+		cause: fmt.Sprintf("%d-byte packet with DF, and %s has MTU %d; ICMP fragmentation needed is sent", size, dev, mtu)}
 }
 
 // fragmentLost: parts of a packet never came, or came wrong.
@@ -132,7 +118,7 @@ func routeDropped(s *scene) *finding {
 		return reversePath(s, src)
 	case dst.IsMulticast():
 		return notJoined(s, dst)
-	case s.reason("IP_LOCAL_SOURCE", "IP_INVALID_SOURCE") || s.owns(src):
+	case s.reason("IP_LOCAL_SOURCE", "IP_INVALID_SOURCE") || s.st.HasAddr(src) && arriving(s.hop):
 		return sourceWrong(s, src)
 	case s.hop.View.TTL <= 1 && s.in("ip_forward", "ip6_forward"):
 		return expired(s)
@@ -140,36 +126,20 @@ func routeDropped(s *scene) *finding {
 		return refusedByRoute(s, r)
 	case r.Type == "unicast" && !s.forwards():
 		return notForwarded(s, dst)
-	case r.Type == "" || r.Err != "":
-		if !s.forwards() {
-			return notForwarded(s, dst)
-		}
+	case !r.OK() && !s.forwards():
+		return notForwarded(s, dst)
+	case !r.OK():
 		return noRoute(s, dst)
-	case s.rpFails(src):
+	case !s.st.ReversePath(s.asks()).OK:
 		return reversePath(s, src)
 	}
 	return nil
 }
 
-// owns says if an address is one of this namespace's own.
-func (s *scene) owns(a netip.Addr) bool {
-	for _, x := range s.st.Addrs {
-		if x.Prefix.Addr() == a {
-			return true
-		}
-	}
-	return false
-}
-
 // forwards says if the device may forward what is not for this host (IN_DEV_FORWARD in include/linux/inetdevice.h).
 func (s *scene) forwards() bool {
-	fam := s.family()
-	if fam == "ipv6" {
-		_, v := s.conf(fam, "all", "forwarding")
-		return v != "0"
-	}
-	_, v := s.conf(fam, s.loss.Dev, "forwarding")
-	return v == "1" || v == "" && s.st.Sysctls["net.ipv4.ip_forward"] == "1"
+	_, v := s.setting(s.loss.Dev, "forwarding")
+	return v != 0
 }
 
 func notForwarded(s *scene, dst netip.Addr) *finding {
@@ -177,7 +147,7 @@ func notForwarded(s *scene, dst netip.Addr) *finding {
 	if s.family() == "ipv6" {
 		key = "net.ipv6.conf.all.forwarding"
 	} else if s.st.Sysctls[key] == "1" {
-		key, _ = s.conf("ipv4", s.loss.Dev, "forwarding")
+		key, _ = s.setting(s.loss.Dev, "forwarding")
 	}
 	if s.meant() {
 		bits := 32
@@ -212,7 +182,7 @@ func (s *scene) meant() bool {
 		}
 	}
 	if sender := s.rec.State(s.flow.Netns); sender != nil && s.flow.Netns != s.loss.Netns {
-		r := lookup(sender, netip.Addr{}, dst, 0, 0)
+		r := wayOut(sender, dst)
 		return r.Type == "unicast" && !r.Via.IsValid()
 	}
 	up := 0
@@ -230,59 +200,43 @@ func noRoute(s *scene, dst netip.Addr) *finding {
 }
 
 // refusedByRoute: the table, or a rule before it, says that the packet goes nowhere.
-func refusedByRoute(s *scene, r decision) *finding {
-	if r.Rule != nil && r.Rule.Action != "" && r.Rule.Action != "lookup" && r.Rule.Action != "goto" {
+func refusedByRoute(s *scene, r netstate.Decision) *finding {
+	if r.Route == nil && r.Rule != nil {
 		return &finding{culprit: Culprit{"kind": "rule", "netns": s.ns(), "pref": r.Rule.Priority, "action": r.Rule.Action, "rule": r.Rule.Text}, certain: true,
 			cause: fmt.Sprintf("%s has the policy rule '%s'", s.ns(), r.Rule.Text), fix: "ip rule del pref " + strconv.Itoa(r.Rule.Priority)}
 	}
-	return &finding{culprit: Culprit{"kind": "route", "netns": s.ns(), "dst": r.Dst.String(), "type": r.Type, "table": r.Table}, certain: true,
-		cause: fmt.Sprintf("%s has the route '%s %v'", s.ns(), r.Type, r.Dst), fix: fmt.Sprintf("ip route del %s %v", r.Type, r.Dst)}
+	dst := r.Route.Dst
+	return &finding{culprit: Culprit{"kind": "route", "netns": s.ns(), "dst": dst.String(), "type": r.Type, "table": r.Route.Table}, certain: true,
+		cause: fmt.Sprintf("%s has the route '%s %v'", s.ns(), r.Type, dst), fix: fmt.Sprintf("ip route del %s %v", r.Type, dst)}
 }
 
-// reversePath: the way back to the source is not the way it came (rp_filter; __fib_validate_source in
-// net/ipv4/fib_frontend.c). The larger of all's and the device's value counts.
+// reversePath: the way back to the source is not the way it came (rp_filter).
 func reversePath(s *scene, src netip.Addr) *finding {
-	keyDev, dev := s.conf("ipv4", s.loss.Dev, "rp_filter")
-	keyAll, all := s.conf("ipv4", "all", "rp_filter")
-	key, v := keyDev, dev
-	if all > dev { // one digit each
-		key, v = keyAll, all
-	}
-	r := s.routeBack()
+	rp := s.st.ReversePath(s.asks())
 	how := fmt.Sprintf("there is no route back to %v", src)
-	if l, ok := s.st.LinkByIndex(r.Link); ok {
+	if l, ok := s.st.LinkByIndex(rp.Back.Link); ok && rp.Back.OK() {
 		how = fmt.Sprintf("the route back to %v is through %s, the packet came in on %s", src, l.Name, s.loss.Dev)
 	}
-	return &finding{culprit: Culprit{"kind": "sysctl", "netns": s.ns(), "key": key, "value": v}, certain: v == "1" || v == "2",
-		cause: fmt.Sprintf("%s, and %s=%s", how, key, v), fix: fmt.Sprintf("sysctl -w %s=2, or mend the return route", key)}
-}
-
-// rpFails says if the reverse path filter would refuse the packet.
-func (s *scene) rpFails(src netip.Addr) bool {
-	_, dev := s.conf("ipv4", s.loss.Dev, "rp_filter")
-	_, all := s.conf("ipv4", "all", "rp_filter")
-	if !src.Is4() || max(dev, all) < "1" {
-		return false
-	}
-	return s.routeBack().Link != int(s.loss.Ifidx)
+	return &finding{culprit: s.blame(rp.Key, rp.Mode), certain: !rp.OK,
+		cause: fmt.Sprintf("%s, and %s=%d", how, rp.Key, rp.Mode), fix: fmt.Sprintf("sysctl -w %s=2, or mend the return route", rp.Key)}
 }
 
 // loopbackOnWire: addresses of 127/8 that came through a device (route_localnet).
 func loopbackOnWire(s *scene, src, dst netip.Addr) *finding {
-	key, v := s.conf("ipv4", s.loss.Dev, "route_localnet")
+	key, v := s.setting(s.loss.Dev, "route_localnet")
 	if src.IsLoopback() {
 		return &finding{culprit: Culprit{"kind": "packet", "netns": s.ns(), "dev": s.loss.Dev, "field": "saddr", "value": src.String()}, certain: true,
-			cause: fmt.Sprintf("a loopback source address may not arrive from a wire (%s=%s)", key, v), fix: "mend the sender's NAT"}
+			cause: fmt.Sprintf("a loopback source address may not arrive from a wire (%s=%d)", key, v), fix: "mend the sender's NAT"}
 	}
-	return &finding{culprit: Culprit{"kind": "sysctl", "netns": s.ns(), "key": key, "value": v}, certain: v == "0",
-		cause: fmt.Sprintf("%v is a loopback address that came in on %s, and %s=%s", dst, s.loss.Dev, key, v),
+	return &finding{culprit: s.blame(key, v), certain: v == 0,
+		cause: fmt.Sprintf("%v is a loopback address that came in on %s, and %s=%d", dst, s.loss.Dev, key, v),
 		fix:   "sysctl -w " + key + "=1 (anything on that network can then reach local-only services)"}
 }
 
 // sourceWrong: the source cannot be: it is this host's own, or no address of a host.
 func sourceWrong(s *scene, src netip.Addr) *finding {
 	c := Culprit{"kind": "packet", "netns": s.ns(), "dev": s.loss.Dev, "field": "saddr", "value": src.String()}
-	if s.owns(src) {
+	if s.st.HasAddr(src) {
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("the source %v is %s's own address: it cannot come from a wire", src, s.ns()),
 			fix: "look for a duplicate address or a loop; accept_local=1 allows it"}
 	}
@@ -290,12 +244,9 @@ func sourceWrong(s *scene, src netip.Addr) *finding {
 }
 
 func unicastInMulticast(s *scene) *finding {
-	key, v := s.conf("ipv4", s.loss.Dev, "drop_unicast_in_l2_multicast")
-	if v != "1" {
-		key, v = s.conf("ipv4", "all", "drop_unicast_in_l2_multicast")
-	}
-	return &finding{culprit: Culprit{"kind": "sysctl", "netns": s.ns(), "key": key, "value": v}, certain: v == "1",
-		cause: fmt.Sprintf("the frame is a broadcast or multicast with a unicast IP address inside, and %s=%s", key, v), fix: "sysctl -w " + key + "=0"}
+	key, v := s.setting(s.loss.Dev, "drop_unicast_in_l2_multicast")
+	return &finding{culprit: s.blame(key, v), certain: v != 0,
+		cause: fmt.Sprintf("the frame is a broadcast or multicast with a unicast IP address inside, and %s=%d", key, v), fix: "sysctl -w " + key + "=0"}
 }
 
 // notJoined: nobody here listens to the group.
@@ -357,12 +308,9 @@ func silentNeighbour(s *scene, dst netip.Addr) *finding {
 				return &finding{culprit: Culprit{"kind": "link", "netns": name, "dev": l.Name, "field": "state", "value": "down"}, certain: true,
 					cause: fmt.Sprintf("%v is on %s of %s, which is down: nobody answers for it", dst, l.Name, name), fix: "ip link set " + l.Name + " up"}
 			}
-			for _, dev := range []string{"all", l.Name} {
-				key := fmt.Sprintf("net.ipv4.conf.%s.arp_ignore", netstate.SysctlName(dev))
-				if v := st.Sysctls[key]; v > "0" && dst.Is4() {
-					return &finding{culprit: Culprit{"kind": "sysctl", "netns": name, "key": key, "value": v}, certain: true,
-						cause: fmt.Sprintf("%v is on %s of %s, and %s=%s keeps it from answering ARP", dst, l.Name, name, key, v), fix: "sysctl -w " + key + "=0"}
-				}
+			if v, key, _ := st.DevSysctl(4, l.Name, "arp_ignore"); v > 0 && dst.Is4() {
+				return &finding{culprit: Culprit{"kind": "sysctl", "netns": name, "key": key, "value": strconv.Itoa(v)}, certain: true,
+					cause: fmt.Sprintf("%v is on %s of %s, and %s=%d keeps it from answering ARP", dst, l.Name, name, key, v), fix: "sysctl -w " + key + "=0"}
 			}
 			if l.Flags&0x80 != 0 { // IFF_NOARP
 				return &finding{culprit: Culprit{"kind": "link", "netns": name, "dev": l.Name, "field": "arp", "value": "off"}, certain: true,

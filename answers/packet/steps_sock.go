@@ -85,33 +85,29 @@ func noSocket(s *scene) *finding {
 // candidate is a socket that has the port but not the packet.
 type candidate struct{ local, state, cause, fix string }
 
-// almost finds a socket with the right port and says why it did not get the packet.
+// almost finds the socket that came nearest and says why it did not get the packet; nil if none has the port.
 func (s *scene) almost(proto string) *candidate {
-	v := &s.hop.View
-	for _, k := range s.st.Sockets {
-		if k.Proto != proto || k.Local.Port() != v.Dst.Port() {
-			continue
-		}
-		if proto == "tcp" && k.State != "listen" {
-			continue
-		}
-		local := k.Local.String()
+	for _, c := range s.sockets(proto) {
+		k := c.Socket
 		who := fmt.Sprintf("the socket on port %d", k.Local.Port())
 		if k.Owner != "" {
 			who += " of " + k.Owner
 		}
-		dev := s.st.LinkName(k.Dev)
-		addr := k.Local.Addr().Unmap()
-		switch {
-		case k.Dev != 0 && k.Dev != int(s.loss.Ifidx):
+		local, v := k.Local.String(), &s.hop.View
+		switch c.Why {
+		case "device":
+			dev := s.st.LinkName(k.Dev)
 			return &candidate{fmt.Sprintf("%v%%%s:%d", k.Local.Addr(), dev, k.Local.Port()), "wrong-device",
 				fmt.Sprintf("%s is bound to device %s, packets arrive on %s", who, dev, s.loss.Dev), "drop SO_BINDTODEVICE, or bind to " + s.loss.Dev}
-		case !addr.IsUnspecified() && addr != v.Dst.Addr():
-			return &candidate{local, "wrong-address", fmt.Sprintf("%s is bound to %v, packets are for %v", who, addr, v.Dst.Addr()),
+		case "address":
+			return &candidate{local, "wrong-address", fmt.Sprintf("%s is bound to %v, packets are for %v", who, k.Local.Addr(), v.Dst.Addr()),
 				"bind to " + v.Dst.Addr().String() + " or to all addresses"}
-		case k.V6Only && v.Dst.Addr().Is4():
-			return &candidate{local, "v6only", who + " takes IPv6 only (IPV6_V6ONLY)", "turn IPV6_V6ONLY off, or bind to IPv4 too"}
-		case k.Remote.Port() != 0 && (k.Remote.Addr().Unmap() != v.Src.Addr() || k.Remote.Port() != v.Src.Port()):
+		case "family":
+			return &candidate{local, "v6only", who + " takes the other version of IP only (IPV6_V6ONLY)", "turn IPV6_V6ONLY off, or bind to both"}
+		case "connected":
+			if proto == "tcp" {
+				continue // somebody else's connection
+			}
 			return &candidate{local, "connected", fmt.Sprintf("%s is connected to %v, packets come from %v", who, k.Remote, v.Src),
 				"send from that address, or do not connect the socket"}
 		}
@@ -179,31 +175,12 @@ func queueFull(s *scene) *finding {
 
 // taker is the socket that a packet is for.
 func (s *scene) taker(proto string) *netstate.Socket {
-	v := &s.hop.View
-	var best *netstate.Socket
-	score := -1
-	for i, k := range s.st.Sockets {
-		if k.Proto != proto || k.Local.Port() != v.Dst.Port() || k.Dev != 0 && k.Dev != int(s.loss.Ifidx) {
-			continue
-		}
-		n := 0
-		switch a := k.Local.Addr().Unmap(); {
-		case a == v.Dst.Addr():
-			n++
-		case !a.IsUnspecified():
-			continue
-		}
-		if k.Remote.Port() != 0 {
-			if k.Remote != netip.AddrPortFrom(v.Src.Addr(), v.Src.Port()) {
-				continue
-			}
-			n += 2
-		}
-		if n > score {
-			best, score = &s.st.Sockets[i], n
+	for _, c := range s.sockets(proto) {
+		if c.Chosen {
+			return c.Socket
 		}
 	}
-	return best
+	return nil
 }
 
 // socketFilter: a program on the socket refused it.

@@ -135,7 +135,7 @@ type Namer interface {
 const (
 	mostFlows   = 4096
 	mostPackets = 8192 // of which more may be told
-	mostHops    = 96   // of a packet
+	mostHops    = 192  // of a packet
 	samples     = 3    // packets of a flow that are kept whole
 	mostOther   = 1024 // refusals, troubles
 	// again is how long after its end an address is still the old packet's, if it looks the same; ns.
@@ -202,6 +202,9 @@ func (t *Tracker) Add(e Event) *Loss {
 	h := &Hop{Event: e, View: Look(&e)}
 	h.Func, h.Path = t.path(&e)
 	p := t.find(h)
+	if p == nil && h.Kind == Step {
+		return nil // a function that frees or begins: the events before and after tell
+	}
 	if p == nil {
 		if p = t.begin(h); p == nil {
 			return nil
@@ -217,7 +220,7 @@ func (t *Tracker) Add(e Event) *Loss {
 
 // path names the functions of an event: those of the stack that are of the network, without the tracing and freeing ones.
 func (t *Tracker) path(e *Event) (fn string, path []string) {
-	if e.Kind == Drop || e.Kind == Consume {
+	if e.Kind == Drop || e.Kind == Consume || e.Kind == Step {
 		if e.Arg != 0 {
 			fn = t.names.Function(e.Arg)
 		}

@@ -79,6 +79,7 @@ func (f *packetFlags) flags(c *cobra.Command) {
 	fl.Int64Var(&f.mark, "mark", -1, "begin with packets that have this `MARK`")
 	fl.UintSliceVarP(&f.pids, "pid", "p", nil, "begin with packets that process `PID` sends")
 	fl.StringVar(&f.o.Comm, "comm", "", "begin with packets that processes of this `NAME` send")
+	fl.BoolVar(&f.o.Plain, "plain", false, "look at tracepoints alone, also where functions can be watched")
 	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
 	forVar(fl, &f.o.For, "end after this `TIME`, such as 10s")
 	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")

@@ -1,4 +1,4 @@
-// Package packets runs `fathom packet`: it sees packets (answers/packet/capture), reads the state of the namespaces they
+// Package packets runs `fathom packet`: it sees packets (internal/packets/capture), reads the state of the namespaces they
 // pass before, at the first loss of each kind, and at the end (netstate/live), and has all of it explained (answers/packet).
 package packets
 
@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/answers/packet"
-	"github.com/fathom-trace/fathom/answers/packet/capture"
+	"github.com/fathom-trace/fathom/internal/packets/capture"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
@@ -27,6 +27,7 @@ type Options struct {
 	Mark   *uint32
 	PIDs   []uint32
 	Comm   string
+	Plain  bool   // tracepoints alone
 	Losses bool   // only what is lost, of all packets
 	Count  uint64 // end after so many packets; 0 is no limit
 	For    time.Duration
@@ -104,12 +105,20 @@ func (r *run) open() (err error) {
 	}
 	r.rec.Kernel, _ = r.live.Release()
 	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
-		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus})
+		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
 	if err != nil {
 		return err
 	}
 	r.rec.Level = r.cap.Level()
 	return nil
+}
+
+// functions are what is watched beside the tracepoints.
+func (r *run) functions() []string {
+	if r.o.Losses || r.o.Plain {
+		return nil
+	}
+	return packet.Landmarks()
 }
 
 // spaces opens the namespaces asked for, and all others, and reads what they have counted so far.

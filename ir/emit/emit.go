@@ -299,3 +299,6 @@ func (u *Unit) Branch(fn func(u *ir.Unit, f *ir.Func, at *ir.Block) (match, drop
 func (u *Unit) Stack(m Mem, n int) ir.Val {
 	return u.def(ir.Ins{Op: ir.Stack, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(0)})
 }
+
+// FuncIP is the address of the traced function.
+func (u *Unit) FuncIP() ir.Val { return u.def(ir.Ins{Op: ir.FuncIP}) }

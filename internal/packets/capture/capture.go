@@ -30,8 +30,10 @@ type Options struct {
 	Comm   string
 	// Losses leaves out what is no loss: the path of packets is then in the stacks of their last events only.
 	Losses bool
-	Ring   int // bytes; 0 is 8 MiB
-	CPUs   int // that are possible
+	// Functions are watched too, while they have a packet that is followed, where the kernel can attach to all at once.
+	Functions []string
+	Ring      int // bytes; 0 is 8 MiB
+	CPUs      int // that are possible
 }
 
 // Capture is a set of programs in the kernel. It belongs to the caller, who must Close it. One goroutine may use it.
@@ -40,7 +42,7 @@ type Capture struct {
 	ring    *probe.Reader
 	calls   []string
 	missing []string
-	sources int
+	steps   int // functions that are watched
 }
 
 // follow is how many packets are followed at a time: those not seen for longest are forgotten.
@@ -64,7 +66,7 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	if code.follows() {
 		code.tracked = code.p.Map(ir.Map{Name: ".tracked", Kind: ir.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 2 * follow})
 	}
-	targets := c.write(w, code)
+	targets := c.functions(w, code, c.write(w, code))
 	prog, err := code.p.Finish()
 	if err != nil {
 		return nil, err
@@ -161,7 +163,10 @@ func (c *Capture) Missing() []string { return slices.Clone(c.missing) }
 
 // Level says in words by which means packets are seen.
 func (c *Capture) Level() string {
-	return fmt.Sprintf("tracepoints (%d programs)", len(c.sess.Prog.Units))
+	if c.steps > 0 {
+		return fmt.Sprintf("tracepoints and %d functions (kprobe.multi)", c.steps)
+	}
+	return "tracepoints"
 }
 
 // Loss is how many events were not told.

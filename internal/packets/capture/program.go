@@ -291,13 +291,18 @@ func (c *code) describe(p *seen) {
 	u.Store(p.rec.At(recGSOSegs), 2, u.Int(shared, c.l.gsoSegs.off, 2, false))
 }
 
-// send completes a record and puts it into the ring.
-func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind) {
+// tell completes a record but for its stack.
+func (c *code) tell(u *emit.Unit, rec emit.Mem, k packet.Kind) {
 	u.Store(rec.At(recKind), 8, ir.Imm(int64(k)))
 	u.Store(rec.At(recTime), 8, u.Call(ir.FnKtimeGetBootNs))
 	u.Store(rec.At(recCPU), 4, u.Call(ir.FnSmpProcessorID))
 	u.Store(rec.At(recPidTgid), 8, u.Call(ir.FnCurrentPidTgid))
 	u.Call(ir.FnCurrentComm, u.Addr(rec.At(recComm)), ir.Imm(16))
+}
+
+// send completes a record and puts it into the ring.
+func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind) {
+	c.tell(u, rec, k)
 	n := u.Stack(rec.At(recStack), 8*maxFrames)
 	u.Store(rec.At(recStackLen), 4, n)
 	u.Output(rec, recSize)
