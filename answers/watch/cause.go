@@ -173,8 +173,11 @@ func messenger(fn string) bool {
 	return false
 }
 
-// visible leaves the messengers at the top of a stack out.
+// visible leaves the messengers at the top of a stack out, and above them what calls our program.
 func visible(stack []string) []string {
+	if i := slices.IndexFunc(stack, func(f string) bool { return strings.HasPrefix(f, "sock_def_readable+") }); i >= 0 {
+		stack = stack[i:]
+	}
 	for len(stack) > 0 && messenger(stack[0]) {
 		stack = stack[1:]
 	}

@@ -57,7 +57,7 @@ func TestExplain(t *testing.T) {
 }
 
 func TestVisible(t *testing.T) {
-	got := visible([]string{"sock_def_readable+0x7f", "__netlink_sendskb+0x67", "netlink_broadcast_filtered+0x1", "nlmsg_notify+0x1", "rtnl_notify+0x1", "__inet_del_ifa+0x171", "netlink_rcv_skb+0x1"})
+	got := visible([]string{"0xffffffffc0049af9", "__this_module+0x4040", "sock_def_readable+0x7f", "__netlink_sendskb+0x67", "netlink_broadcast_filtered+0x1", "nlmsg_notify+0x1", "rtnl_notify+0x1", "__inet_del_ifa+0x171", "netlink_rcv_skb+0x1"})
 	if d := cmp.Diff([]string{"__inet_del_ifa+0x171", "netlink_rcv_skb+0x1"}, got); d != "" {
 		t.Error(d)
 	}

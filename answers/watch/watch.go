@@ -289,7 +289,7 @@ func (w *Watcher) changed(c *changes.Change) {
 		}
 	}
 	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told {
-		p.until = c.Time.Add(patience)
+		p.until = time.Now().Add(patience)
 	}
 }
 
@@ -301,7 +301,7 @@ func (w *Watcher) more(c *changes.Change) bool {
 func (w *Watcher) join(p *pending, s *sighting) {
 	p.s, p.until = s, time.Now()
 	if w.more(p.c) {
-		p.until = p.c.Time.Add(patience / 4)
+		p.until = time.Now().Add(patience / 4)
 	}
 	if len(w.causes) >= remembered {
 		clear(w.causes)
