@@ -182,10 +182,37 @@ func (w *Watcher) ready() (*Record, bool) {
 		return nil, false
 	}
 	w.pending = w.pending[1:]
+	if p.s == nil {
+		p.s = w.blind(root(p.c))
+	}
 	if !w.interesting(p.c) {
 		return nil, true
 	}
 	return w.record(p), true
+}
+
+// near is how far apart a change and the sighting of its author may be where nothing else joins them.
+const near = 100 * time.Millisecond
+
+// blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message
+// the nearest in time.
+func (w *Watcher) blind(c *changes.Change) *sighting {
+	best, least := -1, uint64(near)
+	for i, s := range w.sights {
+		if s.kind != recMessage || len(s.msg) > 0 || s.socket != c.Socket || len(c.Msg) == 0 {
+			continue
+		}
+		if d := max(s.boot, c.Boot) - min(s.boot, c.Boot); d < least {
+			best, least = i, d
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	s := w.sights[best]
+	w.sights = slices.Delete(w.sights, best, best+1)
+	w.causes[c] = s
+	return s
 }
 
 // interesting applies --dev.

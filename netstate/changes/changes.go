@@ -74,8 +74,8 @@ type Change struct {
 
 	Socket uint64 // cookie of the socket that the message came through (SO_COOKIE); 0 without a message
 	Msg    []byte // the message, at most MsgBytes of it
-	// Origin is when whoever records the message's way should have seen it at the latest: when it was received.
-	Origin time.Time
+	// Boot is when it was received, by CLOCK_BOOTTIME in nanoseconds: programs in the kernel have the same clock.
+	Boot uint64
 }
 
 // MsgBytes bounds Change.Msg.

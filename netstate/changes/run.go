@@ -82,7 +82,7 @@ func (l *Listener) take(m message, p packet) {
 
 // stamp notes by which message a change was told.
 func stamp(c *Change, s *socket, m message, p packet) {
-	c.Time, c.Origin, c.Port, c.Socket = p.at, p.at, m.Port, s.cookie
+	c.Time, c.Boot, c.Port, c.Socket = p.at, p.boot, m.Port, s.cookie
 	c.Msg = append([]byte(nil), m.whole[:min(len(m.whole), MsgBytes)]...)
 }
 
@@ -283,7 +283,7 @@ func (l *Listener) readEvents() error {
 		if !ok {
 			continue
 		}
-		c := &Change{Kind: Module, Act: act, NS: netstate.Namespace{}, Time: p.at, Origin: p.at, Socket: l.event.cookie}
+		c := &Change{Kind: Module, Act: act, NS: netstate.Namespace{}, Time: p.at, Boot: p.boot, Socket: l.event.cookie}
 		if act == Removed {
 			c.Old = &Object{Module: module}
 		} else {

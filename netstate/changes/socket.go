@@ -66,6 +66,7 @@ type packet struct {
 	b    []byte
 	nsid int // of the namespace it is about; own
 	at   time.Time
+	boot uint64 // the same by CLOCK_BOOTTIME
 }
 
 // receive waits for the next packet. [unix.ENOBUFS] says that some were lost; [os.ErrClosed] that the socket was closed.
@@ -90,7 +91,16 @@ func (s *socket) receive() (packet, error) {
 	if err != nil {
 		return packet{}, err
 	}
-	return packet{b: s.buf[:n], nsid: nsidOf(s.oob[:oobn]), at: time.Now()}, nil
+	return packet{b: s.buf[:n], nsid: nsidOf(s.oob[:oobn]), at: time.Now(), boot: bootTime()}, nil
+}
+
+// bootTime reads CLOCK_BOOTTIME.
+func bootTime() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
 }
 
 // nsidOf finds the number of a namespace among control messages.

@@ -35,6 +35,7 @@ const pollEvery = time.Second
 // write through other mounts.
 type sysctls struct {
 	match  func(name string) bool
+	mu     sync.Mutex // of what is known: a value is read and noted at one go
 	spaces []*settings
 	fan    *os.File // nil where fanotify cannot be had
 	note   string
@@ -44,7 +45,6 @@ type sysctls struct {
 type settings struct {
 	ns    netstate.Namespace
 	ref   string // how it can be opened
-	mu    sync.Mutex
 	known map[string]string
 }
 
@@ -198,17 +198,41 @@ func (s *sysctls) poll(done <-chan struct{}, send func(*Change)) error {
 		case <-tick.C:
 		}
 		for _, one := range s.spaces {
+			if !s.differs(one) {
+				continue
+			}
+			select { // fanotify knows more of it: let it be first
+			case <-done:
+				return nil
+			case <-time.After(2 * settle):
+			}
+			s.mu.Lock()
 			s.reread(one, send, Polled, nil)
+			s.mu.Unlock()
 		}
 	}
 }
 
-// noted takes a value in and gives the change, nil if it is as it was or was not known.
+// differs says if anything is not as it is known.
+func (s *sysctls) differs(one *settings) bool {
+	now, err := s.read(one)
+	if err != nil {
+		return false // it is gone
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, v := range now {
+		if old, ok := one.known[name]; !ok || old != v {
+			return true
+		}
+	}
+	return false
+}
+
+// noted takes a value in, with the lock held, and gives the change, nil if it is as it was or was not known.
 func (one *settings) noted(name, value string) *Change {
-	one.mu.Lock()
 	old, known := one.known[name]
 	one.known[name] = value
-	one.mu.Unlock()
 	if !known || old == value {
 		return nil
 	}
@@ -263,6 +287,8 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	if err != nil || !ok || restless(name) {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, one := range s.spaces {
 		var value string
 		var ok bool
@@ -273,7 +299,7 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 		if c == nil {
 			continue
 		}
-		c.Time, c.Origin, c.PID = at, at, pid
+		c.Time, c.PID = at, pid
 		if s.match(name) {
 			send(c)
 		}
@@ -281,7 +307,7 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	}
 }
 
-// reread tells what is different from what was known.
+// reread tells what is different from what was known. The caller holds the lock.
 func (s *sysctls) reread(one *settings, send func(*Change), why Silent, cause *Change) {
 	now, err := s.read(one)
 	if err != nil {
