@@ -13,6 +13,11 @@ var Language string
 //go:embed graph.md
 var Graph string
 
+// Packet is about following packets, in Markdown.
+//
+//go:embed packet.md
+var Packet string
+
 // Watch is about who changed what, in Markdown.
 //
 //go:embed watch.md

@@ -32,9 +32,11 @@ func (s *State) ReversePath(f Flow) ReversePath {
 		back.Mark = f.Mark
 	}
 	p.Back = s.lookup(back)
+	redirects, _, _ := s.DevSysctl(4, dev, "send_redirects")
+	lax := mode == 0 && (f.IIF != f.OIF || redirects == 0) // a redirect needs to know the way back
 	switch b := p.Back; {
-	case mode == 0 && local != 0 && f.IIF != f.OIF:
-	case mode == 0 && !s.customRouting():
+	case lax && local != 0:
+	case lax && !s.customRouting():
 		if s.HasAddr(f.Src) {
 			p.Why = "local"
 		}

@@ -1,9 +1,24 @@
-// Package netstate says what the network of a namespace is now: links, addresses, routes and rules, neighbours, sockets,
-// netfilter rules, queueing disciplines, filters and XDP programs, sysctls and counters. It reads only, through netlink and
-// /proc; nothing is set.
+// Package netstate says what the network of a namespace is: links, addresses, routes and rules, neighbours, sockets,
+// netfilter rules, queueing disciplines, filters and XDP programs, sysctls and counters; and what follows from it.
 //
-// A State is plain data: it can be kept with a recording and asked later, on another machine. Its methods answer from what
-// was read and touch no system.
+// A [State] is plain data: package live reads it out of a running kernel, it can be kept as JSON with a recording, and
+// asked later on another machine. Its methods answer from what was read and touch no system:
+//
+//	LinkByIndex(int), LinkByName(string) (*Link, bool)    devices
+//	HasAddr(netip.Addr) bool                              is it one of ours
+//	DevSysctl(family, dev, name) (value, key, ok)         a device's setting as it works together with "all", and which key decides
+//	FIB(Flow) Decision                                    rule, route, type, device and gateway, or the errno; as ip route get
+//	ReversePath(Flow) ReversePath                         may a source come in by a device (rp_filter, accept_local); if not, why
+//	SocketsFor(proto, local, remote, link) []Candidate    which sockets take a packet, and why the others do not
+//	Packet(data, iif, oif) nft.Packet                     a packet for the firewall, with what is known of its devices
+//	Firewall() *nft.Ruleset                               its Eval(packet, hook) says which rule or policy decides
+//	Diff(before, after) map[string]int64                  counters that moved
+//
+// Counters have flat names: "Udp.NoPorts", "TcpExt.ListenOverflows", "Ip6.InDiscards", "rt_cache.in_martian_dst",
+// "nf_conntrack.drop", "arp_cache.res_failed" (of the initial namespace), "softnet.dropped", "xfrm.XfrmInNoPols",
+// "link.eth0.rx_dropped" (as /proc/net/dev), "iplink.eth0.rx_otherhost" (as ip -s -s link), "tc.eth0.drops" (qdiscs and
+// actions), "ethtool.eth0.rx_xdp_drops", "nft.inet.fw.c.packets" (a chain's counting rules together) and
+// "nft.inet.fw.c.4.packets" (of the rule with handle 4).
 package netstate
 
 import (

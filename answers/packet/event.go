@@ -3,7 +3,11 @@
 // was recorded on one machine can be explained on another.
 package packet
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // Kind is what happened to a packet.
 type Kind uint8
@@ -36,6 +40,16 @@ func (k Kind) String() string { return kindNames[k] }
 
 // MarshalText writes a kind by its name.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (k *Kind) UnmarshalText(b []byte) error {
+	i := slices.Index(kindNames[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("no event %q", b)
+	}
+	*k = Kind(i)
+	return nil
+}
 
 // Packet types (include/uapi/linux/if_packet.h).
 const (

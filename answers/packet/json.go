@@ -37,6 +37,17 @@ func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
 			return err
 		}
 	}
+	for _, st := range r.Stages {
+		if err := enc.Encode(struct {
+			Type  string `json:"type"`
+			Space string `json:"netns"`
+			*Stage
+			P50 uint64 `json:"p50_ns"`
+			P99 uint64 `json:"p99_ns"`
+		}{"stage", r.NS(st.Netns), st, st.Percentile(0.5), st.Percentile(0.99)}); err != nil {
+			return err
+		}
+	}
 	var sent, delivered, dropped uint64
 	for _, f := range r.Flows {
 		sent, delivered, dropped = sent+f.Packets, delivered+f.Delivered, dropped+f.Dropped

@@ -86,10 +86,10 @@ func (r *Recording) rewriter(w Rewrite) (Culprit, string) {
 	if w.From.Dst == w.To.Dst {
 		want = w.To.Src
 	}
-	if w.before != nil {
-		s := &scene{rec: r, st: st, loss: &Loss{Netns: w.Netns, Ifidx: w.before.Ifindex}, hop: w.before}
+	if w.Before != nil {
+		s := &scene{rec: r, st: st, loss: &Loss{Netns: w.Netns, Ifidx: w.Before.Ifindex}, hop: w.Before}
 		for _, hook := range []string{"ingress", "prerouting", "output", "input", "postrouting"} {
-			for _, c := range st.Firewall().Eval(s.asSeen(w.before, hook), hook).Changes {
+			for _, c := range st.Firewall().Eval(s.asSeen(w.Before, hook), hook).Changes {
 				if c.Rule != nil && strings.Contains(c.To, want.Addr().String()) {
 					return nftCulprit(ns, c.Chain, hook, c.Rule), ruleWords(ns, c.Chain, hook, c.Rule)
 				}

@@ -62,6 +62,9 @@ func (r *Recording) whyRefused(st *netstate.State, x *Refusal, t Tuple, name str
 		if f := r.outputRule(st, x, t); f != nil {
 			return f
 		}
+		if f := blockedOut(st, ns, t); f != nil {
+			return f
+		}
 	case "EHOSTUNREACH":
 		for _, n := range st.Neighs {
 			if hop := nextOf(d, dst); n.Addr == hop && (n.State == "failed" || n.State == "incomplete") {
@@ -109,6 +112,19 @@ func prefixOf(a netip.Addr) netip.Prefix {
 	}
 	p, _ := a.Prefix(bits)
 	return p
+}
+
+// blockedOut finds the IPsec policy that blocks what is sent from here (xfrm_lookup_with_ifid in net/xfrm/xfrm_policy.c).
+func blockedOut(st *netstate.State, ns string, t Tuple) *finding {
+	src := wayOut(st, t.Dst.Addr()).Src
+	for _, p := range st.Policies {
+		if p.Dir == "out" && p.Action == "block" && p.Dst.Contains(t.Dst.Addr()) && (!src.IsValid() || p.Src.Contains(src)) {
+			return &finding{culprit: Culprit{"kind": "xfrm", "netns": ns, "dir": "out", "action": p.Action, "index": p.Index, "src": p.Src.String(), "dst": p.Dst.String()},
+				certain: src.IsValid(), cause: fmt.Sprintf("the IPsec policy %v > %v dir out of %s: block", p.Src, p.Dst, ns),
+				fix: fmt.Sprintf("ip xfrm policy delete index %d dir out", p.Index)}
+		}
+	}
+	return nil
 }
 
 // outputRule finds the rule that refuses what is sent from here.

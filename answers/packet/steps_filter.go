@@ -12,7 +12,7 @@ var hooks = []struct {
 	name  string
 	funcs []string
 }{
-	{"ingress", []string{"nf_hook_ingress", "nf_ingress", "nft_do_chain_netdev"}},
+	{"ingress", []string{"nf_hook_ingress", "nf_ingress"}},
 	{"egress", []string{"nf_hook_egress", "__netif_receive_skb_egress"}},
 	{"output", []string{"__ip_local_out", "ip_local_out", "__ip6_local_out", "ip6_local_out", "rawv6_sendmsg", "raw_sendmsg", "raw_send_hdrinc"}},
 	{"postrouting", []string{"ip_output", "ip_mc_output", "ip6_output", "ip6_finish_output"}},

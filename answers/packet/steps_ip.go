@@ -171,11 +171,11 @@ func notForwarded(s *scene, dst netip.Addr) *finding {
 // that is up beside the loopback, or the sender takes it for its neighbour.
 func (s *scene) meant() bool {
 	dst := s.hop.View.Dst.Addr()
-	for inode, st := range s.rec.all() {
+	for inode := range s.near() {
 		if uint32(inode) == s.loss.Netns {
 			continue
 		}
-		for _, a := range st.Addrs {
+		for _, a := range s.rec.State(uint32(inode)).Addrs {
 			if a.Prefix.Addr() == dst {
 				return false // someone else has it
 			}
@@ -192,6 +192,26 @@ func (s *scene) meant() bool {
 		}
 	}
 	return up <= 1
+}
+
+// near are the namespaces that can be reached from that of the loss over links: others on the machine may use the same
+// addresses for networks of their own.
+func (s *scene) near() map[uint64]bool {
+	all, seen := s.rec.all(), map[uint64]bool{}
+	for todo := []uint64{uint64(s.loss.Netns)}; len(todo) > 0; {
+		inode := todo[0]
+		todo = todo[1:]
+		if seen[inode] || all[inode] == nil {
+			continue
+		}
+		seen[inode] = true
+		for _, l := range all[inode].Links {
+			if l.PeerNS != 0 {
+				todo = append(todo, l.PeerNS)
+			}
+		}
+	}
+	return seen
 }
 
 func noRoute(s *scene, dst netip.Addr) *finding {
@@ -294,10 +314,11 @@ func (s *scene) nextHop() netip.Addr {
 
 // silentNeighbour finds another namespace that has the address and does not answer for it.
 func silentNeighbour(s *scene, dst netip.Addr) *finding {
-	for inode, st := range s.rec.all() {
+	for inode := range s.near() {
 		if uint32(inode) == s.loss.Netns {
 			continue
 		}
+		st := s.rec.State(uint32(inode))
 		for _, a := range st.Addrs {
 			l, ok := st.LinkByIndex(a.Link)
 			if a.Prefix.Addr() != dst || !ok {

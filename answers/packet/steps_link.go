@@ -161,6 +161,9 @@ func filterKey(f netstate.Filter) string {
 	return fmt.Sprint(f.Link, f.Parent, f.Prio, f.Kind, f.Handle)
 }
 
+// lowerUp is IFF_LOWER_UP (include/uapi/linux/if.h): the driver has a carrier.
+const lowerUp = 1 << 16
+
 // qdiscDropped: a queue of the device had no room, or its discipline chose this packet.
 func qdiscDropped(s *scene) *finding {
 	was := map[string]uint64{}
@@ -179,6 +182,10 @@ func qdiscDropped(s *scene) *finding {
 			best = &s.st.Qdiscs[i]
 		}
 	}
+	if l, ok := s.st.LinkByIndex(int(s.loss.Ifidx)); ok && l.Flags&lowerUp == 0 && (best == nil || best.Kind == "noop") {
+		return &finding{culprit: Culprit{"kind": "link", "netns": s.ns(), "dev": l.Name, "field": "carrier", "value": "0"}, certain: true,
+			cause: l.Name + " has no carrier: its qdisc is one that takes nothing (noop) until it has", fix: "set the other end up, or mend the cable"}
+	}
 	if best == nil {
 		return &finding{culprit: Culprit{"kind": "qdisc", "netns": s.ns(), "dev": s.loss.Dev}, cause: "the queue of " + s.loss.Dev + " drops it",
 			fix: "tc -s qdisc show dev " + s.loss.Dev}
@@ -195,7 +202,7 @@ func qdiscDropped(s *scene) *finding {
 	}
 	f.cause = fmt.Sprintf("%s on %s: %s", best.Kind, s.loss.Dev, full)
 	if loss := best.Options["loss"]; best.Kind == "netem" && loss != "" && loss != "0%" {
-		c["loss"] = loss
+		c["field"], c["loss"] = "loss", loss
 		f.cause = fmt.Sprintf("netem on %s loses %s of the packets", s.loss.Dev, loss)
 		f.fix = fmt.Sprintf("tc qdisc change dev %s root netem loss 0%%", s.loss.Dev)
 	}
@@ -240,7 +247,36 @@ func bridgeDropped(s *scene) *finding {
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("%s is no member of VLAN %d", port.Name, vid),
 			fix: fmt.Sprintf("bridge vlan add vid %d dev %s", vid, port.Name)}
 	}
+	if f := noPortOfVLAN(s, port, b, vid); f != nil {
+		return f
+	}
 	return &finding{culprit: c, cause: fmt.Sprintf("%s drops it at port %s of the bridge", s.loss.Func, port.Name)}
+}
+
+// noPortOfVLAN: the frame was admitted, and no other port is a member of its VLAN (br_allowed_egress in
+// net/bridge/br_vlan.c).
+func noPortOfVLAN(s *scene, in, bridge *netstate.Link, vid uint16) *finding {
+	if bridge == nil || bridge.Bridge == nil || !bridge.Bridge.VLANFiltering || !s.in("br_handle_frame_finish", "br_forward", "br_flood", "__br_forward") {
+		return nil
+	}
+	if vid == 0 {
+		vid = in.Port.PVID
+	}
+	var out *netstate.Link
+	for i, l := range s.st.Links {
+		switch {
+		case l.Index == in.Index || l.Master != bridge.Index || l.Port == nil:
+		case has(l.Port.VLANs, vid):
+			return nil
+		default:
+			out = &s.st.Links[i]
+		}
+	}
+	if out == nil {
+		return nil
+	}
+	return &finding{culprit: Culprit{"kind": "bridge", "netns": s.ns(), "dev": out.Name, "field": "vlan", "vlan": vid, "state": "absent"}, certain: true,
+		cause: fmt.Sprintf("the frame is of VLAN %d, and %s is no member of it", vid, out.Name), fix: fmt.Sprintf("bridge vlan add vid %d dev %s", vid, out.Name)}
 }
 
 // vlanStep says if the drop was where bridges look at VLANs.

@@ -14,7 +14,7 @@ func isCopy(s *scene) bool {
 	if s.in(captures...) {
 		return true
 	}
-	return s.pkt.received && !s.hop.Last
+	return s.pkt.Received && !s.hop.Last
 }
 
 // captures are the functions that give packets to packet sockets (net/packet/af_packet.c).
@@ -40,7 +40,7 @@ func pingReply(s *scene) *finding {
 				cause: "a raw socket (root's ping) has a copy of each echo reply; the original is freed as no ping socket wants it"}
 		}
 	}
-	if s.asked() || s.pkt.received {
+	if s.asked() || s.pkt.Received {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, fix: "nothing to mend: not a loss",
 			cause: "the echo reply's original is freed after the raw socket that asked got its copy"}
 	}
@@ -242,6 +242,15 @@ func tcpState(s *scene) *finding {
 	c := Culprit{"kind": "socket", "netns": s.ns(), "proto": "tcp", "local": v.Dst.String(), "state": words(s.loss.Reason)}
 	if v.Flags&header.RST != 0 {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, cause: "a reset: it ends the connection and is freed", fix: "look at why the other end reset it"}
+	}
+	if s.reason("TCP_MINTTL") {
+		delete(c, "state")
+		c["field"] = "IP_MINTTL"
+		if k := s.taker("tcp"); k != nil {
+			c["local"] = k.Local.String()
+		}
+		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("the socket wants a higher TTL than %d, which the segment has left (IP_MINTTL, RFC 5082)", v.TTL),
+			fix: "send with TTL 255 and from a neighbour, or lower IP_MINTTL"}
 	}
 	return &finding{culprit: c, cause: fmt.Sprintf("TCP discards the segment: %s (%s)", words(s.loss.Reason), s.loss.Func),
 		fix: "normal for old and repeated segments; many of them mean reordering, or two paths"}

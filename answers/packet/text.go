@@ -12,6 +12,7 @@ import (
 type Style struct {
 	ASCII   bool
 	Color   bool
+	Latency bool // how long the stages of the way took
 	Verbose bool // every function, and flows that were delivered whole
 }
 
@@ -29,6 +30,9 @@ func Text(w io.Writer, r *Recording, vs []*Verdict, st Style) error {
 	}
 	p.delivered(vs)
 	p.movements()
+	if st.Latency {
+		p.stages()
+	}
 	p.loss()
 	if told == 0 && len(vs) == 0 {
 		p.line("no packet was seen")
@@ -197,6 +201,25 @@ func (p *printer) movements() {
 		}
 	}
 }
+
+// stages tells how long packets took, and where they waited.
+func (p *printer) stages() {
+	if len(p.r.Stages) == 0 {
+		return
+	}
+	p.line("%-20s %-24s %-7s %9s %10s %10s %10s %10s  %s", "stage", "where", "", "packets", "mean", "p50 <", "p99 <", "longest", "packet")
+	for _, s := range p.r.Stages {
+		what := "work"
+		if s.Waiting {
+			what = "waiting"
+		}
+		p.line("%-20s %-24s %-7s %9d %10s %10s %10s %10s  #%d", s.Name, p.r.NS(s.Netns)+" "+s.Dev, what, s.Count,
+			span(s.Sum/s.Count), span(s.Percentile(0.5)), span(s.Percentile(0.99)), span(s.Max), s.Slowest)
+	}
+}
+
+// span writes a length of time.
+func span(ns uint64) string { return strings.TrimPrefix(micros(ns), "+") }
 
 func (p *printer) loss() {
 	if p.r.LostRing+p.r.Missed+p.r.Unkept > 0 {

@@ -21,18 +21,20 @@ type Packet struct {
 	ID    uint64 `json:"id"`
 	Hops  []*Hop `json:"hops"`
 	Tuple Tuple  `json:"tuple"` // as it was first seen
+	// Received: it was given to a process, or consumed where it belongs.
+	Received bool `json:"received,omitempty"`
 
-	flow     *Flow
-	skbs     []uint64 // alive
-	head     uint64
-	last     uint64 // time of the last event
-	split    bool   // became segments, which are packets of their own
-	weight   uint64 // segments it stands for
-	state    State
-	loss     *Loss // what it is counted in
-	frag     uint32
-	repeats  *Packet // the segment of TCP that it sends again
-	received bool    // was given to a process, or consumed where it belongs
+	flow    *Flow
+	skbs    []uint64 // alive
+	head    uint64
+	last    uint64 // time of the last event
+	split   bool   // became segments, which are packets of their own
+	weight  uint64 // segments it stands for
+	state   State
+	loss    *Loss // what it is counted in
+	frag    uint32
+	timed   *Hop    // the last event that a stage begins with
+	repeats *Packet // the segment of TCP that it sends again
 }
 
 // State is what became of a packet.
@@ -88,7 +90,7 @@ type Rewrite struct {
 	From  Tuple  `json:"from"`
 	To    Tuple  `json:"to"`
 
-	before *Hop // the event before the change
+	Before *Hop `json:"before,omitempty"` // the event before the change
 }
 
 // Loss is packets of a flow that were lost at one place for one reason.
@@ -138,8 +140,8 @@ const (
 	mostHops    = 192  // of a packet
 	samples     = 3    // packets of a flow that are kept whole
 	mostOther   = 1024 // refusals, troubles
-	// again is how long after its end an address is still the old packet's, if it looks the same; ns.
-	segmenting = uint64(time.Millisecond)
+	// segmenting is how long after a packet of several segments was queued its segments may come; ns.
+	segmenting = uint64(50 * time.Millisecond)
 )
 
 // Tracker makes packets and flows of events. The zero value is not usable: see NewTracker.
@@ -158,6 +160,7 @@ type Tracker struct {
 	refused  []*Refusal
 	troubles map[troubleKey]*Trouble
 	trouble  []*Trouble
+	stages   map[stageKey]*Stage
 	next     uint64
 	unkept   uint64
 }
@@ -185,7 +188,7 @@ type troubleKey struct {
 // system call is, by the tuple that it would have sent; nil wants all.
 func NewTracker(n Namer, want func(*Event) bool, keep func(Tuple) bool) *Tracker {
 	return &Tracker{names: n, keep: keep, want: want, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
-		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
+		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, stages: map[stageKey]*Stage{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
 }
 
 // Add takes the next event; events come roughly in the order of their time. It gives the loss that the event was counted
@@ -202,6 +205,9 @@ func (t *Tracker) Add(e Event) *Loss {
 	h := &Hop{Event: e, View: Look(&e)}
 	h.Func, h.Path = t.path(&e)
 	p := t.find(h)
+	if p == nil {
+		p = t.rebuilt(h)
+	}
 	if p == nil && h.Kind == Step {
 		return nil // a function that frees or begins: the events before and after tell
 	}
@@ -211,6 +217,7 @@ func (t *Tracker) Add(e Event) *Loss {
 		}
 	}
 	p.last = e.Time
+	t.timed(p, h)
 	if len(p.Hops) < mostHops {
 		p.Hops = append(p.Hops, h)
 	}
@@ -285,7 +292,7 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 		return true // packed into a tunnel, or taken out
 	case a.Proto != b.Proto:
 		return false
-	case p.received || a.icmpError() != b.icmpError():
+	case p.Received || a.icmpError() != b.icmpError():
 		return false
 	case a.Src.Addr() == b.Dst.Addr() && a.Dst.Addr() == b.Src.Addr():
 		return false // an answer, made in the memory of the question
@@ -427,7 +434,7 @@ func (t *Tracker) rewritten(p *Packet, h *Hop) {
 				return x.Netns == r.Netns && x.Dev == r.Dev && x.From == r.From && x.To == r.To
 			})
 			if !known && len(p.flow.Rewritten) < 8 {
-				r.before = a
+				r.Before = a
 				p.flow.Rewritten = append(p.flow.Rewritten, r)
 			}
 		}
@@ -438,11 +445,11 @@ func (t *Tracker) rewritten(p *Packet, h *Hop) {
 func (t *Tracker) settle(p *Packet, h *Hop) (first *Loss) {
 	switch h.Kind {
 	case Copied:
-		p.received = true
+		p.Received = true
 		t.count(p, Delivered, nil)
 	case Consume:
-		if !p.received && h.Last && takers[h.Func] {
-			p.received = true
+		if !p.Received && h.Last && takers[h.Func] {
+			p.Received = true
 			t.count(p, Delivered, nil)
 		}
 	case Drop:

@@ -61,6 +61,9 @@ type Recording struct {
 	Flows    []*Flow    `json:"flows"`
 	Refusals []*Refusal `json:"refusals,omitempty"`
 	Troubles []*Trouble `json:"troubles,omitempty"`
+	Stages   []*Stage   `json:"stages,omitempty"`
+	// BootToReal is what to add to the time of an event to have ns since 1970.
+	BootToReal int64 `json:"boot_to_real"`
 	// States of namespaces, by inode: before, when something was first lost in them, and at the end.
 	Before   map[uint64]*netstate.State `json:"before"`
 	At       map[uint64]*netstate.State `json:"at,omitempty"`
@@ -309,7 +312,7 @@ func (v *Verdict) lastHop() *Hop {
 		return nil
 	}
 	for _, h := range slices.Backward(v.sample.Hops) {
-		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.received) {
+		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.Received) {
 			return h
 		}
 	}

@@ -17,7 +17,7 @@ const patience = 400 * time.Millisecond
 const memory = 10 * time.Second
 
 // near is how far apart a change and the sighting of its author may be where nothing else joins them.
-const near = 100 * time.Millisecond
+const near = patience
 
 // blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message
 // the nearest in time.

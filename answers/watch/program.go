@@ -93,6 +93,9 @@ func (c *code) message(u *emit.Unit) {
 		u.If(ir.Gt, n, ir.Imm(changes.MsgBytes), func() { u.Set(n, ir.Imm(changes.MsgBytes)) }, nil)
 		u.Store(rec.At(recMsgLen), 4, n)
 		u.Call(ir.FnProbeReadKernel, u.Addr(rec.At(recMsg)), n, u.Int(skb, c.l.skbData, 8, false))
+		u.If(ir.Ne, u.Int(sk, c.l.skQueuePrev, 8, false), skb, func() { // taken and freed meanwhile: what was read is anything
+			u.Store(rec.At(recMsgLen), 4, ir.Imm(0))
+		}, nil)
 	}, nil)
 	c.send(u, rec)
 }

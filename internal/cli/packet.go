@@ -1,15 +1,19 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/packets"
 	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/wire/filter"
@@ -24,6 +28,10 @@ type packetFlags struct {
 	strict  bool
 	color   term.When
 	expect  string
+	latency bool
+	pcap    string
+	html    string
+	save    string
 	mark    int64
 	pids    []uint
 }
@@ -46,7 +54,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
-	c.AddCommand(packetDropsCommand(), packetWhyCommand())
+	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand(), packetWhyCommand())
 	return c
 }
 
@@ -82,11 +90,20 @@ func (f *packetFlags) flags(c *cobra.Command) {
 	fl.BoolVar(&f.o.Plain, "plain", false, "look at tracepoints alone, also where functions can be watched")
 	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
 	forVar(fl, &f.o.For, "end after this `TIME`, such as 10s")
-	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
-	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
+	fl.StringVarP(&f.save, "output", "o", "", "save all that was seen to `FILE`: packet explain FILE tells it again, anywhere")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the answer")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
+	f.answerFlags(fl)
+}
+
+// answerFlags are about how the answer is told.
+func (f *packetFlags) answerFlags(fl *pflag.FlagSet) {
+	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
+	fl.BoolVar(&f.latency, "latency", false, "tell how long packets took from stage to stage, and where they waited")
+	fl.StringVar(&f.html, "html", "", "draw the answer on a page, `FILE`, that opens in any browser, offline")
+	fl.StringVarP(&f.pcap, "write", "w", "", "write the packets that are shown to `FILE`.pcapng, once for each event, with comments")
+	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
 	fl.Var(&f.color, "color", "`WHEN`: auto, always or never")
 }
 
@@ -94,6 +111,10 @@ func (f *packetFlags) flags(c *cobra.Command) {
 func (f *packetFlags) check(c *cobra.Command, expr string) error {
 	bad := func(format string, args ...any) error {
 		return usageError{c.CommandPath(), fmt.Errorf(format, args...)}
+	}
+	expr, err := f.o.Split(expr)
+	if err != nil {
+		return bad("the filter: %v", err)
 	}
 	f.o.Filter = expr
 	if _, err := filter.Compile(expr, filter.Options{Metadata: true}); err != nil {
@@ -136,7 +157,7 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	f.o.Interrupt, stop = interrupts()
 	defer stop()
 	f.o.Ready = f.ready
-	st := packet.Style{ASCII: !term.UTF8(os.Getenv), Verbose: f.verbose, Color: term.Color(f.color, os.Stdout, os.Getenv)}
+	st := f.style()
 	if f.o.Losses && !f.json {
 		f.o.Lost = func(v *packet.Verdict) {
 			if v != nil {
@@ -145,10 +166,33 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 		}
 	}
 	rec, err := packets.Run(c.Context(), f.o)
+	if errors.Is(err, packets.ErrAbsent) {
+		return &diag.Error{What: "follow packets", Because: err.Error(), Try: []string{"fathom lab list", "ip -br link"}, Code: diag.ExitNoInput, Err: err}
+	}
 	if err != nil {
 		return err
 	}
+	if f.save != "" {
+		if err := toFile(f.save, rec.Save); err != nil {
+			return err
+		}
+	}
+	return f.tell(rec, st)
+}
+
+// tell writes the answer.
+func (f *packetFlags) tell(rec *packet.Recording, st packet.Style) (err error) {
 	vs := packet.Explain(rec)
+	if f.pcap != "" {
+		if err := toFile(f.pcap, func(w io.Writer) error { return packet.PcapNG(w, rec, vs, rec.BootToReal) }); err != nil {
+			return err
+		}
+	}
+	if f.html != "" {
+		if err := toFile(f.html, func(w io.Writer) error { return packet.HTML(w, rec, vs) }); err != nil {
+			return err
+		}
+	}
 	if f.json {
 		err = packet.JSON(os.Stdout, rec, vs, f.verbose)
 	} else {
@@ -158,6 +202,20 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 		return err
 	}
 	return f.result(rec, vs)
+}
+
+// toFile writes a file; what was written of it stays if the disk is full.
+func toFile(name string, write func(io.Writer) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	b := bufio.NewWriter(f)
+	return errors.Join(write(b), b.Flush(), f.Close())
+}
+
+func (f *packetFlags) style() packet.Style {
+	return packet.Style{ASCII: !term.UTF8(os.Getenv), Verbose: f.verbose, Latency: f.latency, Color: term.Color(f.color, os.Stdout, os.Getenv)}
 }
 
 // ready says that packets are seen now, and how.

@@ -4,6 +4,7 @@ package packets
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -104,6 +105,7 @@ func (r *run) open() (err error) {
 		return err
 	}
 	r.rec.Kernel, _ = r.live.Release()
+	r.rec.BootToReal = r.live.Clocks().BootToReal
 	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
 		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
 	if err != nil {
@@ -126,7 +128,7 @@ func (r *run) spaces() (only []uint32, err error) {
 	for _, name := range r.o.Netns {
 		x, err := netlive.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("open network namespace %s: %w", name, err)
+			return nil, fmt.Errorf("%w: %w", ErrAbsent, err)
 		}
 		only = append(only, uint32(x.NS().Inode))
 		r.add(x)
@@ -137,7 +139,24 @@ func (r *run) spaces() (only []uint32, err error) {
 		}
 		r.add(x)
 	}
+	for _, d := range r.o.Devs {
+		if !r.hasDevice(d) {
+			return nil, fmt.Errorf("%w: device %s, in any network namespace", ErrAbsent, d)
+		}
+	}
 	return only, nil
+}
+
+// ErrAbsent says that a namespace or device that was asked for is not there.
+var ErrAbsent = errors.New("not there")
+
+func (r *run) hasDevice(name string) bool {
+	for _, s := range r.rec.Before {
+		if _, ok := s.LinkByName(name); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // most is how many namespaces are watched: each costs descriptors and a few milliseconds.
@@ -279,5 +298,5 @@ func (r *run) finish() (*packet.Recording, error) {
 
 // fill puts what was seen so far into the recording.
 func (r *run) fill() {
-	r.rec.Flows, r.rec.Refusals, r.rec.Troubles, r.rec.Unkept = r.track.Flows(), r.track.Refusals(), r.track.Troubles(), r.track.Unkept()
+	r.rec.Flows, r.rec.Refusals, r.rec.Troubles, r.rec.Unkept, r.rec.Stages = r.track.Flows(), r.track.Refusals(), r.track.Troubles(), r.track.Unkept(), r.track.Stages()
 }

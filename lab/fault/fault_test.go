@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
@@ -24,6 +25,7 @@ var guests = ktest.Config{
 	Modules: []string{
 		"veth", "bridge", "dummy", "8021q", "nf_tables", "nf_conntrack", "nft_ct?", "nft_limit?", "nft_reject_inet", "nft_nat", "nft_chain_nat",
 		"sch_tbf", "sch_netem", "sch_ingress", "cls_matchall", "act_gact", "xfrm_user", "af_packet?",
+		"inet_diag?", "udp_diag?", "tcp_diag?", "raw_diag?", "af_packet_diag?", "xsk_diag?", // as modprobe would load them
 	},
 	Env: []string{"PATH=/usr/bin:/bin"},
 }
@@ -150,4 +152,58 @@ func closeScene(t *testing.T, s *fault.Scene) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// batch is how many faults one run of fathom packet looks at. There are others on the machine then, each in namespaces of
+// its own.
+const batch = 8
+
+// TestPacket: fathom packet answers the four questions about each fault.
+func TestPacket(t *testing.T) {
+	ktest.Need(t, ktest.NetNS, ktest.Tracepoint, ktest.DropReasons)
+	bin, kernel, leases := fathomBinary(t), release(t), lease.Dir{Path: filepath.Join(t.TempDir(), "run")}
+	var total fault.Tally
+	var table strings.Builder
+	tw := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
+	run := func(t *testing.T, scenes []*fault.Scene) {
+		defer func() {
+			for _, s := range scenes {
+				closeScene(t, s)
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		scores, said, err := fault.Packet(ctx, bin, kernel, scenes)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, s := range scores {
+			total.Add(s)
+			fault.PrintScore(tw, s, true)
+			t.Run(s.ID, func(t *testing.T) {
+				if s.Points() < 4 {
+					t.Errorf("%s\n%s", strings.Join(s.Why, "\n"), strings.Join(said.Records, "\n"))
+				}
+			})
+		}
+	}
+	var scenes []*fault.Scene
+	for i, f := range fault.All() {
+		t.Run("build "+f.Name, func(t *testing.T) {
+			s := build(t, leases, f, i)
+			if f.Machine {
+				run(t, []*fault.Scene{s})
+				return
+			}
+			scenes = append(scenes, s)
+		})
+		if len(scenes) == batch {
+			run(t, scenes)
+			scenes = nil
+		}
+	}
+	run(t, scenes)
+	tw.Flush()
+	t.Logf("\n%s%v", table.String(), total)
 }

@@ -39,7 +39,7 @@ type Seen struct {
 // tells of in their namespaces, and counters. release is that of the kernel.
 func Kernel(ctx context.Context, fathom, release string, scenes []*Scene) ([]Seen, error) {
 	seen := make([]Seen, len(scenes))
-	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `{"type": "attached_probes"`, func(ctx context.Context) error {
+	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context) error {
 		for i, s := range scenes {
 			seen[i].Missing, seen[i].Err = s.counted(ctx)
 		}

@@ -1,10 +1,13 @@
 package fault
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,10 +73,49 @@ func bridgeListening(s *Scene) error {
 		return err
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
+	send := s.send
+	s.send = func(ctx context.Context) error { // listening begins when the port comes up
+		if err := s.flap(pa); err != nil {
+			return err
+		}
+		return send(ctx)
+	}
 	s.drops("br_handle_frame", "NOT_SPECIFIED")
 	s.dropsSince("6.18", "br_handle_frame", "BRIDGE_INGRESS_STP_STATE")
 	s.blame("bridge", "r", "dev", pa.dev, "field", "state", "value", "listening")
 	return nil
+}
+
+// flap sets an interface down and up again.
+func (s *Scene) flap(e *end) error {
+	h, err := netlink.NewHandleAt(vns.NsHandle(s.ns[e.role].FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	l, err := h.LinkByName(e.dev)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(h.LinkSetDown(l), h.LinkSetUp(l)); err != nil {
+		return err
+	}
+	return awaitLink(h, e.dev, true)
+}
+
+// awaitLink waits until the kernel knows that an interface has a carrier, or that it has none.
+func awaitLink(h *netlink.Handle, dev string, carrier bool) error {
+	for range 500 {
+		l, err := h.LinkByName(dev)
+		if err != nil {
+			return err
+		}
+		if (l.Attrs().OperState == netlink.OperUp) == carrier {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("carrier of %s is not %t: %w", dev, carrier, os.ErrDeadlineExceeded)
 }
 
 func bridgeNoPVID(s *Scene) error {
@@ -96,7 +138,7 @@ func bridgeVLANMismatch(s *Scene) error {
 		return err
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
-	s.Answer.Drops["6.1"] = nil // flooded to no port: where that is counted depends on what the bridge has learned
+	s.drops("br_handle_frame_finish", "NOT_SPECIFIED") // no port of the VLAN is left to give it to
 	s.blame("bridge", "r", "dev", pb.dev, "field", "vlan")
 	s.at("r", pa.dev, pb.dev, "br0")
 	return nil
@@ -109,11 +151,25 @@ func peerDown(s *Scene) error {
 	if err := s.up(); err != nil {
 		return err
 	}
-	// A route over a device without a carrier stays: packets go to noop_qdisc, which takes none.
+	if err := s.without(a); err != nil {
+		return err
+	}
+	// The route stays, and a device without a carrier has a qdisc that takes nothing (noop_qdisc).
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
-	s.Answer.Drops["6.1"] = nil
+	s.lostAtSend("ENOBUFS")
+	s.qdiscDrop()
 	s.blame("link", "a", "dev", a.dev, "field", "carrier")
 	return nil
+}
+
+// without waits until the kernel knows that a device has no carrier.
+func (s *Scene) without(e *end) error {
+	h, err := netlink.NewHandleAt(vns.NsHandle(s.ns[e.role].FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return awaitLink(h, e.dev, false)
 }
 
 func tcIngress(s *Scene) error {
@@ -194,11 +250,11 @@ func xdp(answer int32, name string, native bool) func(*Scene) error {
 		}
 		s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 		mode := "generic"
-		s.drops("do_xdp_generic", "NOT_SPECIFIED")
+		function := "do_xdp_generic"
 		if native {
-			mode = "native"
-			s.Answer.Drops["6.1"] = nil // a frame, no packet yet: only XDP's own events and counters
+			mode, function = "native", "veth_xdp_rcv_skb"
 		}
+		s.drops(function, "NOT_SPECIFIED")
 		s.blame("xdp", "b", "dev", b.dev, "mode", mode, "action", name)
 		return nil
 	}
@@ -229,6 +285,12 @@ func xskNoFill(s *Scene) error {
 	return nil
 }
 
+// qdiscDrop says what event tells of a packet that a qdisc does not take.
+func (s *Scene) qdiscDrop() {
+	s.drops("kfree_skb_list_reason", "QDISC_DROP")
+	s.dropsSince("6.12", "__dev_queue_xmit", "QDISC_DROP")
+}
+
 func tbfOverflow(s *Scene) error {
 	a, b := s.pair()
 	limit := 2500 + s.deck.IntN(1500)
@@ -241,8 +303,7 @@ func tbfOverflow(s *Scene) error {
 		return err
 	}
 	s.datagrams("a", datagrams{to: b.port(port), count: 20, size: 900})
-	s.drops("kfree_skb_list_reason", "QDISC_DROP")
-	s.dropsSince("6.12", "__dev_queue_xmit", "QDISC_DROP")
+	s.qdiscDrop()
 	s.send = s.andThen(s.send, 1500e6) // what waits leaves at 64 kbit/s
 	s.blame("qdisc", "a", "dev", a.dev, "type", "tbf", "limit", limit)
 	return nil
@@ -261,8 +322,7 @@ func netemOverflow(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(port), count: 20, size: 200})
 	s.send = s.andThen(s.send, 800e6)
-	s.drops("kfree_skb_list_reason", "QDISC_DROP")
-	s.dropsSince("6.12", "__dev_queue_xmit", "QDISC_DROP")
+	s.qdiscDrop()
 	s.blame("qdisc", "a", "dev", a.dev, "type", "netem", "limit", limit)
 	return nil
 }
@@ -275,7 +335,7 @@ func netemLoss(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 	s.lostAtSend("")
-	s.Answer.Drops["6.1"] = nil
+	s.qdiscDrop()
 	s.blame("qdisc", "a", "dev", a.dev, "type", "netem", "field", "loss")
 	return nil
 }

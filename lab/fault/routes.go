@@ -128,8 +128,7 @@ func forwardingOff6(s *Scene) error {
 		return err
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
-	s.drops("ip6_forward", "NOT_SPECIFIED")
-	s.dropsSince("6.18", "ip6_forward", "IP_INADDRERRORS")
+	s.drops("ip6_forward", "IP_INADDRERRORS")
 	s.blame("sysctl", "r", "key", "net.ipv6.conf.all.forwarding", "value", "0")
 	s.at("r", ra.dev)
 	return nil
@@ -142,7 +141,7 @@ func hopLimit6(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few(), ttl: 1, pause: gap})
 	s.drops("ip6_forward", "IP_INHDR")
-	s.blame("packet", "r", "field", "hop_limit", "value", 1)
+	s.blame("packet", "r", "field", "ttl", "value", 1)
 	s.at("r", ra.dev)
 	s.counter("r", "Ip6.InHdrErrors", 3)
 	return nil
@@ -358,8 +357,15 @@ func arpIgnored(s *Scene) error {
 	a, b := s.end("a", n+".0.1"), s.end("b", n+".0.2")
 	s.link(a, b, true)
 	s.host("a", "sysctl net.ipv4.neigh.%s.retrans_time_ms=200", a.dev)
-	s.host("b", "sysctl net.ipv4.conf.%s.arp_ignore=8", b.dev)
-	return s.neighScene(b.addr)
+	key := "net.ipv4.conf." + b.dev + ".arp_ignore"
+	s.host("b", "sysctl %s=8", key)
+	if err := s.neighScene(b.addr); err != nil {
+		return err
+	}
+	s.at("a", a.dev)
+	s.Answer.Culprit = map[string]any{}
+	s.blame("sysctl", "b", "key", key, "value", "8")
+	return nil
 }
 
 func neighQueueFull(s *Scene) error {

@@ -288,8 +288,7 @@ func unicastInBroadcast(s *Scene) error {
 		f.Dst = append(f.Dst[:i:i], append([]byte{0xff}, f.Dst[i+1:]...)...)
 	}
 	s.frames(a, s.few(), 0, 0, func(int) traffic.Frame { return f })
-	s.drops("ip_rcv_finish_core", "NOT_SPECIFIED")
-	s.dropsSince("6.12", "ip_rcv_finish_core", "UNICAST_IN_L2_MULTICAST")
+	s.drops("ip_rcv_finish_core", "UNICAST_IN_L2_MULTICAST")
 	s.blame("sysctl", "b", "key", key, "value", "1")
 	s.at("b", b.dev)
 	return nil
@@ -304,7 +303,8 @@ func fragmentMissing(s *Scene) error {
 	n, f := s.few(), udpFrame(a, b, s.deck.Port(), s.deck.Port(), 512)
 	f.MF, f.ID = true, uint16(s.deck.Uint32())
 	s.frames(a, n, 0, 3*time.Second, func(i int) traffic.Frame { f.ID++; return f })
-	s.drops("ip_expire", "FRAG_REASM_TIMEOUT")
+	s.drops("ip_expire", "NOT_SPECIFIED")
+	s.dropsSince("6.12", "ip_expire", "FRAG_REASM_TIMEOUT")
 	s.blame("packet", "b", "field", "ip.frag")
 	s.counter("b", "Ip.ReasmTimeout", 1)
 	return nil

@@ -117,7 +117,7 @@ func udpOtherPeer(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(port), count: s.few(), pause: gap})
 	s.drops("__udp4_lib_rcv", "NO_SOCKET")
-	s.blame("socket", "b", "proto", "udp", "local", b.port(port), "state", "wrong-peer")
+	s.blame("socket", "b", "proto", "udp", "local", b.port(port), "state", "connected")
 	return nil
 }
 
@@ -132,7 +132,7 @@ func udpV6Only(s *Scene) error {
 	}
 	s.datagrams("a", datagrams{to: b.port(port), count: s.few(), pause: gap})
 	s.drops("__udp4_lib_rcv", "NO_SOCKET")
-	s.blame("socket", "b", "proto", "udp", "local", fmt.Sprintf("[::]:%d", port), "field", "IPV6_V6ONLY")
+	s.blame("socket", "b", "proto", "udp", "local", fmt.Sprintf("[::]:%d", port), "state", "v6only")
 	return nil
 }
 

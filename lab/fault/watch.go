@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,7 @@ type Run struct {
 // arguments for it. It must end by itself after SIGINT.
 func Watch(ctx context.Context, fathom string, netns, flags []string, do func(context.Context) error) (r Run, err error) {
 	args := append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)
-	r.Records, r.Stderr, err = beside(ctx, fathom, args, `{"type":"ready"`, do)
+	r.Records, r.Stderr, err = beside(ctx, fathom, args, `"type":"ready"`, do)
 	for _, l := range r.Records {
 		v, ok, verr := expect.ParseVerdict([]byte(l))
 		if verr != nil {
@@ -46,7 +47,7 @@ func Watch(ctx context.Context, fathom string, netns, flags []string, do func(co
 	return r, err
 }
 
-// beside runs fathom while do works: from the line on that begins as ready says, until do is done and a moment has passed.
+// beside runs fathom while do works: from the line on that has what ready says, until do is done and a moment has passed.
 // It gives the lines that it printed.
 func beside(ctx context.Context, fathom string, args []string, ready string, do func(context.Context) error) (lines []string, said string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -103,7 +104,7 @@ func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Cont
 
 // reader takes lines until their end and says when the one comes that tells of readiness.
 type reader struct {
-	mark       string // how that line begins
+	mark       string // what that line has
 	ready, end chan struct{}
 	once       sync.Once
 	all        []string
@@ -115,9 +116,41 @@ func (r *reader) read(in io.Reader) {
 	s.Buffer(nil, 16<<20)
 	for s.Scan() {
 		l := s.Text()
-		if strings.HasPrefix(l, r.mark) {
+		if strings.Contains(l, r.mark) {
 			r.once.Do(func() { close(r.ready) })
 		}
 		r.all = append(r.all, l)
 	}
+}
+
+// Packet sends the traffic of scenes, one after the other, while fathom packet looks at the namespaces of all, and scores
+// what it says of each. release is that of the kernel.
+func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]expect.Score, Run, error) {
+	var names []string
+	for _, s := range scenes {
+		names = append(names, s.Namespaces()...)
+	}
+	r, err := Watch(ctx, fathom, names, nil, func(ctx context.Context) error {
+		for _, s := range scenes {
+			if err := s.Send(ctx); err != nil {
+				return fmt.Errorf("send traffic of %s: %w", s.Answer.ID, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, r, err
+	}
+	var scores []expect.Score
+	for _, s := range scenes {
+		s.Settle()
+		var own []expect.Verdict
+		for _, v := range r.Verdicts {
+			if slices.Contains(s.Namespaces(), v.Netns) {
+				own = append(own, v)
+			}
+		}
+		scores = append(scores, s.Answer.Score(expect.Lab{Netns: s.Netns, Kernel: release}, own))
+	}
+	return scores, r, nil
 }

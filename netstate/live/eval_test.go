@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/live"
 	"github.com/fathom-trace/fathom/netstate/nft"
 )
@@ -39,7 +40,8 @@ func randomMatch(r *rand.Rand) string {
 		fmt.Sprintf("ip saddr . udp dport { 127.0.0.0/16 . 1-%d }", port()),
 		"ip daddr @some", "ip daddr != @some", "iifname \"lo\"", "iif lo", "iifname \"l*\"", "oifname != \"lo\"", "meta nfproto ipv4", "meta protocol ip6",
 		fmt.Sprintf("meta mark & 0xf == %d", 7+r.IntN(2)), "meta mark 0x70-0x80", fmt.Sprintf("meta length %d-%d", 28, 30+r.IntN(40)),
-		fmt.Sprintf("ip id %s%d", not, r.IntN(3)), "ip frag-off & 0x4000 != 0", "@nh,64,8 0x40", "meta pkttype host",
+		fmt.Sprintf("ip id %s%d", not, r.IntN(3)), "ip frag-off & 0x4000 != 0", "fib daddr type local", "fib saddr type != local", "fib daddr . iif type { local, broadcast }",
+		"fib saddr . iif oif missing", "fib daddr oif lo", "@nh,64,8 0x40", "meta pkttype host",
 		fmt.Sprintf("udp dport %d limit rate 1/day burst 1 packets", port()),
 	}
 	return all[r.IntN(len(all))]
@@ -163,8 +165,8 @@ func TestEval(t *testing.T) {
 		for range 150 {
 			packets = append(packets, randomPacket(r))
 		}
-		state := s.Read(live.NFT | live.Links)
-		least, most := expect(state.Firewall(), packets)
+		state := s.Read(live.NFT | live.Links | live.Routes | live.Rules)
+		least, most := expect(state, packets)
 		s.send(packets)
 		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			state = s.Read(live.NFT)
@@ -209,11 +211,13 @@ func chainOf(all []nft.Chain, name string) nft.Chain {
 
 // expect counts how often each rule matches at least and at most. Where a packet met a rule that cannot be decided, all
 // that follows is only possible.
-func expect(rs *nft.Ruleset, packets [][]byte) (least, most map[string]uint64) {
+func expect(s *netstate.State, packets [][]byte) (least, most map[string]uint64) {
 	least, most = map[string]uint64{}, map[string]uint64{}
 	host := uint8(0)
 	for _, p := range packets {
-		out := rs.Eval(nft.Packet{Data: p, Mark: testMark, IIF: 1, IIFName: "lo", PktType: &host}, "input")
+		x := s.Packet(p, 1, 0)
+		x.Mark, x.PktType = testMark, &host
+		out := s.Firewall().Eval(x, "input")
 		open := false
 		for _, m := range out.Trail {
 			key := fmt.Sprint(m.Chain.Name, m.Rule.Handle)

@@ -1,9 +1,11 @@
 package live_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/live"
 )
 
@@ -30,4 +32,13 @@ func reader(t *testing.T, ref string) *live.Reader {
 		}
 	})
 	return r
+}
+
+// unexpected is what is missing of a state and must not be: kernels may be built without diagnosis of AF_XDP.
+func unexpected(s *netstate.State) []netstate.Missing {
+	out := slices.DeleteFunc(slices.Clone(s.Missing), func(m netstate.Missing) bool { return m.What == "sockets AF_XDP" })
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }

@@ -122,8 +122,8 @@ func TestIP(t *testing.T) {
 	s := newSpace(t)
 	s.setup(network)
 	got := s.Read(live.All)
-	if got.Missing != nil {
-		t.Error(got.Missing)
+	if m := unexpected(got); m != nil {
+		t.Error(m)
 	}
 	dev := func(i int) string { l, _ := got.LinkByIndex(i); return l.Name }
 	var lines, want []string

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -62,6 +63,7 @@ type Reader struct {
 	Proc string
 
 	ns    netns.NS
+	own   bool // it is this process's own: nothing has to be entered, for which one would need privilege
 	id    netstate.Namespace
 	conns map[int]*netlink.Conn // by netlink family
 	progs map[uint32]string     // names of BPF programs
@@ -113,7 +115,11 @@ func newReader(ns netns.NS, proc string) (*Reader, error) {
 }
 
 func open(ns netns.NS, proc string, id netstate.Namespace) *Reader {
-	return &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
+	r := &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
+	if self, ok := linkInode(filepath.Join(proc, "self/ns/net")); ok {
+		r.own = self == id.Inode
+	}
+	return r
 }
 
 // NS is the namespace that is read.
@@ -186,7 +192,7 @@ func (s *reading) within() {
 	if !s.want(Groups | Sysctls | Counters | Ethtool | TC) {
 		return
 	}
-	err := s.ns.Do(func() error {
+	err := s.inside(func() error {
 		s.files()
 		if s.want(TC) {
 			s.tcx()
@@ -199,14 +205,27 @@ func (s *reading) within() {
 	s.missing("files of the namespace", err)
 }
 
+// inside runs f on a thread of the namespace.
+func (r *Reader) inside(f func() error) error {
+	if r.own {
+		return f()
+	}
+	return r.ns.Do(f)
+}
+
 // conn returns the socket of a netlink family, made in the namespace when it is first needed.
 func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	if c := r.conns[family]; c != nil {
 		return c, nil
 	}
 	var c *netlink.Conn
-	// Not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have.
-	err := r.ns.Do(func() (err error) { c, err = netlink.Dial(family, nil); return err })
+	dial := func() (err error) { c, err = netlink.Dial(family, nil); return err }
+	var err error
+	if r.own {
+		err = dial()
+	} else { // not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have
+		err = r.ns.Do(dial)
+	}
 	if err != nil {
 		return nil, err
 	}

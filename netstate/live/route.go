@@ -183,8 +183,8 @@ func (s *reading) filters(index int, parent uint32, dev string) error {
 		if err != nil {
 			return err
 		}
-		if f.Handle == 0 && f.Prog == nil && f.Acts == nil {
-			return nil // the head of a list, which kernels send before its filters
+		if f.Prog == nil && f.Acts == nil && (f.Handle == 0 || f.Kind == "u32" && f.Handle&0xfff == 0) {
+			return nil // the head of a list, or a table of hashes, which kernels send before the filters in it
 		}
 		if f.Prog != nil && f.Prog.ID != 0 {
 			if n := s.progName(f.Prog.ID); n != "" {

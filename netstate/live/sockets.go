@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/procnet"
 	"github.com/fathom-trace/fathom/netstate/sockdiag"
@@ -60,18 +61,27 @@ func (s *reading) sockets() {
 		switch {
 		case q.file != "":
 			files = append(files, q)
-		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL): // no AF_XDP, or no diagnosis of it
-			s.missing("sockets "+q.what, err)
+		case hasXDP(): // a kernel that has them but cannot tell of them: CONFIG_XDP_SOCKETS_DIAG
+			s.missing("sockets "+q.what, feature.Unsupported("CONFIG_XDP_SOCKETS_DIAG", "SOCK_DIAG_BY_FAMILY", err))
 		}
 	}
 	s.socketFiles(files)
+}
+
+// hasXDP tries whether the kernel has AF_XDP.
+func hasXDP() bool {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return !errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 func (s *reading) socketFiles(files []query) {
 	if len(files) == 0 {
 		return
 	}
-	err := s.ns.Do(func() error {
+	err := s.inside(func() error {
 		for _, q := range files {
 			b, err := s.file("net/" + q.file)
 			switch {

@@ -104,7 +104,7 @@ func (s *Ruleset) Eval(p Packet, hook string) Outcome {
 			continue // only the first packet of a connection comes here
 		}
 		v := e.chain(c, 0, "")
-		step := Step{Chain: c, Verdict: v.verdict, Rule: v.rule}
+		step := Step{Chain: cmp.Or(v.chain, c), Verdict: v.verdict, Rule: v.rule}
 		if v.verdict == "" {
 			step.Verdict = c.Policy
 		}
@@ -158,6 +158,7 @@ func (s *Ruleset) hooked(p *Packet, hook string) []*Chain {
 // noted; ended says that one would have been final there.
 type decision struct {
 	verdict string
+	chain   *Chain // of rule: the hook's own, or one that was jumped to
 	rule    *Rule
 	ended   bool
 }
@@ -201,7 +202,7 @@ func (e *eval) chain(c *Chain, depth int, unknown string) decision {
 			unknown, left = why, true // what follows depends on it
 		default:
 			if why == "" {
-				return decision{m.verdict, rule, true}
+				return decision{m.verdict, c, rule, true}
 			}
 			e.out.Maybe = append(e.out.Maybe, Step{Chain: c, Rule: rule, Verdict: m.verdict, Unknown: why})
 			if m.match == yes {

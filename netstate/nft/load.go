@@ -251,17 +251,8 @@ func (m *machine) nat(x Expr) {
 	if d, why := m.get(regs[1], 2); regs[1] != 0 && why == "" {
 		port = binary.BigEndian.Uint16(d)
 	}
-	to := ""
-	switch {
-	case addr.IsValid() && port != 0:
-		to = netip.AddrPortFrom(addr, port).String()
-	case addr.IsValid():
-		to = addr.String()
-	case port != 0:
-		to = ":" + value(tService, true, binary.BigEndian.AppendUint16(nil, port))
-	}
 	certain := m.certain()
-	m.change(what, to)
+	m.change(what, endpoint(addr, port))
 	if certain {
 		m.pkt.rewrite(dst, addr, port)
 	}
@@ -281,75 +272,7 @@ func (p *Packet) rewrite(dst bool, addr netip.Addr, port uint16) {
 		copy(p.Data[off:], d)
 	}
 	proto, at, ok := p.transport()
-	if ok && port != 0 && slices.Contains([]uint8{6, 17, 33, 132, 136}, proto) && at+4 <= len(p.Data) {
+	if ok && port != 0 && slices.Contains(withPorts, proto) && at+4 <= len(p.Data) {
 		binary.BigEndian.PutUint16(p.Data[at+portAt:], port)
 	}
-}
-
-// compat runs a target of iptables, as far as its name tells what it does.
-func (m *machine) compat(a nlattr.Attrs) {
-	switch v := xtVerdict(a.String(1), a.Get(3)); v {
-	case "snat", "dnat", "masquerade", "redirect":
-		m.change(v, "")
-		m.verdict = "accept"
-	default:
-		m.verdict = v
-	}
-}
-
-// compatMatch runs a match of iptables whose data is simple (include/uapi/linux/netfilter/xt_*.h).
-func (m *machine) compatMatch(a nlattr.Attrs) (truth, string) {
-	name, rev, info := a.String(1), a.BE32(2), a.Get(3)
-	switch {
-	case name == "comment":
-		return yes, ""
-	case name == "mark" && rev == 1 && len(info) >= 9: // struct xt_mark_mtinfo1
-		mark, mask := binary.LittleEndian.Uint32(info), binary.LittleEndian.Uint32(info[4:])
-		return toTruth((m.pkt.Mark&mask == mark) != (info[8] != 0)), ""
-	case name == "multiport" && rev == 1 && len(info) >= 48:
-		return m.multiport(info)
-	case name == "conntrack" && rev >= 2 && len(info) >= 156 && m.pkt.CtState != "":
-		return m.conntrack(info, rev)
-	}
-	return maybe, "xt match " + name
-}
-
-// multiport is struct xt_multiport_v1: which ports, how many, ports, which of them begin a range, inverted.
-func (m *machine) multiport(info []byte) (truth, string) {
-	proto, at, ok := m.pkt.transport()
-	if !ok || at+4 > len(m.pkt.Data) || !slices.Contains([]uint8{6, 17, 33, 132, 136}, proto) {
-		return no, ""
-	}
-	src, dst := binary.BigEndian.Uint16(m.pkt.Data[at:]), binary.BigEndian.Uint16(m.pkt.Data[at+2:])
-	has := func(lo, hi uint16) bool {
-		s, d := lo <= src && src <= hi, lo <= dst && dst <= hi
-		return info[0] == 0 && s || info[0] == 1 && d || info[0] == 2 && (s || d)
-	}
-	found := false
-	for i := 0; i < min(int(info[1]), 15); i++ {
-		lo := binary.LittleEndian.Uint16(info[2+2*i:])
-		hi := lo
-		if info[32+i] != 0 && i < 14 {
-			i++
-			hi = binary.LittleEndian.Uint16(info[2+2*i:])
-		}
-		found = found || has(lo, hi)
-	}
-	return toTruth(found != (info[47] != 0)), ""
-}
-
-// conntrack is struct xt_conntrack_mtinfo2 or 3, of which only the state is looked at: flags and states behind eight
-// addresses of 16 bytes, two numbers and four ports.
-func (m *machine) conntrack(info []byte, rev uint32) (truth, string) {
-	const (
-		flagsAt = 8*16 + 2*4 + 5*2
-		state   = 1
-	)
-	le := binary.LittleEndian
-	match, invert, mask := le.Uint16(info[flagsAt:]), le.Uint16(info[flagsAt+2:]), le.Uint16(info[flagsAt+4:])
-	if match&^state != 0 {
-		return maybe, "xt match conntrack"
-	}
-	bit := map[string]uint16{"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 1 << 8}[m.pkt.CtState]
-	return toTruth((mask&bit != 0) != (invert&state != 0)), ""
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/fathom-trace/fathom/netstate/nlattr"
 )
 
 // piece is a match or statement of the text. nft leaves out matches that a later one implies.
@@ -56,6 +58,11 @@ func (s *Ruleset) describe(c *Chain, rule *Rule, links map[int]string) {
 	rule.Text = strings.Join(w, " ")
 	rule.Packets, rule.Bytes, rule.Counts = rule.counter()
 	rule.Verdict, rule.Target = mainVerdict(exprs)
+	for _, e := range exprs {
+		if e.Name == "match" && e.Attrs.String(1) == "comment" && rule.Comment == "" {
+			rule.Comment = nlattr.Text(e.Attrs.Get(3))
+		}
+	}
 }
 
 // mainVerdict is what a rule does when it matches.

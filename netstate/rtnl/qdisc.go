@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/netstate"
@@ -60,6 +61,9 @@ func DecodeQdisc(b []byte) (netstate.Qdisc, error) {
 			q.Limit, q.Unit = uint64(nlattr.U32(d[at.off:])), at.unit
 			q.Options = map[string]string{"limit": strconv.FormatUint(q.Limit, 10)}
 		}
+		if loss := 8; q.Kind == "netem" && len(d) >= loss+4 && nlattr.U32(d[loss:]) != 0 { // a share of 2³²-1
+			q.Options["loss"] = strconv.FormatFloat(float64(nlattr.U32(d[loss:]))/math.MaxUint32*100, 'g', 4, 64) + "%"
+		}
 	}
 	return q, nil
 }
@@ -112,7 +116,7 @@ func DecodeFilter(b []byte) (netstate.Filter, error) {
 		Prio: int(nlattr.U32(b[16:]) >> 16), Kind: a.String(tcaKind),
 	}
 	opt := a.Nested(tcaOptions)
-	if f.Kind == "bpf" {
+	if f.Kind == "bpf" && opt != nil {
 		f.Prog = &netstate.Prog{ID: opt.U32(bpfID), Name: opt.String(bpfName)}
 		if opt.U32(bpfFlags)&bpfFlagDirect != 0 {
 			f.Prog.Mode = "direct-action"

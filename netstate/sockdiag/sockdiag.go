@@ -28,6 +28,7 @@ const (
 
 // Attributes of inet_diag.
 const (
+	inetInfo    = 2
 	inetMemInfo = 7
 	inetV6Only  = 11
 	inetMark    = 15
@@ -51,6 +52,9 @@ func INetRequest(family, protocol uint8) []byte {
 		b[3] = 255 // struct inet_diag_req_raw: any protocol
 	}
 	b[2] = 1 << (inetMemInfo - 1)
+	if protocol == TCP {
+		b[2] |= 1 << (inetInfo - 1) // which brings the peers that must sign, too
+	}
 	binary.LittleEndian.PutUint32(b[4:], 0xffffffff)
 	return b
 }

@@ -161,8 +161,10 @@ func (s scenario) run(ctx context.Context) (score expect.Score, missing string, 
 	}()
 	said, err := s.script(ctx, "setup.sh")
 	switch {
+	case ctx.Err() != nil:
+		return score, "", ctx.Err()
 	case err != nil:
-		return score, "", err
+		return score, strings.Join(strings.Fields(err.Error()), " "), nil
 	case strings.TrimSpace(said) != "":
 		return score, "its setup says: " + strings.Join(strings.Fields(said), " "), nil
 	}

@@ -73,7 +73,7 @@ func Parse(b []byte, script string) (Answer, error) {
 	for _, m := range stimulusDst.FindAllStringSubmatch(script, -1) {
 		a.Dst = append(a.Dst, m[1])
 	}
-	if len(a.Dst) == 0 {
+	if len(a.Dst) == 0 && !strings.Contains(script, "--et ") { // frames of an EtherType go to no address
 		a.Dst = []string{"10.77.0.2"} // what pkt.py frame sends to if nothing else is said
 	}
 	a.Retries = stimulusTCP.MatchString(script)

@@ -109,9 +109,10 @@ func endpoint(s string) string {
 // counterText is a rule's counter, with or without what it has counted.
 var counterText = regexp.MustCompile(`\bcounter( packets \d+ bytes \d+)?( |$)`)
 
-// ruleText brings a rule into one form: without its counter and comment, single spaces.
+// ruleText brings a rule into one form: without its counter, its comment and what is the default, single spaces.
 func ruleText(s string) string {
 	s, _, _ = strings.Cut(s, " comment ")
 	s = counterText.ReplaceAllString(s, "")
+	s = strings.Replace(s, " burst 5 packets", "", 1) // what nft(8) takes if nothing is said, and may leave out
 	return strings.Join(strings.Fields(strings.ReplaceAll(s, `"`, "")), " ")
 }

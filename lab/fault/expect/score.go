@@ -77,7 +77,7 @@ func (a Answer) Score(lab Lab, verdicts []Verdict) Score {
 		if !a.about(v) {
 			continue
 		}
-		if s := a.score(lab, v); best.Verdict == nil || s.rank() > best.rank() {
+		if s := a.score(lab, v, a.beside(verdicts, v)); best.Verdict == nil || s.rank() > best.rank() {
 			best = s
 		}
 	}
@@ -147,7 +147,29 @@ func reason(s string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(strings.ToUpper(s), "SKB_DROP_REASON_"), "SKB_")
 }
 
-func (a Answer) score(lab Lab, v Verdict) Score {
+// others are the packets of other verdicts.
+type others struct {
+	arrived int // of flows to the same place that lost nothing
+	lost    int // of the same flow, for another cause
+}
+
+// beside counts what other verdicts than v say.
+func (a Answer) beside(verdicts []Verdict, v Verdict) (o others) {
+	for _, x := range verdicts {
+		flow := text(x.All["flow"])
+		_, to, _ := strings.Cut(flow, ">")
+		switch {
+		case x.Sent == nil || x.Count == nil:
+		case x.Class == "delivered" && slices.ContainsFunc(a.Dst, func(d string) bool { return hasAddr(to, d) }):
+			o.arrived += *x.Sent
+		case x.All["id"] != v.All["id"] && flow != "" && flow == text(v.All["flow"]) && x.Class != "delivered":
+			o.lost += *x.Count
+		}
+	}
+	return o
+}
+
+func (a Answer) score(lab Lab, v Verdict, o others) Score {
 	s := Score{ID: a.ID, Verdict: &v}
 	note := func(what string, bad []string) bool {
 		for _, b := range bad {
@@ -158,7 +180,7 @@ func (a Answer) score(lab Lab, v Verdict) Score {
 	s.Class = note("class", differs("class", a.Class, v.Class))
 	s.Place = note("place", a.place(lab, v))
 	s.Object = note("object", a.object(lab, v.Culprit))
-	s.Count = note("count", a.count(v))
+	s.Count = note("count", a.count(v, o))
 	return s
 }
 
@@ -231,16 +253,16 @@ func (a Answer) devs(role string) []string {
 }
 
 // count looks whether what was sent is accounted for.
-func (a Answer) count(v Verdict) (bad []string) {
+func (a Answer) count(v Verdict, o others) (bad []string) {
 	if v.Sent == nil || v.Delivered == nil || v.Count == nil {
 		return []string{"sent, delivered or count is missing"}
 	}
 	sent, delivered, lost := *v.Sent, *v.Delivered, *v.Count
 	switch {
-	case a.Retries && sent < a.Sent, !a.Retries && sent != a.Sent:
+	case a.Retries && sent+o.arrived < a.Sent, !a.Retries && sent != a.Sent && sent+o.arrived != a.Sent:
 		bad = append(bad, fmt.Sprintf("sent is %d, want %d", sent, a.Sent))
 	}
-	if a.Delivered != nil && delivered != *a.Delivered {
+	if a.Delivered != nil && delivered != *a.Delivered && delivered+o.arrived != *a.Delivered {
 		bad = append(bad, fmt.Sprintf("delivered is %d, want %d", delivered, *a.Delivered))
 	}
 	if a.Class == FalseLoss { // the events counted are no loss
@@ -249,8 +271,8 @@ func (a Answer) count(v Verdict) (bad []string) {
 		}
 		return bad
 	}
-	if sent != delivered+lost+v.InFlight+v.Unknown {
-		bad = append(bad, fmt.Sprintf("%d sent, %d delivered, %d lost, %d in flight, %d unknown do not add up", sent, delivered, lost, v.InFlight, v.Unknown))
+	if sum := delivered + lost + v.InFlight + v.Unknown; sent != sum && sent != sum+o.lost {
+		bad = append(bad, fmt.Sprintf("%d sent, %d delivered, %d lost, %d lost otherwise, %d in flight, %d unknown do not add up", sent, delivered, lost, o.lost, v.InFlight, v.Unknown))
 	}
 	if v.Unknown != 0 {
 		bad = append(bad, fmt.Sprintf("%d are of unknown fate", v.Unknown))
