@@ -276,8 +276,8 @@ func (s *sysctls) listen(send func(*Change)) error {
 	}
 }
 
-// written is a file of procfs that somebody wrote to; it is closed. In which namespace is not told: the setting is read in
-// each, and where it has changed all others, because the kernel may have set some of them along with it.
+// written is a file of procfs that somebody wrote to; it is closed. In which namespace is not told: it is the one in which the
+// path leads to the same file. If it has changed there, all others are read too, because the kernel may have set some along.
 func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	defer f.Close()
 	at := time.Now()
@@ -292,7 +292,13 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	for _, one := range s.spaces {
 		var value string
 		var ok bool
-		if one.within(func() error { value, ok = readFile(path); return nil }) != nil || !ok {
+		err := one.within(func() error {
+			if sameFile(f, path) {
+				value, ok = readFile(path)
+			}
+			return nil
+		})
+		if err != nil || !ok {
 			continue
 		}
 		c := one.noted(name, value)
@@ -307,6 +313,16 @@ func (s *sysctls) written(f *os.File, pid int, send func(*Change)) {
 	}
 }
 
+// sameFile says if a path leads to an open file.
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
 // reread tells what is different from what was known. The caller holds the lock.
 func (s *sysctls) reread(one *settings, send func(*Change), why Silent, cause *Change) {
 	now, err := s.read(one)
@@ -314,6 +330,9 @@ func (s *sysctls) reread(one *settings, send func(*Change), why Silent, cause *C
 		return // it is gone
 	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if cause != nil && cause.New.Sysctl.Name == name {
+			continue // written again: an event of its own will say so
+		}
 		if c := one.noted(name, now[name]); c != nil {
 			c.Silent, c.Cause = why, cause
 			send(c)
