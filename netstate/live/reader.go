@@ -219,11 +219,9 @@ func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	if c := r.conns[family]; c != nil {
 		return c, nil
 	}
-	config := &netlink.Config{NetNS: r.ns.FD()}
-	if r.here() {
-		config = nil
-	}
-	c, err := netlink.Dial(family, config)
+	// Not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have.
+	var c *netlink.Conn
+	err := r.inside(func() (err error) { c, err = netlink.Dial(family, nil); return err })
 	if err != nil {
 		return nil, err
 	}
