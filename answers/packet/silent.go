@@ -196,7 +196,7 @@ func (r *Recording) arrived(p *Packet) bool {
 func (r *Recording) open(v *Verdict, last *Hop, n uint64) {
 	v.Certain = false
 	if last == nil {
-		v.Class, v.Unknown, v.Cause = ClassUnknown, n, "nothing more was seen of them"
+		v.Class, v.Unknown, v.Count, v.Cause = ClassUnknown, n, n, "nothing more was seen of them"
 		return
 	}
 	st := r.end(last.Netns)

@@ -136,10 +136,11 @@ type Namer interface {
 // Limits bound what a Tracker keeps.
 const (
 	mostFlows   = 4096
-	mostPackets = 8192 // of which more may be told
+	mostPackets = 2048 // of which more may be told
 	mostHops    = 192  // of a packet
 	samples     = 3    // packets of a flow that are kept whole
 	mostOther   = 1024 // refusals, troubles
+	mostPaths   = 8192
 	// segmenting is how long after a packet of several segments was queued its segments may come; ns.
 	segmenting = uint64(50 * time.Millisecond)
 )
@@ -161,6 +162,7 @@ type Tracker struct {
 	troubles map[troubleKey]*Trouble
 	trouble  []*Trouble
 	stages   map[stageKey]*Stage
+	paths    map[uint64]named // by a hash of the stack
 	next     uint64
 	unkept   uint64
 }
@@ -188,7 +190,7 @@ type troubleKey struct {
 // system call is, by the tuple that it would have sent; nil wants all.
 func NewTracker(n Namer, want func(*Event) bool, keep func(Tuple) bool) *Tracker {
 	return &Tracker{names: n, keep: keep, want: want, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
-		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, stages: map[stageKey]*Stage{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
+		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, stages: map[stageKey]*Stage{}, paths: map[uint64]named{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
 }
 
 // Add takes the next event; events come roughly in the order of their time. It gives the loss that the event was counted
@@ -204,6 +206,7 @@ func (t *Tracker) Add(e Event) *Loss {
 	}
 	h := &Hop{Event: e, View: Look(&e)}
 	h.Func, h.Path = t.path(&e)
+	h.Stack = nil // it is named; addresses mean nothing elsewhere
 	p := t.find(h)
 	if p == nil {
 		p = t.rebuilt(h)
@@ -222,11 +225,46 @@ func (t *Tracker) Add(e Event) *Loss {
 		p.Hops = append(p.Hops, h)
 	}
 	t.rewritten(p, h)
-	return t.settle(p, h)
+	first := t.settle(p, h)
+	if p.state != Open && !p.shown() {
+		p.Hops = p.Hops[len(p.Hops)-1:] // nobody will look at its way again
+	}
+	return first
+}
+
+// shown says if the packet is kept to be shown.
+func (p *Packet) shown() bool {
+	return p.flow != nil && slices.Contains(p.flow.Sample, p) || p.loss != nil && p.loss.Sample == p
 }
 
 // path names the functions of an event: those of the stack that are of the network, without the tracing and freeing ones.
+// Stacks repeat: what was named once is kept, and shared.
 func (t *Tracker) path(e *Event) (fn string, path []string) {
+	h := fnv1a(uint64(e.Kind), e.Arg)
+	for _, a := range e.Stack {
+		h = fnv1a(h, a)
+	}
+	if was, ok := t.paths[h]; ok {
+		return was.fn, was.path
+	}
+	fn, path = t.name(e)
+	if len(t.paths) >= mostPaths {
+		clear(t.paths)
+	}
+	t.paths[h] = named{fn, path}
+	return fn, path
+}
+
+// named is what the stack of an event says.
+type named struct {
+	fn   string
+	path []string
+}
+
+// fnv1a mixes a number into a hash (FNV-1a by words).
+func fnv1a(h, n uint64) uint64 { return (h ^ n) * 0x100000001b3 }
+
+func (t *Tracker) name(e *Event) (fn string, path []string) {
 	if e.Kind == Drop || e.Kind == Consume || e.Kind == Step {
 		if e.Arg != 0 {
 			fn = t.names.Function(e.Arg)
@@ -313,9 +351,8 @@ func bridging(fn string) bool { return strings.HasPrefix(fn, "br_") || strings.H
 
 // begin makes a packet of an event.
 func (t *Tracker) begin(h *Hop) *Packet {
-	if h.Kind == Consume && !h.Last {
-		// A clone that was not seen before goes; whose it was cannot be told, and nothing is lost.
-		return nil
+	if h.Kind == Consume {
+		return nil // a clone, or a packet of which nothing else was seen, goes: nothing is lost
 	}
 	if t.want != nil && !t.want(&h.Event) {
 		return nil // its memory was that of one that was followed
@@ -384,7 +421,7 @@ func (t *Tracker) divide(p *Packet) {
 
 // kept are the hops of a packet that is no longer followed: all if someone shows it, else none.
 func (t *Tracker) kept(p *Packet) []*Hop {
-	if p.flow != nil && slices.Contains(p.flow.Sample, p) || p.loss != nil && p.loss.Sample == p {
+	if p.shown() {
 		return p.Hops
 	}
 	return nil

@@ -128,7 +128,6 @@ type View struct {
 	Tagged bool   // it has a tag, among its bytes or beside them
 	// Inner is the tuple of the packet that an ICMP error is about, or that a tunnel carries.
 	Inner Tuple
-	stack header.Stack
 	pkt   []byte
 }
 
@@ -187,20 +186,21 @@ func (v *View) network() {
 	default:
 		return
 	}
-	v.stack.Walk(v.pkt, first)
-	v.Tuple = tupleOf(&v.stack, v.pkt, v.Ether, v)
+	var st header.Stack
+	st.Walk(v.pkt, first)
+	v.Tuple = tupleOf(&st, v.pkt, v.Ether, v)
 	if v.icmpError() {
-		v.inner()
+		v.inner(&st)
 		return
 	}
-	v.carried()
+	v.carried(&st)
 }
 
 // inner reads the packet inside of an ICMP error.
-func (v *View) inner() {
-	l, ok := v.stack.Last(header.KindICMP)
+func (v *View) inner(st *header.Stack) {
+	l, ok := st.Last(header.KindICMP)
 	if !ok {
-		l, ok = v.stack.Last(header.KindICMPv6)
+		l, ok = st.Last(header.KindICMPv6)
 	}
 	if at := l.Off + 8; ok && at < len(v.pkt) {
 		var s header.Stack
@@ -211,9 +211,9 @@ func (v *View) inner() {
 }
 
 // carried reads the packet inside of a tunnel: what begins with the second header of IP.
-func (v *View) carried() {
+func (v *View) carried(st *header.Stack) {
 	n := 0
-	for _, l := range v.stack.Found() {
+	for _, l := range st.Found() {
 		if l.Kind != header.KindIPv4 && l.Kind != header.KindIPv6 {
 			continue
 		}

@@ -294,7 +294,9 @@ func (r *Recording) noLoss(f *Flow) *Verdict {
 		v.Netns, v.Dev, v.Function = r.NS(last.Netns), last.Dev, last.Func
 	}
 	if open := f.Open(); open > 0 {
-		v.sample = f.OpenSample
+		if f.OpenSample != nil {
+			v.sample = f.OpenSample
+		}
 		r.open(v, v.lastHop(), open)
 		return v
 	}

@@ -78,7 +78,7 @@ var Edges = []Edge{
 	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
-	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
+	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./probe ./usersym ./ctype ./wire/filter " + sys, "packet in a row: see, read the machine's state, explain"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},

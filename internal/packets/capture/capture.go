@@ -41,6 +41,7 @@ type Capture struct {
 	sess    *probe.Session
 	ring    *probe.Reader
 	calls   []string
+	texts   map[string]string
 	missing []string
 	steps   int // functions that are watched
 }
@@ -54,7 +55,7 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	if o.Ring == 0 {
 		o.Ring = 8 << 20
 	}
-	c := &Capture{}
+	c := &Capture{texts: map[string]string{}}
 	code := &code{o: &o, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
 	var err error
 	if code.l, err = newLayout(w.Types()); err != nil {
@@ -149,7 +150,7 @@ func (c *Capture) Next(until time.Time) (e packet.Event, ok bool, err error) {
 		if err != nil || rec == nil {
 			return e, false, err
 		}
-		if e, ok = decode(rec, c.calls); ok {
+		if e, ok = c.decode(rec); ok {
 			return e, true, nil
 		}
 	}

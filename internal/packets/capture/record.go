@@ -1,9 +1,9 @@
 package capture
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
-	"strings"
 
 	"github.com/fathom-trace/fathom/answers/packet"
 )
@@ -47,8 +47,8 @@ const (
 	flagTaggedBy = 8 // vlan_proto says if there is a tag
 )
 
-// decode reads a record; ok is false if it is none. calls are the names of system calls by the number that programs send.
-func decode(rec []byte, calls []string) (e packet.Event, ok bool) {
+// decode reads a record; ok is false if it is none.
+func (c *Capture) decode(rec []byte) (e packet.Event, ok bool) {
 	if len(rec) < recStack {
 		return e, false
 	}
@@ -62,8 +62,8 @@ func decode(rec []byte, calls []string) (e packet.Event, ok bool) {
 		Kind: packet.Kind(le.Uint64(rec[recKind:])), Time: le.Uint64(rec[recTime:]), Skb: le.Uint64(rec[recSkb:]), Arg: le.Uint64(rec[recArg:]),
 		Head: le.Uint64(rec[recHead:]), Sock: le.Uint64(rec[recSock:]), Reason: int32(le.Uint32(rec[recReason:])),
 		CPU: le.Uint32(rec[recCPU:]), Netns: le.Uint32(rec[recNetns:]), Ifindex: le.Uint32(rec[recIfindex:]), IIF: le.Uint32(rec[recIIF:]),
-		Dev: cstring(rec[recDev : recDev+16]), Len: le.Uint32(rec[recLen:]), Mark: le.Uint32(rec[recMark:]),
-		PID: uint32(pt >> 32), TID: uint32(pt), Comm: cstring(rec[recComm : recComm+16]),
+		Dev: c.text(rec[recDev : recDev+16]), Len: le.Uint32(rec[recLen:]), Mark: le.Uint32(rec[recMark:]),
+		PID: uint32(pt >> 32), TID: uint32(pt), Comm: c.text(rec[recComm : recComm+16]),
 		Proto: binary.BigEndian.Uint16(rec[recProto:]), VLAN: le.Uint16(rec[recVLAN:]), Type: rec[recType],
 		Tagged: flags&flagTagged != 0, Last: flags&flagLast != 0, L2: flags&flagL2 != 0, L3: le.Uint16(rec[recL3:]),
 	}
@@ -74,7 +74,7 @@ func decode(rec []byte, calls []string) (e packet.Event, ok bool) {
 		e.MapType, e.Len = e.Len, 0
 	}
 	if e.Kind == packet.Refused {
-		refused(&e, rec[recBytes:recBytes+maxBytes], calls, int(le.Uint16(rec[recCall:])))
+		refused(&e, rec[recBytes:recBytes+maxBytes], c.calls, int(le.Uint16(rec[recCall:])))
 	} else if n := int(le.Uint16(rec[recCaptured:])); n > 0 && n <= maxBytes {
 		e.Bytes = append([]byte(nil), rec[recBytes:recBytes+n]...)
 	}
@@ -132,7 +132,20 @@ func refused(e *packet.Event, b []byte, calls []string, call int) {
 	}
 }
 
-func cstring(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
+// text gives a string of C. The same few names come again and again: each is kept once.
+func (c *Capture) text(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	if s, ok := c.texts[string(b)]; ok {
+		return s
+	}
+	if len(c.texts) >= mostTexts {
+		clear(c.texts)
+	}
+	s := string(b)
+	c.texts[s] = s
 	return s
 }
+
+const mostTexts = 4096
