@@ -14,10 +14,10 @@ GUESTS ?= all
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
-#   nftables iptables   oracles for rules as text
+#   nftables iptables procps   oracles for rules as text and for settings
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
-	nftables iptables ethtool iputils-ping python3
+	nftables iptables procps ethtool iputils-ping python3
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
 

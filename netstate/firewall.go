@@ -45,7 +45,7 @@ var rtnTypes = map[string]uint32{
 
 // nftFIB answers the expression fib as net/ipv4/netfilter/nft_fib_ipv4.c does: the device that an address is reached by, and
 // what kind of address it is.
-func (s *State) nftFIB(p *nft.Packet, flags uint32) (dev int, name string, typ uint32, ok bool) {
+func (s *State) nftFIB(p *nft.Packet, hook string, flags uint32) (dev int, name string, typ uint32, ok bool) {
 	src, dst := addrs(p.Data)
 	if !src.IsValid() {
 		return 0, "", 0, false
@@ -65,20 +65,18 @@ func (s *State) nftFIB(p *nft.Packet, flags uint32) (dev int, name string, typ u
 		want = p.OIF
 	}
 	typ = s.addrType(f.Dst, want)
-	if p.OIF == 0 && p.IIF == loopback { // what comes in by the loopback belongs there
+	if p.IIF == loopback && hook == "prerouting" { // what comes in by the loopback belongs there
 		return loopback, s.LinkName(loopback), typ, true
 	}
 	d := s.lookup(f)
-	if d.Type != "unicast" {
-		return 0, "", typ, true
-	}
-	if want != 0 && !s.leavesBy(d, want) {
-		return 0, "", typ, true
-	}
-	if want == 0 {
+	switch {
+	case d.Type != "unicast", want != 0 && !s.leavesBy(d, want):
+		want = 0
+	case want == 0:
 		want = d.Link
 	}
-	return want, s.LinkName(want), typ, true
+	// Newer kernels say lo in the input hook, too.
+	return want, s.LinkName(want), typ, p.IIF != loopback || hook != "input" || want == loopback
 }
 
 // addrType is what an address is to this namespace (inet_dev_addr_type).
@@ -93,11 +91,8 @@ func (s *State) addrType(a netip.Addr, dev int) uint32 {
 	if a.Is6() {
 		family = 6
 	}
-	for _, r := range s.candidates(family, tableLocal, Flow{Dst: a}) {
-		if dev == 0 || r.Link == dev {
-			return rtnTypes[r.Type]
-		}
-		break
+	if best := s.candidates(family, tableLocal, Flow{Dst: a}); len(best) > 0 && (dev == 0 || best[0].Link == dev) {
+		return rtnTypes[best[0].Type]
 	}
 	return rtnUnicast
 }

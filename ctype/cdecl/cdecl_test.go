@@ -10,6 +10,7 @@ import (
 
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ctype/cpp"
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 type none struct{}
@@ -99,13 +100,7 @@ func (h headers) Open(name, from string, quoted, after bool) (string, string, er
 
 // TestHeaders reads real headers and compares sizes and offsets with the C compiler.
 func TestHeaders(t *testing.T) {
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	const includes = "#include <stddef.h>\n#include <sys/stat.h>\n#include <netinet/in.h>\n#include <netinet/tcp.h>\n#include <signal.h>\n" +
 		"#include <linux/if_packet.h>\n#include <linux/perf_event.h>\n#include <linux/bpf.h>\n#include <sys/epoll.h>\n#include <sys/un.h>\n#include <time.h>\n"
 	members := [][2]string{

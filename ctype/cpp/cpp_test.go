@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // files is a folder in memory: <x> and "x" are looked up by name.
@@ -133,13 +135,7 @@ func (d dirs) Open(name, from string, quoted, after bool) (string, string, error
 
 // TestCompiler compares with the C compiler on the headers of this machine.
 func TestCompiler(t *testing.T) {
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	search := searchPath(t, gcc)
 	for _, h := range []string{"errno.h", "stdint.h", "sys/socket.h", "netinet/in.h", "linux/if_ether.h", "linux/tcp.h", "linux/bpf.h", "signal.h", "sys/stat.h", "fcntl.h", "syscall.h", "time.h", "linux/perf_event.h"} {
 		t.Run(h, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 const program = `#include <stddef.h>
@@ -34,13 +35,7 @@ int main(int argc, char **argv) {
 // build compiles the program and gives its debug information.
 func build(t *testing.T, flags ...string) (*Lookup, *elf.File) {
 	t.Helper()
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "shop.c"), []byte(program), 0o644); err != nil {
 		t.Fatal(err)
@@ -154,14 +149,7 @@ int main(int argc, char **argv) { return outer(argc); }
 
 // TestFrames compares the functions at every address of a function with those that addr2line finds.
 func TestFrames(t *testing.T) {
-	gcc, err := exec.LookPath("gcc")
-	tool, terr := exec.LookPath("addr2line")
-	if err != nil || terr != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(err, terr)
-		}
-		t.Skip(err, terr)
-	}
+	gcc, tool := oracle.Path(t, "gcc"), oracle.Path(t, "addr2line")
 	dir := t.TempDir()
 	src, bin := filepath.Join(dir, "nested.c"), filepath.Join(dir, "nested")
 	if err := os.WriteFile(src, []byte(nested), 0o644); err != nil {

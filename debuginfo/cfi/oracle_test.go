@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // frames gives the functions of a file's section.
@@ -169,17 +171,8 @@ int main(int argc, char **argv) { return vla(argc + 10) == 12345; }
 
 // TestAgainstReadelf compares all rows of real files with those binutils has.
 func TestAgainstReadelf(t *testing.T) {
-	var missing error
 	for _, tool := range []string{"readelf", "gcc"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = err
-		}
-	}
-	if missing != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
+		oracle.Path(t, tool)
 	}
 	dir := t.TempDir()
 	compile := func(name string, flags ...string) string {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // source has tiny in three functions: in two of them by way of middle, in one of these as a .constprop or .isra may be.
@@ -23,18 +25,15 @@ int lone(int x) { return third(x) - third(x + 1); }
 
 // TestInto compares with what gcc was told to do.
 func TestInto(t *testing.T) {
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
 	src, obj := filepath.Join(dir, "a.c"), filepath.Join(dir, "a.o")
 	if err := os.WriteFile(src, []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, version := range []string{"-gdwarf-4", "-gdwarf-5"} {
-		if out, err := exec.Command(gcc, "-O2", version, "-shared", "-o", obj, src).CombinedOutput(); err != nil {
-			t.Skipf("%v: %s", err, out)
+		if out, err := exec.Command(gcc, "-O2", version, "-nostdlib", "-no-pie", "-Wl,--entry=lone", "-o", obj, src).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 		f, err := elf.Open(obj)
 		if err != nil {

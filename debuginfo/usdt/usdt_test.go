@@ -3,7 +3,6 @@ package usdt
 import (
 	"debug/elf"
 	"encoding/binary"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -12,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 func TestParseArgs(t *testing.T) {
@@ -61,14 +62,7 @@ int main(int argc, char **argv) { PROBE(shop, open, "-4@%0", argc); PROBE(shop, 
 
 // TestFile reads the notes of a program as a compiler makes them, and compares with readelf.
 func TestFile(t *testing.T) {
-	gcc, err := exec.LookPath("gcc")
-	readelf, rerr := exec.LookPath("readelf")
-	if err != nil || rerr != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal(err, rerr)
-		}
-		t.Skip(err, rerr)
-	}
+	gcc, readelf := oracle.Path(t, "gcc"), oracle.Path(t, "readelf")
 	path := filepath.Join(t.TempDir(), "a")
 	cmd := exec.Command(gcc, "-O1", "-x", "c", "-o", path, "-")
 	cmd.Stdin = strings.NewReader(program)

@@ -17,12 +17,12 @@ package ktest
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/oracle"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/initramfs"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
@@ -117,23 +117,10 @@ func NeedGuest(t testing.TB, fs ...Feature) {
 }
 
 // Missing skips a test because this machine lacks something, or fails it under FATHOM_ORACLES=require.
-func Missing(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv(EnvOracles) == "require" {
-		t.Fatalf("%s=require: %s", EnvOracles, why)
-	}
-	t.Skip(why)
-}
+func Missing(t testing.TB, why string) { t.Helper(); oracle.Missing(t, why) }
 
 // Oracle returns the path of a program to compare with, or calls [Missing].
-func Oracle(t testing.TB, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		Missing(t, err.Error())
-	}
-	return path
-}
+func Oracle(t testing.TB, program string) string { t.Helper(); return oracle.Path(t, program) }
 
 // skipped is what Guests says when no guest is wanted.
 const skipped = EnvGuests + " is not set (all, or names of kernels)"

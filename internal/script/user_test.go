@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/oracle"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
@@ -44,13 +44,7 @@ int main(void) {
 // buildShop compiles the program.
 func buildShop(t *testing.T) (path string) {
 	t.Helper()
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		if os.Getenv(ktest.EnvOracles) == "require" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
 	src := filepath.Join(dir, "shop.c")
 	if err := os.WriteFile(src, []byte(shop), 0o644); err != nil {
@@ -157,10 +151,7 @@ func TestEnded(t *testing.T) {
 	if os.Geteuid() != 0 || os.Getenv("FATHOM_GUEST") != "" {
 		t.Skip("needs root on a machine with a compiler")
 	}
-	gcc, err := exec.LookPath("gcc")
-	if err != nil {
-		t.Skip(err)
-	}
+	gcc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
 	src, bin := filepath.Join(dir, "brief.c"), filepath.Join(dir, "brief")
 	text := "#include <sys/syscall.h>\n" + strings.Replace(brief, "SYS", "SYS_getpgid", 1)

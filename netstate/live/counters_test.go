@@ -55,7 +55,7 @@ func TestCounters(t *testing.T) {
 func TestCountersOfTools(t *testing.T) {
 	s := newSpace(t)
 	s.setup(network)
-	s.run("-ping -c 3 -i 0.01 -W 1 10.1.0.1")
+	s.send([][]byte{datagram(netip.MustParseAddrPort("127.0.0.1:5"), netip.MustParseAddrPort("127.0.0.2:6"))})
 	got := s.Read(live.Counters)
 	n := 0
 	for _, o := range s.objects("ip -s -s -j link") {

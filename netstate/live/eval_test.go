@@ -146,12 +146,8 @@ func (s space) send(packets [][]byte) {
 // may match or not: Eval must have them as possible, and what it says of the others must hold whatever they did.
 func TestEval(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
-	rounds := 12
-	if testing.Short() {
-		rounds = 2
-	}
 	rules, sure := 0, 0
-	for seed := range uint64(rounds) {
+	for seed := range rounds(12) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		s := newSpace(t)
 		s.setup("ip link set lo up")

@@ -163,7 +163,7 @@ func randomRouting(s space, r *rand.Rand, family int) {
 func TestFIB(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
 	n := 0
-	for seed := range uint64(6) {
+	for seed := range rounds(6) {
 		r := rand.New(rand.NewPCG(seed, 11))
 		family := 4 + int(seed&1)*2
 		s := newSpace(t)

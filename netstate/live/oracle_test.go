@@ -99,6 +99,8 @@ func (s space) objects(line string) []map[string]any {
 const network = `
 	ip link set lo up
 	ip link add va type veth peer name vb
+	ip link set va addrgenmode none
+	ip link set vb addrgenmode none
 	ip link set va up
 	ip link set vb up
 	ip addr add 10.1.0.1/24 dev va

@@ -1,5 +1,5 @@
 // Package live reads the network of a namespace into a [netstate.State]. It changes nothing: netlink dumps, files of /proc,
-// queries of ethtool and bpf(2).
+// queries of ethtool and bpf(2). The kernel may load the modules that answer (tcp_diag, nf_tables).
 //
 // A [Reader] holds one namespace open, with the sockets it has needed so far, so that reading again costs little. What
 // cannot be read (no privilege, a module that is not there) is said in State.Missing; nothing fails as a whole.
@@ -13,7 +13,8 @@
 //	s := r.Read(live.All)
 //	r.Owners(s)                           // which process has which socket: looks through all of /proc
 //
-// A Reader is not safe for use by several goroutines at once.
+// [OpenAll] opens every namespace there is. Update reads parts of a State again; in the process's own namespace no privilege
+// is needed for most. A Reader is not safe for use by several goroutines at once.
 package live
 
 import (
@@ -21,7 +22,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -63,7 +63,6 @@ type Reader struct {
 	Proc string
 
 	ns    netns.NS
-	own   bool // it is this process's own: nothing has to be entered, for which one would need privilege
 	id    netstate.Namespace
 	conns map[int]*netlink.Conn // by netlink family
 	progs map[uint32]string     // names of BPF programs
@@ -115,11 +114,7 @@ func newReader(ns netns.NS, proc string) (*Reader, error) {
 }
 
 func open(ns netns.NS, proc string, id netstate.Namespace) *Reader {
-	r := &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
-	if self, ok := linkInode(filepath.Join(proc, "self/ns/net")); ok {
-		r.own = self == id.Inode
-	}
-	return r
+	return &Reader{Proc: proc, ns: ns, id: id, conns: map[int]*netlink.Conn{}, progs: map[uint32]string{}, peers: map[int]peer{}}
 }
 
 // NS is the namespace that is read.
@@ -205,9 +200,15 @@ func (s *reading) within() {
 	s.missing("files of the namespace", err)
 }
 
+// here reports whether the caller's thread is in the namespace: then nothing has to be entered, for which one needs privilege.
+func (r *Reader) here() bool {
+	ino, ok := linkInode("/proc/thread-self/ns/net")
+	return ok && ino == r.id.Inode
+}
+
 // inside runs f on a thread of the namespace.
 func (r *Reader) inside(f func() error) error {
-	if r.own {
+	if r.here() {
 		return f()
 	}
 	return r.ns.Do(f)
@@ -218,11 +219,9 @@ func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	if c := r.conns[family]; c != nil {
 		return c, nil
 	}
-	config := &netlink.Config{NetNS: r.ns.FD()}
-	if r.own {
-		config = nil
-	}
-	c, err := netlink.Dial(family, config)
+	// Not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have.
+	var c *netlink.Conn
+	err := r.inside(func() (err error) { c, err = netlink.Dial(family, nil); return err })
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 func TestReversePath(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
 	refused, n := 0, 0
-	for seed := range uint64(4) {
+	for seed := range rounds(4) {
 		r := rand.New(rand.NewPCG(seed, 12))
 		s := newSpace(t)
 		randomRouting(s, r, 4)

@@ -48,7 +48,7 @@ func randomSocket(r *rand.Rand) (fd int, err error) {
 func TestSocketsFor(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
 	got, none := 0, 0
-	for seed := range uint64(8) {
+	for seed := range rounds(8) {
 		r := rand.New(rand.NewPCG(seed, 21))
 		s := newSpace(t)
 		h := s.handle()

@@ -208,18 +208,23 @@ func (m *machine) fib(a nlattr.Attrs) (truth, string) {
 		m.forget(reg, 16, "fib")
 		return yes, ""
 	}
-	dev, name, typ, ok := m.pkt.FIB(m.pkt, flags)
+	dev, name, typ, ok := m.pkt.FIB(m.pkt, m.hook, flags)
+	present := flags&(1<<5) != 0
 	switch {
+	case result == 3 && !present:
+		if typ == 0 {
+			m.forget(reg, 16, "fib")
+		} else {
+			m.set(reg, u32(typ))
+		}
 	case !ok:
 		m.forget(reg, 16, "fib")
-	case flags&(1<<5) != 0:
+	case present:
 		m.set(reg, []byte{map[bool]byte{true: 1}[dev != 0]})
 	case result == 1:
 		m.set(reg, u32(uint32(dev)))
-	case result == 2:
-		m.set(reg, name16(name))
 	default:
-		m.set(reg, u32(typ))
+		m.set(reg, name16(name))
 	}
 	return yes, ""
 }

@@ -89,6 +89,22 @@ func find(t *testing.T, r nft.Ruleset, table, chain string) nft.Chain {
 	return nft.Chain{}
 }
 
+// TestJump: the step of a rule that was jumped to names its own chain.
+func TestJump(t *testing.T) {
+	in, other := find(t, ruleset(t), "fw", "in"), find(t, ruleset(t), "fw", "other")
+	for _, x := range in.Rules {
+		if x.Text == "jump other" {
+			in.Rules = []nft.Rule{x}
+			break
+		}
+	}
+	r := nft.Ruleset{Chains: []nft.Chain{in, other}}
+	out := r.Eval(nft.Packet{Data: udp(), IIF: 2, IIFName: "x"}, "input")
+	if out.By == nil || out.By.Chain.Name != "other" || out.By.Counter() != "nft.inet.fw.other."+handle(*out.By)+".packets" || len(out.Trail) != 2 {
+		t.Errorf("%+v", out)
+	}
+}
+
 // TestDropper: two rules with limits; the counter that moved says which one it was.
 func TestDropper(t *testing.T) {
 	limit := find(t, ruleset(t), "fw", "in")

@@ -31,8 +31,9 @@ type Packet struct {
 	IIFKind  string
 	OIFKind  string
 
-	// FIB answers the expression fib: flags are NFTA_FIB_F_…; nil: not known. The device is an index, typ an RTN_….
-	FIB func(p *Packet, flags uint32) (dev int, name string, typ uint32, ok bool)
+	// FIB answers the expression fib in a hook: flags are NFTA_FIB_F_…; nil: not known. The device is an index, 0 if there is
+	// none, and not known if ok is false; typ is an RTN_…, 0 if it is not known.
+	FIB func(p *Packet, hook string, flags uint32) (dev int, name string, typ uint32, ok bool)
 }
 
 const (

@@ -362,6 +362,16 @@ func (m *machine) verdictMap(s *Set) {
 
 // Lookup finds the element a key belongs to.
 func (s *Set) Lookup(key []byte) (Elem, bool) {
+	if s.Flags&setInterval == 0 {
+		i := slices.IndexFunc(s.Elems, func(e Elem) bool { return e.Flags&elemCatchall == 0 && bytes.Equal(e.Key, key) })
+		if i < 0 {
+			i = slices.IndexFunc(s.Elems, func(e Elem) bool { return e.Flags&elemCatchall != 0 })
+		}
+		if i < 0 {
+			return Elem{}, false
+		}
+		return s.Elems[i], true
+	}
 	types := keyTypes(s.KeyType)
 	concat := len(types) > 1
 	var rest *Elem
@@ -369,7 +379,7 @@ func (s *Set) Lookup(key []byte) (Elem, bool) {
 		switch {
 		case e.Flags&elemCatchall != 0:
 			rest = &e
-		case e.End == nil:
+		case e.End == nil: // of a concatenation, one key
 			if bytes.Equal(e.Key, key) {
 				return e, true
 			}

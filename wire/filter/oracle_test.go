@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/bpf"
+
+	progs "github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // expression is a line of testdata/expressions.txt.
@@ -55,16 +57,7 @@ func linkNamed(s string) Link {
 }
 
 // tcpdump finds the oracle.
-func tcpdump(t *testing.T) string {
-	path, err := exec.LookPath("tcpdump")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal("tcpdump is not installed")
-		}
-		t.Skip("tcpdump is not installed")
-	}
-	return path
-}
+func tcpdump(t *testing.T) string { return progs.Path(t, "tcpdump") }
 
 // libpcap compiles an expression with libpcap; refused is what it says if it does not.
 func libpcap(path string, e expression, optimize bool) (prog []bpf.RawInstruction, refused string, err error) {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -14,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // packet reads bytes written in hexadecimal with spaces.
@@ -209,13 +210,7 @@ func TestGopacket(t *testing.T) {
 
 // TestTcpdump compares lines with tcpdump's.
 func TestTcpdump(t *testing.T) {
-	path, err := exec.LookPath("tcpdump")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal("tcpdump is not installed")
-		}
-		t.Skip("tcpdump is not installed")
-	}
+	path := oracle.Path(t, "tcpdump")
 	m := maker{rand.New(rand.NewPCG(3, 4))}
 	le := binary.LittleEndian
 	file := le.AppendUint32(nil, 0xa1b2c3d4)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/fathom-trace/fathom/internal/bin"
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // sample is a file with everything the writer can write, and its packets.
@@ -162,13 +162,7 @@ func TestGopacket(t *testing.T) {
 
 // TestTcpdump: tcpdump reads what we write.
 func TestTcpdump(t *testing.T) {
-	path, err := exec.LookPath("tcpdump")
-	if err != nil {
-		if os.Getenv("FATHOM_ORACLES") == "require" {
-			t.Fatal("tcpdump is not installed")
-		}
-		t.Skip("tcpdump is not installed")
-	}
+	path := oracle.Path(t, "tcpdump")
 	var b bytes.Buffer
 	w, _ := NewWriter(&b, Section{Application: "fathom"})
 	_, _ = w.Add(Interface{Link: LinkRaw, Name: "tun0"})

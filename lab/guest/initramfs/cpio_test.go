@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 func archive(t *testing.T) []byte {
@@ -44,10 +46,7 @@ func TestWriter(t *testing.T) {
 
 // TestCpio has the archive read by cpio(1).
 func TestCpio(t *testing.T) {
-	cpio, err := exec.LookPath("cpio")
-	if err != nil {
-		t.Skip("no cpio")
-	}
+	cpio := oracle.Path(t, "cpio")
 	cmd := exec.Command(cpio, "-itv", "--quiet", "-n")
 	cmd.Stdin = bytes.NewReader(archive(t))
 	out, err := cmd.CombinedOutput()

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // buff makes a struct of members with 8 bytes each, without those that are "".
@@ -147,10 +148,7 @@ func FuzzHeaderStructs(f *testing.F) {
 
 // TestHeaderStructs: a compiler's debug information is read as it was meant.
 func TestHeaderStructs(t *testing.T) {
-	cc, err := exec.LookPath("gcc")
-	if err != nil {
-		t.Skip(err)
-	}
+	cc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "include"), 0o755); err != nil {
 		t.Fatal(err)
@@ -166,7 +164,7 @@ func TestHeaderStructs(t *testing.T) {
 	cmd := exec.Command(cc, "-g", "-c", "a.c")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("%v: %s", err, out)
+		t.Fatalf("%v: %s", err, out)
 	}
 	f, err := elf.Open(filepath.Join(dir, "a.o"))
 	if err != nil {
