@@ -24,10 +24,7 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 		if p.state != Open || len(p.Hops) == 0 {
 			continue
 		}
-		was := p.Hops[len(p.Hops)-1]
-		for i := len(p.Hops) - 1; i > 0 && was.Kind == Step; i-- {
-			was = p.Hops[i-1]
-		}
+		was := lastEvent(p.Hops)
 		a, b := &was.View, &h.View
 		if was.Kind != Xmit && (was.Kind != Consume || !slices.ContainsFunc(was.Path, xdp)) || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
 			continue
@@ -38,4 +35,15 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 		return p
 	}
 	return nil
+}
+
+// lastEvent is the last of hops, not empty, at which a packet was somewhere: no function that only has it in its hands,
+// unless there is nothing else.
+func lastEvent(hops []*Hop) *Hop {
+	for _, h := range slices.Backward(hops) {
+		if h.Kind != Step {
+			return h
+		}
+	}
+	return hops[0]
 }

@@ -172,6 +172,9 @@ func (a Answer) joined(verdicts []Verdict) (out []Verdict) {
 	return out
 }
 
+// protocol is what a flow begins with: "udp", "tcp", "arp".
+func protocol(flow string) string { p, _, _ := strings.Cut(flow, " "); return p }
+
 // others are the packets of other verdicts.
 type others struct {
 	arrived int // of flows to the same place that lost nothing
@@ -185,7 +188,7 @@ func (a Answer) beside(verdicts []Verdict, v Verdict) (o others) {
 		_, to, _ := strings.Cut(flow, ">")
 		switch {
 		case x.Sent == nil || x.Count == nil:
-		case x.Class == "delivered" && slices.ContainsFunc(a.Dst, func(d string) bool { return hasAddr(to, d) }):
+		case x.Class == "delivered" && protocol(flow) == protocol(text(v.All["flow"])) && slices.ContainsFunc(a.Dst, func(d string) bool { return hasAddr(to, d) }):
 			o.arrived += *x.Sent
 		case x.All["id"] != v.All["id"] && flow != "" && flow == text(v.All["flow"]) && x.Class != "delivered":
 			o.lost += *x.Count
