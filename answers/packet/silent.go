@@ -143,6 +143,42 @@ func (r *Recording) handshakes(vs []*Verdict) map[listener]uint64 {
 	return sent
 }
 
+// waiting finds datagrams of which no event tells, as they wait for the address of a neighbour: UDP counts what it sends. Only
+// where one flow alone can have sent them, and no event was lost.
+func (r *Recording) waiting(vs []*Verdict) {
+	if r.LostRing+r.Missed+r.Unkept > 0 || r.Losses {
+		return
+	}
+	var found *Verdict
+	for _, v := range vs {
+		if v.loss == nil || v.flow.Tuple.Proto != protoUDP || v.loss.Reason != "NEIGH_QUEUEFULL" {
+			continue
+		}
+		if found != nil {
+			return
+		}
+		found = v
+	}
+	if found == nil {
+		return
+	}
+	name := "Udp.OutDatagrams"
+	if found.flow.Tuple.Dst.Addr().Is6() {
+		name = "Udp6.OutDatagrams"
+	}
+	counted, seen := r.moved(found.flow.Netns, name), uint64(0)
+	for _, f := range r.Flows {
+		if f.Netns == found.flow.Netns && f.Tuple.Proto == protoUDP {
+			seen += f.Packets
+		}
+	}
+	if n := counted - min(counted, seen); n > 0 {
+		found.Sent += n
+		found.Unknown += n
+		found.Cause += fmt.Sprintf("; %d more wait in it (%s)", n, name)
+	}
+}
+
 // listenerSilent: SYNs, or the last segments of handshakes, vanish without an event when the listener has no room.
 func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 	if v.flow.Tuple.Proto != protoTCP {
