@@ -98,6 +98,7 @@ func (r *Recording) explained(ns uint32, c counter) (n uint64) {
 
 // silent adds what only counters tell: connections that a listener did not take, copies that a capture lost.
 func (r *Recording) silent(vs []*Verdict) []*Verdict {
+	r.waiting(vs)
 	wait := r.handshakes(vs)
 	for _, v := range vs {
 		if v.flow == nil || v.loss != nil || v.Class == ClassMisroute {
