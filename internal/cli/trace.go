@@ -67,6 +67,7 @@ func traceCommand(name string) *cobra.Command {
 		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
 		Short: "Run a program in the bpftrace language on this kernel",
 		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to.
+bpftrace's other flags (--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
 
 Examples:
   fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
@@ -118,6 +119,11 @@ Examples:
 		})
 	} else {
 		c.AddCommand(traceGraphCommand())
+	}
+	if name == "trace" {
+		for _, old := range []string{"bench", "test", "info", "version", "usdt-file-activation", "traceable-functions"} {
+			_ = fl.MarkHidden(old) // the flag is there: it was just added
+		}
 	}
 	return c
 }
