@@ -17,3 +17,8 @@ var Graph string
 //
 //go:embed packet.md
 var Packet string
+
+// Watch is about who changed what, in Markdown.
+//
+//go:embed watch.md
+var Watch string

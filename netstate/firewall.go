@@ -91,11 +91,8 @@ func (s *State) addrType(a netip.Addr, dev int) uint32 {
 	if a.Is6() {
 		family = 6
 	}
-	for _, r := range s.candidates(family, tableLocal, Flow{Dst: a}) {
-		if dev == 0 || r.Link == dev {
-			return rtnTypes[r.Type]
-		}
-		break
+	if best := s.candidates(family, tableLocal, Flow{Dst: a}); len(best) > 0 && (dev == 0 || best[0].Link == dev) {
+		return rtnTypes[best[0].Type]
 	}
 	return rtnUnicast
 }

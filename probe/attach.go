@@ -222,6 +222,8 @@ func (s *Session) attachOne(l *loaded, p *ebpf.Program, t check.Target, cookie u
 		lk, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.Func, Program: p})
 	case "fentry", "fexit":
 		lk, err = link.AttachTracing(link.TracingOptions{Program: p, AttachType: l.prog.AttachType})
+	case "cgroup_sysctl": // the target's module is the cgroup's folder
+		lk, err = link.AttachCgroup(link.CgroupOptions{Path: t.Module, Attach: l.prog.AttachType, Program: p})
 	case "uprobe", "uretprobe", "usdt":
 		return s.attachUprobe(l.prog.Unit.Provider == "uretprobe", p, t, cookie)
 	default:

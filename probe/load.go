@@ -333,7 +333,7 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 		if errors.As(err, &ve) {
 			return nil, &VerifierError{Unit: l.prog.Unit, Insns: spec.Instructions, Err: ve}
 		}
-		return nil, fmt.Errorf("load program for %s: %w", l.inst.Provider.Name, err)
+		return nil, fmt.Errorf("load program for %s: %w", l.prog.Unit.Provider, err)
 	}
 	return p, nil
 }

@@ -9,21 +9,24 @@ import (
 // rebuilding is how long after a packet was given to a device its copy may come out of it; ns.
 const rebuilding = uint64(time.Second)
 
-// rebuilt gives the packet that a new one is a copy of: a driver's XDP takes the memory of packets that it cannot write
-// into anew, and frees the old without an event (veth_convert_skb_to_xdp_buff in drivers/net/veth.c). It comes out of the
-// driver as it went in. Of several that are alike, it is the oldest.
+// inDrivers is how many packets, of those seen last, may be in drivers at a time.
+const inDrivers = 512
+
+// rebuilt gives the packet that a new one is a copy of: a driver's XDP copies packets that it cannot write into, and frees
+// the old one, with an event or without (veth_convert_skb_to_xdp_buff in drivers/net/veth.c). The copy looks as what went
+// into the driver. Of several that are alike, it is that of the oldest.
 func (t *Tracker) rebuilt(h *Hop) *Packet {
 	xdp := func(fn string) bool { return strings.Contains(fn, "xdp") }
 	if h.Kind == Queue || h.Kind == Enqueued || !xdp(h.Func) && !slices.ContainsFunc(h.Path, xdp) {
 		return nil
 	}
-	for _, p := range t.order {
+	for _, p := range t.order[max(0, len(t.order)-inDrivers):] {
 		if p.state != Open || len(p.Hops) == 0 {
 			continue
 		}
-		was := p.Hops[len(p.Hops)-1]
+		was := lastEvent(p.Hops)
 		a, b := &was.View, &h.View
-		if was.Kind != Xmit || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
+		if was.Kind != Xmit && (was.Kind != Consume || !slices.ContainsFunc(was.Path, xdp)) || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
 			continue
 		}
 		t.forget(p)
@@ -32,4 +35,15 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 		return p
 	}
 	return nil
+}
+
+// lastEvent is the last of hops, not empty, at which a packet was somewhere: no function that only has it in its hands,
+// unless there is nothing else.
+func lastEvent(hops []*Hop) *Hop {
+	for _, h := range slices.Backward(hops) {
+		if h.Kind != Step {
+			return h
+		}
+	}
+	return hops[0]
 }

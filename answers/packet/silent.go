@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -97,6 +98,8 @@ func (r *Recording) explained(ns uint32, c counter) (n uint64) {
 
 // silent adds what only counters tell: connections that a listener did not take, copies that a capture lost.
 func (r *Recording) silent(vs []*Verdict) []*Verdict {
+	r.waiting(vs)
+	wait := r.handshakes(vs)
 	for _, v := range vs {
 		if v.flow == nil || v.loss != nil || v.Class == ClassMisroute {
 			continue
@@ -105,12 +108,76 @@ func (r *Recording) silent(vs []*Verdict) []*Verdict {
 		if last == nil {
 			continue
 		}
+		if k := (listener{last.Netns, last.View.Dst}); v.flow.Tuple.Proto == protoTCP && wait[k] >= v.flow.Packets {
+			wait[k] -= v.flow.Packets
+			continue
+		}
 		if r.listenerSilent(v, last) {
 			continue
 		}
 		r.captureSilent(v)
 	}
 	return vs
+}
+
+// listener is where connections go to.
+type listener struct {
+	netns uint32
+	addr  netip.AddrPort
+}
+
+// handshakes says how many of the segments that nobody answered wait in listeners' queues of handshakes: those came first,
+// and filled the queue. What came after is in a counter of the namespace.
+func (r *Recording) handshakes(vs []*Verdict) map[listener]uint64 {
+	sent := map[listener]uint64{}
+	for _, v := range vs {
+		if v.flow == nil || v.loss != nil || v.flow.Tuple.Proto != protoTCP || r.answered(v.flow) {
+			continue
+		}
+		if last := v.lastHop(); last != nil && r.moved(last.Netns, "TcpExt.TCPReqQFullDrop") > 0 {
+			sent[listener{last.Netns, last.View.Dst}] += v.flow.Packets
+		}
+	}
+	for k, n := range sent {
+		sent[k] = n - min(n, r.moved(k.netns, "TcpExt.TCPReqQFullDrop"))
+	}
+	return sent
+}
+
+// waiting finds datagrams of which no event tells, as they wait for the address of a neighbour: UDP counts what it sends. Only
+// where one flow alone can have sent them, and no event was lost.
+func (r *Recording) waiting(vs []*Verdict) {
+	if r.LostRing+r.Missed+r.Unkept > 0 || r.Losses {
+		return
+	}
+	var found *Verdict
+	for _, v := range vs {
+		if v.loss == nil || v.flow.Tuple.Proto != protoUDP || v.loss.Reason != "NEIGH_QUEUEFULL" {
+			continue
+		}
+		if found != nil {
+			return
+		}
+		found = v
+	}
+	if found == nil {
+		return
+	}
+	name := "Udp.OutDatagrams"
+	if found.flow.Tuple.Dst.Addr().Is6() {
+		name = "Udp6.OutDatagrams"
+	}
+	counted, seen := r.moved(found.flow.Netns, name), uint64(0)
+	for _, f := range r.Flows {
+		if f.Netns == found.flow.Netns && f.Tuple.Proto == protoUDP {
+			seen += f.Packets
+		}
+	}
+	if n := counted - min(counted, seen); n > 0 {
+		found.Sent += n
+		found.Unknown += n
+		found.Cause += fmt.Sprintf("; %d more wait in it (%s)", n, name)
+	}
 }
 
 // listenerSilent: SYNs, or the last segments of handshakes, vanish without an event when the listener has no room.
@@ -128,6 +195,11 @@ func (r *Recording) listenerSilent(v *Verdict, last *Hop) bool {
 	v.Class = ClassDrop
 	v.take(r.overflow(last.Netns, last.View.Dst))
 	v.Function, v.Reason = "tcp_conn_request", "ListenOverflows"
+	if r.moved(last.Netns, "TcpExt.ListenOverflows") == 0 {
+		v.Reason = "TCPReqQFullDrop"
+		v.Cause = "the listener's queue of handshakes is full, of peers that do not finish theirs: further SYNs are ignored"
+		v.Fix = "raise the backlog of listen() and net.ipv4.tcp_max_syn_backlog, turn net.ipv4.tcp_syncookies on, or find who floods"
+	}
 	v.Sent, v.Repeats = v.flow.Packets-v.flow.Repeated, v.flow.Repeated
 	v.Delivered, v.Unknown, v.Count = 0, 0, v.Sent
 	return true

@@ -51,6 +51,9 @@ var steps = []step{
 	{"fragment", func(s *scene) bool {
 		return s.reason("FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG") || s.in("ip_expire", "ip6_frag_expire", "inet_frag_rbtree_purge", "ip6frag_expire_frag_queue", "ip_frag_queue", "ip_defrag")
 	}, fragmentLost},
+	{"icmp6 end", func(s *scene) bool {
+		return s.at("icmpv6_rcv") && s.hop.View.Proto == protoICMPv6 && s.reason("NOT_SPECIFIED", "")
+	}, icmp6Done},
 	{"protocol", func(s *scene) bool {
 		return s.reason("IP_NOPROTO") || s.reason("NOT_SPECIFIED", "") && s.at("ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", "ip_local_deliver_finish", "ip6_input_finish")
 	}, protocolUnknown},

@@ -243,7 +243,8 @@ func tcpState(s *scene) *finding {
 	if v.Flags&header.RST != 0 {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, cause: "a reset: it ends the connection and is freed", fix: "look at why the other end reset it"}
 	}
-	if s.reason("TCP_MINTTL") {
+	// Linux 6.1 has no reason for it, and a counter.
+	if s.reason("TCP_MINTTL") || s.reason("NOT_SPECIFIED", "") && s.at("tcp_v4_rcv", "tcp_v6_rcv") && s.rec.moved(s.loss.Netns, "TcpExt.TCPMinTTLDrop") > 0 {
 		delete(c, "state")
 		c["field"] = "IP_MINTTL"
 		if k := s.taker("tcp"); k != nil {
@@ -254,6 +255,17 @@ func tcpState(s *scene) *finding {
 	}
 	return &finding{culprit: c, cause: fmt.Sprintf("TCP discards the segment: %s (%s)", words(s.loss.Reason), s.loss.Func),
 		fix: "normal for old and repeated segments; many of them mean reordering, or two paths"}
+}
+
+// icmp6Done: older kernels (6.1) free each ICMPv6 message as lost when they have dealt with it (icmpv6_rcv in
+// net/ipv6/icmp.c); what is wrong with one has a reason or a counter.
+func icmp6Done(s *scene) *finding {
+	if n := s.rec.moved(s.loss.Netns, "Icmp6.InErrors"); n > 0 {
+		return &finding{culprit: Culprit{"kind": "packet", "netns": s.ns(), "dev": s.loss.Dev, "field": "icmp6"},
+			cause: "the ICMPv6 message is malformed, or its checksum is wrong", fix: "look at what sends it: a capture shows the header"}
+	}
+	return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, cause: "the ICMPv6 message was dealt with: this kernel frees all of them as if they were lost",
+		fix: "nothing to mend: not a loss"}
 }
 
 // closing: the socket went away with what was in its queue.

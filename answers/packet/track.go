@@ -265,10 +265,12 @@ type named struct {
 func fnv1a(h, n uint64) uint64 { return (h ^ n) * 0x100000001b3 }
 
 func (t *Tracker) name(e *Event) (fn string, path []string) {
-	if e.Kind == Drop || e.Kind == Consume || e.Kind == Step {
-		if e.Arg != 0 {
-			fn = t.names.Function(e.Arg)
-		}
+	switch {
+	case e.Arg == 0:
+	case e.Kind == Drop || e.Kind == Consume:
+		fn = t.names.Function(e.Arg)
+	case e.Kind == Step: // where the function begins; a Namer looks before what it is given, at the call
+		fn = t.names.Function(e.Arg + 1)
 	}
 	for _, a := range e.Stack {
 		n := t.names.Function(a)
@@ -308,7 +310,7 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 	if len(p.Hops) == 0 {
 		return true
 	}
-	was := p.Hops[len(p.Hops)-1]
+	was := lastEvent(p.Hops) // a function that has the packet changes nothing of where it is
 	a, b := &was.View, &h.View
 	freed := h.Kind == Drop || h.Kind == Consume || h.Kind == Copied
 	switch {
@@ -460,8 +462,8 @@ func (t *Tracker) flow(p *Packet, h *Hop) *Flow {
 
 // rewritten notes a change of addresses.
 func (t *Tracker) rewritten(p *Packet, h *Hop) {
-	if n := len(p.Hops); n >= 2 && p.flow != nil {
-		a, b := p.Hops[n-2], h
+	if n := len(p.Hops); n >= 2 && p.flow != nil && h.Kind != Step {
+		a, b := lastEvent(p.Hops[:n-1]), h
 		if a.View.Tuple != b.View.Tuple && a.View.Tuple.IP() && b.View.Tuple.IP() && a.View.First && b.View.First && a.View.Proto == b.View.Proto {
 			r := Rewrite{Netns: h.Netns, Dev: h.Dev, From: a.View.Tuple, To: b.View.Tuple}
 			if a.Netns != 0 && a.Kind == Rx {

@@ -314,7 +314,7 @@ func (v *Verdict) lastHop() *Hop {
 		return nil
 	}
 	for _, h := range slices.Backward(v.sample.Hops) {
-		if h.Netns != 0 && (h.Kind != Consume || takers[h.Func] && v.sample.Received) {
+		if h.Netns != 0 && h.Kind != Step && (h.Kind != Consume || takers[h.Func] && v.sample.Received) {
 			return h
 		}
 	}

@@ -39,6 +39,8 @@ var bindings = map[string]binding{
 	// Programs on the packet path, which are built from IR and have no language of their own.
 	"xdp": {prog: ebpf.XDP},
 	"tc":  {prog: ebpf.SchedCLS},
+	// At accesses to sysctls, likewise.
+	"cgroup_sysctl": {prog: ebpf.CGroupSysctl, attach: ebpf.AttachCGroupSysctl},
 	// What fathom runs itself, through BPF_PROG_TEST_RUN.
 	"begin": {prog: ebpf.RawTracepoint},
 	"end":   {prog: ebpf.RawTracepoint},

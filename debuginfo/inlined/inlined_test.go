@@ -32,7 +32,7 @@ func TestInto(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, version := range []string{"-gdwarf-4", "-gdwarf-5"} {
-		if out, err := exec.Command(gcc, "-O2", version, "-shared", "-o", obj, src).CombinedOutput(); err != nil {
+		if out, err := exec.Command(gcc, "-O2", version, "-nostdlib", "-no-pie", "-Wl,--entry=lone", "-o", obj, src).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		f, err := elf.Open(obj)

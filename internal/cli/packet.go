@@ -55,7 +55,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
-	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand())
+	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand(), packetWhyCommand())
 	return c
 }
 

@@ -67,8 +67,8 @@ func traceCommand(name string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
 		Short: "Run a program in the bpftrace language on this kernel",
-		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. With --on, the
-kernel in a crash dump is asked: programs run over its objects (iter:task …), and at begin and end.
+		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. --on asks the kernel
+in a crash dump. bpftrace's other flags (--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
 
 Examples:
   fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
@@ -110,7 +110,7 @@ Examples:
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
 	if name != "bpftrace" {
 		fl.StringVar(&f.on.file, "on", "", "ask the kernel in the crash dump `FILE`")
-		fl.StringArrayVar(&f.on.parts, "part", nil, "another file of a split dump; may be repeated")
+		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
 		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, which stands still meanwhile")
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -125,6 +125,11 @@ Examples:
 		})
 	} else {
 		c.AddCommand(traceGraphCommand())
+	}
+	if name == "trace" {
+		for _, old := range []string{"bench", "test", "info", "version", "usdt-file-activation", "traceable-functions"} {
+			_ = fl.MarkHidden(old) // the flag is there: it was just added
+		}
 	}
 	return c
 }

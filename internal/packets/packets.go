@@ -28,6 +28,8 @@ type Options struct {
 	Mark   *uint32
 	PIDs   []uint32
 	Comm   string
+	Cgroup uint64 // number of the sender's cgroup; 0 is any
+	Terms  []capture.Term
 	Plain  bool   // tracepoints alone
 	Losses bool   // only what is lost, of all packets
 	Count  uint64 // end after so many packets; 0 is no limit
@@ -107,7 +109,7 @@ func (r *run) open() (err error) {
 	r.rec.Kernel, _ = r.live.Release()
 	r.rec.BootToReal = r.live.Clocks().BootToReal
 	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
-		Comm: r.o.Comm, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
+		Comm: r.o.Comm, Cgroup: r.o.Cgroup, Terms: r.o.Terms, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
 	if err != nil {
 		return err
 	}

@@ -2,15 +2,23 @@ package packets
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/packets/capture"
 )
 
-// words are the primitives that a filter may begin with beside tcpdump's, joined by "and": what is not in a packet's bytes.
+// words are the primitives that a filter may have beside tcpdump's: what is not in a packet's bytes.
 var words = map[string]func(o *Options, arg string) error{
-	"netns": func(o *Options, a string) error { o.Netns = append(o.Netns, a); return nil },
-	"dev":   func(o *Options, a string) error { o.Devs = append(o.Devs, a); return nil },
-	"comm":  func(o *Options, a string) error { o.Comm = a; return nil },
+	"netns":  func(o *Options, a string) error { o.Netns = append(o.Netns, a); return nil },
+	"dev":    func(o *Options, a string) error { o.Devs = append(o.Devs, a); return nil },
+	"comm":   func(o *Options, a string) error { o.Comm = a; return nil },
+	"cgroup": func(o *Options, a string) (err error) { o.Cgroup, err = cgroupID(a); return err },
 	"mark": func(o *Options, a string) error {
 		n, err := strconv.ParseUint(a, 0, 32)
 		m := uint32(n)
@@ -24,31 +32,60 @@ var words = map[string]func(o *Options, arg string) error{
 	},
 }
 
-// Split takes our own words from a filter, before and behind tcpdump's expression, and gives what is left of it.
+// cgroupID is the number of a cgroup, as bpf_get_current_cgroup_id gives it: the inode of its folder.
+func cgroupID(name string) (uint64, error) {
+	path := name
+	if !filepath.IsAbs(path) || !strings.HasPrefix(path, "/sys/fs/cgroup") {
+		path = filepath.Join("/sys/fs/cgroup", name)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Ino, nil
+}
+
+var conjunction = regexp.MustCompile(`\s+(?:and|&&)\s+`)
+
+// Split takes our own words and conditions on the sk_buff from a filter and gives what is left of it for tcpdump's language.
+// They stand in front of the rest or behind it, joined by "and".
 func (o *Options) Split(expr string) (string, error) {
-	f := strings.Fields(expr)
-	take := func(word, arg string) error {
-		if err := words[word](o, arg); err != nil {
-			return fmt.Errorf("%s %s: not a number that fits", word, arg)
-		}
-		return nil
-	}
-	for len(f) >= 2 && words[f[0]] != nil {
-		if err := take(f[0], f[1]); err != nil {
+	parts := conjunction.Split(strings.TrimSpace(expr), -1)
+	for len(parts) > 0 {
+		ours, err := o.word(parts[0])
+		if err != nil {
 			return "", err
 		}
-		if f = f[2:]; len(f) > 0 {
-			if f[0] != "and" && f[0] != "&&" || len(f) == 1 {
-				return "", fmt.Errorf("%q: netns, dev, mark, pid and comm stand before or behind the rest, joined by \"and\"", strings.Join(f, " "))
-			}
-			f = f[1:]
+		if !ours {
+			break
 		}
+		parts = parts[1:]
 	}
-	for n := len(f); n >= 3 && words[f[n-2]] != nil && (f[n-3] == "and" || f[n-3] == "&&"); n = len(f) {
-		if err := take(f[n-2], f[n-1]); err != nil {
+	for len(parts) > 0 {
+		ours, err := o.word(parts[len(parts)-1])
+		if err != nil {
 			return "", err
 		}
-		f = f[:n-3]
+		if !ours {
+			break
+		}
+		parts = parts[:len(parts)-1]
 	}
-	return strings.Join(f, " "), nil
+	return strings.Join(parts, " and "), nil
+}
+
+// word takes one part of a filter, if it is ours.
+func (o *Options) word(part string) (bool, error) {
+	if t, ok, err := capture.ParseTerm(part); ok || err != nil {
+		o.Terms = append(o.Terms, t)
+		return true, err
+	}
+	f := strings.Fields(part)
+	if len(f) != 2 || words[f[0]] == nil {
+		return false, nil
+	}
+	if err := words[f[0]](o, f[1]); err != nil {
+		return true, fmt.Errorf("%s: %w", part, err)
+	}
+	return true, nil
 }

@@ -107,6 +107,9 @@ func (u *Unit) def(n ir.Ins) ir.Val {
 	return ir.R(n.Dst)
 }
 
+// Place is the memory at an address that a program may access directly: its context, the value of a map.
+func (u *Unit) Place(addr ir.Val) Mem { return Mem{base: u.Reg(addr)} }
+
 // Slot reserves memory of the program. It is not cleared.
 func (u *Unit) Slot(name string, size int) Mem { return Mem{slot: u.U.NewSlot(name, size)} }
 

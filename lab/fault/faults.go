@@ -28,6 +28,7 @@ func ofSockets() []Fault {
 		{Name: "udp-rcvbuf-full", Title: "a receive buffer that is full", make: udpRcvbufFull},
 		{Name: "socket-filter", Title: "a filter on the socket that accepts nothing", make: socketFilter},
 		{Name: "tcp-listen-overflow", Title: "an accept queue that is full", make: tcpListenOverflow},
+		{Name: "syn-backlog", Title: "a queue of handshakes that is full", make: synBacklog},
 		{Name: "tcp-md5-missing", Title: "a listener that wants signatures", Need: MD5, make: tcpMD5Missing},
 		{Name: "tcp-min-ttl", Title: "a listener that wants a higher TTL", make: tcpMinTTL},
 		{Name: "capture-overflow", Title: "a capture that is full, and nothing is lost", make: captureOverflow},

@@ -35,14 +35,12 @@ type Seen struct {
 	Err     error          // of sending
 }
 
-// Kernel sends the traffic of scenes, one after the other, and asks the kernel itself what happened: the drops that it
+// Kernel sends the traffic of scenes, some at a time, and asks the kernel itself what happened: the drops that it
 // tells of in their namespaces, and counters. release is that of the kernel.
 func Kernel(ctx context.Context, fathom, release string, scenes []*Scene) ([]Seen, error) {
 	seen := make([]Seen, len(scenes))
 	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context) error {
-		for i, s := range scenes {
-			seen[i].Missing, seen[i].Err = s.counted(ctx)
-		}
+		together(len(scenes), func(i int) { seen[i].Missing, seen[i].Err = scenes[i].counted(ctx) })
 		return nil
 	})
 	if err != nil {

@@ -32,7 +32,7 @@ type end struct {
 // port is the address of a service at an end.
 func (e *end) port(p int) netip.AddrPort { return netip.AddrPortFrom(e.addr, uint16(p)) }
 
-// String is the end in the lab's language.
+// text is the end in the lab's language.
 func (e *end) text(node string) string {
 	if e.addr.IsValid() {
 		node += fmt.Sprintf(":%v/%d", e.addr, e.bits)

@@ -312,7 +312,7 @@ func addressMissing(s *Scene) error {
 }
 
 func disabled6(s *Scene) error {
-	a, b := s.pair6()
+	_, b := s.pair6()
 	if err := s.up(); err != nil {
 		return err
 	}
@@ -321,7 +321,6 @@ func disabled6(s *Scene) error {
 	if err := s.sysctl("b", key, "1"); err != nil {
 		return err
 	}
-	_ = a
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 	s.drops("ip6_rcv_core", "IPV6DISABLED")
 	s.blame("sysctl", "b", "key", key, "value", "1")

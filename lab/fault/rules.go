@@ -47,9 +47,8 @@ func nftHook(hook string) func(*Scene) error {
 		role, port, to := "b", s.deck.Port(), netip.AddrPort{}
 		switch hook {
 		case "forward":
-			_, ra, _, b := s.routed()
+			_, _, _, b := s.routed()
 			role, to = "r", b.port(port)
-			_ = ra
 		default:
 			_, b := s.pair()
 			to = b.port(port)

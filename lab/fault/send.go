@@ -32,7 +32,6 @@ type datagrams struct {
 	df    bool          // never fragmented
 	pause time.Duration // between them
 	gso   int           // one call of size bytes leaves as so large packets
-	dev   string        // of a group
 }
 
 // datagrams sets what is sent to datagrams from a role. Addresses they go to tell them from other traffic.

@@ -187,6 +187,33 @@ func tcpListenOverflow(s *Scene) error {
 	return nil
 }
 
+// synBacklog is a listener whose queue of handshakes is full, of SYNs of hosts that are not there.
+func synBacklog(s *Scene) error {
+	a, b := s.pair()
+	port, from := s.deck.Port(), s.deck.Port()
+	s.host("b", "sysctl net.ipv4.tcp_syncookies=0")
+	if err := s.up(); err != nil {
+		return err
+	}
+	const room = 2
+	if err := s.serve("b", socket{proto: "tcp", addr: b.port(port), backlog: room}); err != nil {
+		return err
+	}
+	s.frames(a, 12, 0, 0, func(i int) traffic.Frame {
+		f := udpFrame(a, b, from+i, port, 0)
+		f.Proto, f.Seq = header.ProtoTCP, s.deck.Uint32()
+		ip := a.addr.As4()
+		ip[3] = byte(100 + i) // nobody
+		f.From = netip.AddrPortFrom(netip.AddrFrom4(ip), uint16(from+i))
+		return f
+	})
+	s.Answer.Retries = true // SYNs that wait for the last segment of the handshake have arrived
+	s.silent()
+	s.blame("socket", "b", "proto", "tcp", "local", b.port(port), "field", "backlog")
+	s.counter("b", "TcpExt.ListenDrops", 5)
+	return nil
+}
+
 func tcpMD5Missing(s *Scene) error {
 	a, b := s.pair()
 	port := s.deck.Port()

@@ -123,7 +123,24 @@ func (r *reader) read(in io.Reader) {
 	}
 }
 
-// Packet sends the traffic of scenes, one after the other, while fathom packet looks at the namespaces of all, and scores
+// atOnce is how many scenes send at a time.
+const atOnce = 4
+
+// together calls f with 0 to n-1, some of them at a time.
+func together(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}
+
+// Packet sends the traffic of scenes, some at a time, while fathom packet looks at the namespaces of all, and scores
 // what it says of each. release is that of the kernel.
 func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]expect.Score, Run, error) {
 	var names []string
@@ -131,12 +148,13 @@ func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]exp
 		names = append(names, s.Namespaces()...)
 	}
 	r, err := Watch(ctx, fathom, names, nil, func(ctx context.Context) error {
-		for _, s := range scenes {
-			if err := s.Send(ctx); err != nil {
-				return fmt.Errorf("send traffic of %s: %w", s.Answer.ID, err)
+		errs := make([]error, len(scenes))
+		together(len(scenes), func(i int) {
+			if err := scenes[i].Send(ctx); err != nil {
+				errs[i] = fmt.Errorf("send traffic of %s: %w", scenes[i].Answer.ID, err)
 			}
-		}
-		return nil
+		})
+		return errors.Join(errs...)
 	})
 	if err != nil {
 		return nil, r, err

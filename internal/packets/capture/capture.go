@@ -28,6 +28,8 @@ type Options struct {
 	Mark   *uint32
 	PIDs   []uint32 // the process that is running when the packet is first seen: its sender's
 	Comm   string
+	Cgroup uint64 // number of the cgroup (of version 2) that the process is in; 0 is any
+	Terms  []Term // that all hold
 	// Losses leaves out what is no loss: the path of packets is then in the stacks of their last events only.
 	Losses bool
 	// Functions are watched too, while they have a packet that is followed, where the kernel can attach to all at once.
@@ -60,6 +62,13 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	var err error
 	if code.l, err = newLayout(w.Types()); err != nil {
 		return nil, err
+	}
+	for _, t := range o.Terms {
+		way, err := t.resolve(w.Types())
+		if err != nil {
+			return nil, err
+		}
+		code.ways = append(code.ways, way)
 	}
 	if err := code.compile(); err != nil {
 		return nil, err

@@ -46,11 +46,13 @@ type code struct {
 	p       *emit.Program
 	tracked *ir.Map // addresses of packets that are followed, and of their data
 	l2, l3  *filter.Filter
+	ways    [][]reach // of Options.Terms
 }
 
 // follows says if only some packets are wanted.
 func (c *code) follows() bool {
-	return c.l2 != nil || c.l3 != nil || len(c.o.Netns) > 0 || len(c.o.Devs) > 0 || c.o.Mark != nil || len(c.o.PIDs) > 0 || c.o.Comm != ""
+	return c.l2 != nil || c.l3 != nil || len(c.o.Netns) > 0 || len(c.o.Devs) > 0 || c.o.Mark != nil || len(c.o.PIDs) > 0 || c.o.Comm != "" ||
+		c.o.Cgroup != 0 || len(c.o.Terms) > 0
 }
 
 // seen is what a program knows of the packet before it.
@@ -175,6 +177,9 @@ func (c *code) choose(p *seen) {
 			u.Unless(ir.Eq, p.load(c.l.mark), ir.Imm(int64(*c.o.Mark)))
 		}
 		c.process(u)
+		for i, t := range c.o.Terms {
+			c.holds(p, t, c.ways[i])
+		}
 		if c.l2 != nil || c.l3 != nil {
 			c.match(p)
 		}
@@ -222,6 +227,9 @@ func word(u *emit.Unit, b []byte) ir.Val {
 
 // process ends the program unless the current process is wanted.
 func (c *code) process(u *emit.Unit) {
+	if c.o.Cgroup != 0 {
+		u.Unless(ir.Eq, u.Call(ir.FnCurrentCgroupID), u.Var(ir.Imm(int64(c.o.Cgroup))))
+	}
 	if len(c.o.PIDs) > 0 {
 		t := u.Slot("pid", 8)
 		u.Store(t, 8, u.Bin(ir.Shr, u.Call(ir.FnCurrentPidTgid), ir.Imm(32)))

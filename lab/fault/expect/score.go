@@ -72,6 +72,7 @@ func (s Score) rank() (n int) {
 // Score compares what a tool said with the answer. Of several verdicts about the traffic the best is taken; one of another
 // class beside it, about the same packets, costs the class.
 func (a Answer) Score(lab Lab, verdicts []Verdict) Score {
+	verdicts = a.joined(verdicts)
 	best := Score{ID: a.ID, Why: []string{"no verdict about the traffic"}}
 	for _, v := range verdicts {
 		if !a.about(v) {
@@ -147,6 +148,33 @@ func reason(s string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(strings.ToUpper(s), "SKB_DROP_REASON_"), "SKB_")
 }
 
+// joined makes one verdict of those that say the same of several flows of the traffic.
+func (a Answer) joined(verdicts []Verdict) (out []Verdict) {
+	seen := map[string]int{}
+	for _, v := range verdicts {
+		if v.Sent == nil || v.Delivered == nil || v.Count == nil || !a.about(v) {
+			out = append(out, v)
+			continue
+		}
+		k := fmt.Sprintln(v.Class, v.Netns, v.Dev, v.Function, v.Reason, text(map[string]any(v.Culprit)))
+		i, ok := seen[k]
+		if !ok {
+			seen[k] = len(out)
+			out = append(out, v)
+			continue
+		}
+		was := &out[i]
+		sent, delivered, count := *was.Sent+*v.Sent, *was.Delivered+*v.Delivered, *was.Count+*v.Count
+		was.Sent, was.Delivered, was.Count = &sent, &delivered, &count
+		was.InFlight += v.InFlight
+		was.Unknown += v.Unknown
+	}
+	return out
+}
+
+// protocol is what a flow begins with: "udp", "tcp", "arp".
+func protocol(flow string) string { p, _, _ := strings.Cut(flow, " "); return p }
+
 // others are the packets of other verdicts.
 type others struct {
 	arrived int // of flows to the same place that lost nothing
@@ -160,7 +188,7 @@ func (a Answer) beside(verdicts []Verdict, v Verdict) (o others) {
 		_, to, _ := strings.Cut(flow, ">")
 		switch {
 		case x.Sent == nil || x.Count == nil:
-		case x.Class == "delivered" && slices.ContainsFunc(a.Dst, func(d string) bool { return hasAddr(to, d) }):
+		case x.Class == "delivered" && protocol(flow) == protocol(text(v.All["flow"])) && slices.ContainsFunc(a.Dst, func(d string) bool { return hasAddr(to, d) }):
 			o.arrived += *x.Sent
 		case x.All["id"] != v.All["id"] && flow != "" && flow == text(v.All["flow"]) && x.Class != "delivered":
 			o.lost += *x.Count

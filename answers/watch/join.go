@@ -1,0 +1,149 @@
+package watch
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fathom-trace/fathom/netstate/changes"
+)
+
+// patience is how long a change waits for the sighting that belongs to it: both come from the same moment, on two ways.
+const patience = 400 * time.Millisecond
+
+// memory is how long a sighting without a change is kept: a sysctl may be read again a second later, and duplicate address
+// detection takes some seconds where it is set to.
+const memory = 10 * time.Second
+
+// near is how far apart a change and the sighting of its author may be where nothing else joins them.
+const near = patience
+
+// blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message
+// the nearest in time.
+func (w *Watcher) blind(c *changes.Change) *sighting {
+	best, least := -1, uint64(near)
+	for i, s := range w.sights {
+		if s.kind != recMessage || len(s.msg) > 0 || s.socket != c.Socket || len(c.Msg) == 0 {
+			continue
+		}
+		if d := max(s.boot, c.Boot) - min(s.boot, c.Boot); d < least {
+			best, least = i, d
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	s := w.sights[best]
+	w.sights = slices.Delete(w.sights, best, best+1)
+	w.causes[c] = s
+	return s
+}
+
+// sighted takes a sighting in: it belongs to the first change that waits for it, or is kept.
+func (w *Watcher) sighted(s *sighting) {
+	if s.kind == recNamespace {
+		if w.l.Knows(s.netns) {
+			return // unshare(2) of something else
+		}
+		w.l.Rescan()
+	}
+	if i := slices.IndexFunc(w.pending, func(p *pending) bool { return p.s == nil && w.belongs(s, p.c) }); i >= 0 {
+		for _, p := range w.pending[i:] { // with what followed from it
+			if p.s == nil && root(p.c) == root(w.pending[i].c) {
+				w.join(p, s)
+			}
+		}
+		return
+	}
+	w.forget(time.Now().Add(-memory))
+	w.sights = append(w.sights, s)
+}
+
+// remembered bounds how many sightings are kept.
+const remembered = 4096
+
+// forget drops sightings that are old, or of which there are too many; they are in the order in which they came.
+func (w *Watcher) forget(before time.Time) {
+	n := max(0, len(w.sights)-remembered+1)
+	for n < len(w.sights) && w.sights[n].at.Before(before) {
+		n++
+	}
+	w.sights = slices.Delete(w.sights, 0, n)
+	for c, s := range w.causes {
+		if s.at.Before(before) {
+			delete(w.causes, c)
+		}
+	}
+}
+
+// changed takes a change in, with the sighting that belongs to it if it came first.
+func (w *Watcher) changed(c *changes.Change) {
+	p := &pending{c: c, until: time.Now()}
+	w.pending = append(w.pending, p)
+	if w.w == nil {
+		return
+	}
+	if s := w.causes[root(c)]; s != nil {
+		w.join(p, s)
+		return
+	}
+	for i, s := range w.sights {
+		if w.belongs(s, c) {
+			w.join(p, s)
+			w.sights = slices.Delete(w.sights, i, i+1)
+			return
+		}
+	}
+	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told {
+		p.until = time.Now().Add(patience)
+	}
+}
+
+// more says if a change may need a second sighting, of who began what a thread of the kernel ended.
+func (w *Watcher) more(c *changes.Change) bool {
+	return c.Kind == changes.Addr && c.Act == changes.Added && c.New.Addr.Prefix.Addr().Is6() || c.Silent == changes.NSGone || c.Kind == changes.NetNS
+}
+
+// join gives a change its sighting.
+func (w *Watcher) join(p *pending, s *sighting) {
+	p.s, p.until = s, time.Now()
+	if w.more(p.c) {
+		p.until = time.Now().Add(patience / 4)
+	}
+	if len(w.causes) >= remembered {
+		clear(w.causes)
+	}
+	w.causes[root(p.c)] = s
+}
+
+// root is what brought a change about, or the change itself.
+func root(c *changes.Change) *changes.Change {
+	if c.Cause != nil {
+		return c.Cause
+	}
+	return c
+}
+
+// belongs says if a sighting is of the task that made a change.
+func (w *Watcher) belongs(s *sighting, c *changes.Change) bool {
+	c = root(c)
+	switch {
+	case c.Kind == changes.Sysctl:
+		if s.kind != recSysctl {
+			return false
+		}
+		name, _, now := s.setting()
+		if name != c.New.Sysctl.Name || strings.HasPrefix(name, "net.") && s.netns != c.NS.Inode {
+			return false
+		}
+		return oneLine(now) == oneLine(c.New.Sysctl.Value) || c.PID == s.pid
+	case c.Kind == changes.NetNS && c.Act == changes.Added:
+		return s.kind == recNamespace && s.netns == c.NS.Inode
+	}
+	if s.kind != recMessage || s.socket != c.Socket {
+		return false
+	}
+	n := min(len(s.msg), len(c.Msg))
+	return n > 0 && bytes.Equal(s.msg[:n], c.Msg[:n])
+}
