@@ -25,11 +25,13 @@ import (
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -638,11 +640,16 @@ func TestHostile(t *testing.T) {
 		for _, command := range []string{"foreach bt", "files 1", "mount", "net", "irq", "kmem -s"} {
 			_ = s.Run(io.Discard, strings.Fields(command))
 		}
+		_, _ = script.Run(t.Context(), script.Options{On: d, Source: &syntax.Source{Name: "stdin", Text: everyIterator}, Stdout: io.Discard, Stderr: io.Discard})
 		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("spoiled in way %d: took %s", i, took)
 		}
 	}
 }
+
+// everyIterator runs over all there is.
+const everyIterator = `iter:task { @[comm, kstack] = count(); } iter:task_file { @f[path(ctx.file.f_path)] = count(); } iter:task_vma { @v = count(); }
+	iter:tcp, iter:udp, iter:unix, iter:netlink, iter:bpf_map, iter:bpf_prog { @s[probe] = count(); }`
 
 // spoiled is a file with an end and some bytes of our own.
 type spoiled struct {
