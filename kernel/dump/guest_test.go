@@ -83,6 +83,12 @@ func die() int {
 		return 1
 	}
 	defer box.Close()
+	for i, size := range []int{4096, 123456} {
+		if _, err := unix.SysvShmGet(77+i, size, unix.IPC_CREAT|0o640); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	named, err := net.Listen("unix", "/corpse.sock")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -123,7 +129,8 @@ func witness() map[string]string {
 	w := map[string]string{}
 	for _, pattern := range []string{
 		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
-		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
+		"/proc/devices", "/proc/sysvipc/*", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
 		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime",
 	} {
