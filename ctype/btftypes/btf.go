@@ -276,21 +276,12 @@ func (b *BTF) of(ks kinds) iter.Seq2[uint32, rec] {
 	}
 }
 
-// named walks over those of a name. It looks at each of them: types are not sorted by name, nor are strings.
-func (b *BTF) named(ks kinds, name string) iter.Seq2[uint32, rec] {
-	return func(yield func(uint32, rec) bool) {
-		for id, r := range b.of(ks) {
-			if b.is(r.name(), name) && !yield(id, r) {
-				return
-			}
-		}
-	}
-}
-
 // FuncID gives the number of a function's type, by which programs call it; it does not look into base.
 func (b *BTF) FuncID(name string) (id uint32, ok bool) {
-	for id := range b.named(set(kindFunc), name) {
-		return id, true
+	for id, r := range b.of(set(kindFunc)) {
+		if b.is(r.name(), name) {
+			return id, true
+		}
 	}
 	return 0, false
 }

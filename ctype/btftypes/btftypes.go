@@ -38,7 +38,7 @@ func (l *Lookup) part(b *BTF) *part {
 	}
 	p := l.all[b]
 	if p == nil {
-		p = &part{BTF: b, below: l.part(b.base), seen: map[uint32]ctype.Type{}}
+		p = &part{BTF: b, below: l.part(b.base), seen: map[uint32]ctype.Type{}, found: map[question][]uint32{}}
 		l.all[b] = p
 	}
 	return p
@@ -67,7 +67,8 @@ func (l *Lookup) Load(module string) error {
 func (l *Lookup) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
 	for _, p := range l.parts {
 		best, found := ctype.Kind(0), uint32(0)
-		for id, r := range p.find(byKind(kind), name) {
+		for _, id := range p.find(byKind(kind), name) {
+			_, r := p.at(id)
 			if k := kindOf(r); found == 0 || k < best {
 				best, found = k, id
 			}
@@ -92,7 +93,7 @@ func kindOf(r rec) ctype.Kind {
 // AllByName gives all types of a kind and name, the kernel's first.
 func (l *Lookup) AllByName(kind ctype.Kind, name string) (out []ctype.Type) {
 	for _, p := range l.parts {
-		for id := range p.find(byKind(kind), name) {
+		for _, id := range p.find(byKind(kind), name) {
 			out = append(out, p.convert(id, 0))
 		}
 	}
@@ -123,7 +124,7 @@ func (l *Lookup) Func(module, name string) (*ctype.Func, error) {
 		parts = []*part{l.loaded[module]}
 	}
 	for _, p := range parts {
-		for id := range p.find(set(kindFunc), name) {
+		for _, id := range p.find(set(kindFunc), name) {
 			if f, ok := p.convert(id, 0).(*ctype.Func); ok {
 				c := *f
 				c.Name = name

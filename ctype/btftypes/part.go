@@ -12,35 +12,48 @@ import (
 // part is a section and what of it was converted.
 type part struct {
 	*BTF
-	below *part // of the section's base
-	seen  map[uint32]ctype.Type
-	asked int
-	names table
+	below    *part // of the section's base
+	seen     map[uint32]ctype.Type
+	found    map[question][]uint32
+	compared int
+	names    table
 }
 
-// enoughScans is how many names are looked for one by one before a table of all is made: it costs about as much as that
-// many scans.
-const enoughScans = 4
+// question is what find was asked for.
+type question struct {
+	ks   kinds
+	name string
+}
 
 // nameable is what find may be asked for.
 var nameable = byKind(ctype.Any) | set(kindFunc)
 
-// find walks over the types of some kinds and a name, by number.
-func (p *part) find(ks kinds, name string) iter.Seq2[uint32, rec] {
-	if p.asked++; p.asked <= enoughScans {
-		return p.named(ks, name)
+// find gives the numbers of the types of some kinds and a name. Names are compared with those of all types of the kinds, one
+// by one, until that has cost about as much as a table of all names: when each was compared twice.
+func (p *part) find(ks kinds, name string) []uint32 {
+	q := question{ks, name}
+	ids, ok := p.found[q]
+	if ok {
+		return ids
+	}
+	if p.compared < 2*len(p.offs) {
+		for id, r := range p.of(ks) {
+			if p.compared++; p.is(r.name(), name) {
+				ids = append(ids, id)
+			}
+		}
+		p.found[q] = ids
+		return ids
 	}
 	if p.names.ids == nil {
 		p.names = p.table()
 	}
-	return func(yield func(uint32, rec) bool) {
-		for id := range p.names.find(maphash.String(p.names.seed, name)) {
-			_, r := p.at(id)
-			if ks>>r.kind()&1 != 0 && p.is(r.name(), name) && !yield(id, r) {
-				return
-			}
+	for id := range p.names.find(maphash.String(p.names.seed, name)) {
+		if _, r := p.at(id); ks>>r.kind()&1 != 0 && p.is(r.name(), name) {
+			ids = append(ids, id)
 		}
 	}
+	return ids
 }
 
 // table has the numbers of types by the hashes of their names: open addressing, and what was put in first is found first.
