@@ -111,7 +111,7 @@ Examples:
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
 	if name != "bpftrace" {
 		fl.StringVar(&f.on.file, "on", "", "ask the kernel in the crash dump `FILE`")
-		fl.StringArrayVar(&f.on.parts, "part", nil, "another file of a split dump; may be repeated")
+		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
 		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, which stands still meanwhile")
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {

@@ -21,6 +21,7 @@ type deadRunner struct {
 	world *dead.World
 	sess  *dead.Session
 	cpus  int
+	stop  context.CancelFunc // ends the walk
 }
 
 func newDeadRunner(o Options) *deadRunner {
@@ -45,6 +46,7 @@ func runDead(ctx context.Context, o Options) (Result, error) {
 		defer cancel()
 	}
 	r := newDeadRunner(o)
+	r.stop = cancel
 	if err := r.load(); err != nil || o.DryRun {
 		return Result{}, err
 	}
@@ -111,6 +113,11 @@ func (r *deadRunner) special(provider string) error {
 
 // drain prints what was sent, and ends the walk on Ctrl-C.
 func (r *deadRunner) drain() error {
+	select {
+	case <-r.o.Interrupt:
+		r.stop()
+	default:
+	}
 	for _, rec := range r.sess.Records() {
 		if r.done {
 			return nil

@@ -30,6 +30,8 @@ func TestAsk(t *testing.T) {
 					askFiles(t, c, d)
 					askAreas(t, c, d)
 					askUserMemory(t, c, d)
+					askSockets(t, c, d)
+					askBPF(t, d)
 					askStacks(t, d)
 					askValues(t, d)
 				})
@@ -141,6 +143,48 @@ func askUserMemory(t *testing.T, c corpse, d *dump.Dump) {
 	}
 	if n < 2 {
 		t.Errorf("%d command lines", n)
+	}
+}
+
+// askSockets compares the sockets of the init namespace, in which all are, with the tables of /proc/net.
+func askSockets(t *testing.T, c corpse, d *dump.Dump) {
+	column := func(name string, format func(f []string) string) map[string]int {
+		rows := map[string]int{}
+		for i, line := range strings.Split(strings.TrimSpace(c.said["/proc/net/"+name]), "\n") {
+			if i > 0 {
+				rows[format(strings.Fields(line))]++
+			}
+		}
+		return rows
+	}
+	// In /proc an address is the four bytes of the kernel's memory as a number.
+	inet := func(f []string) string { return f[1] + " " + f[3] }
+	for _, tt := range []struct {
+		name, prog string
+		format     func([]string) string
+	}{
+		{"tcp", `iter:tcp { $s = ctx.sk_common; printf("%08X:%04X %02X\n", $s.skc_rcv_saddr, $s.skc_num, $s.skc_state); }`, inet},
+		{"udp", `iter:udp { $s = ctx.udp_sk.inet.sk.__sk_common; printf("%d: %08X:%04X %02X\n", ctx.bucket, $s.skc_rcv_saddr, $s.skc_num, $s.skc_state); }`,
+			func(f []string) string { return f[0] + " " + inet(f) }},
+		{"unix", `iter:unix { $u = ctx.unix_sk; printf("%d %s\n", $u.sk.sk_type, $u.addr ? str($u.addr.name[0].sun_path) : ""); }`,
+			func(f []string) string { return strings.TrimLeft(f[4], "0") + " " + strings.Join(f[7:], " ") }},
+		{"netlink", `iter:netlink { printf("%d %d\n", ctx.sk.sk.sk_protocol, ctx.sk.portid); }`, func(f []string) string { return f[1] + " " + f[2] }},
+	} {
+		want, got := column(tt.name, tt.format), map[string]int{}
+		for line := range strings.Lines(strings.TrimRight(ask(t, d, tt.prog), "\n")) {
+			got[strings.TrimSuffix(line, "\n")]++
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
+			t.Errorf("%s\n%s", tt.prog, diff)
+		}
+	}
+}
+
+// askBPF wants the map and the program that the guest made.
+func askBPF(t *testing.T, d *dump.Dump) {
+	out := ask(t, d, `iter:bpf_map { printf("map %s %d\n", ctx.map.name, ctx.map.max_entries); } iter:bpf_prog { printf("prog %s %d\n", ctx.prog.aux.name, ctx.prog.type); }`)
+	if want := "map corpse 77\nprog corpse 1\n\n\n"; out != want {
+		t.Errorf("%q, not %q", out, want)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -55,12 +57,49 @@ func die() int {
 		return 1
 	}
 	defer ear.Close()
+	for i := range 2 { // one connection stays, one has ended
+		call, err := net.Dial("tcp4", "127.0.0.1:4242")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer call.Close()
+		end, err := ear.Accept()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer end.Close()
+		if i == 0 {
+			call.Close()
+			end.Close()
+		}
+	}
 	box, err := net.ListenPacket("udp4", "0.0.0.0:4343")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer box.Close()
+	named, err := net.Listen("unix", "/corpse.sock")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer named.Close()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "corpse", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 77})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer m.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "corpse", Type: ebpf.SocketFilter, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer p.Close()
 	os.WriteFile("/proc/self/comm", []byte("dying"), 0)
 	os.WriteFile("/dev/kmsg", []byte("fathom: last words\n"), 0)
 	if err := json.NewEncoder(os.Stdout).Encode(witness()); err != nil {

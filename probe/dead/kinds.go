@@ -27,6 +27,12 @@ var kinds = []kind{
 	{"task", "every thread: ctx.task", true, walkTasks},
 	{"task_file", "every open file of every process: ctx.task, ctx.fd, ctx.file", true, walkFiles},
 	{"task_vma", "every mapping of every process: ctx.task, ctx.vma", true, walkAreas},
+	{"tcp", "every TCP socket, of all network namespaces: ctx.sk_common, ctx.uid", false, walkTCP},
+	{"udp", "every UDP socket, of all network namespaces: ctx.udp_sk, ctx.uid, ctx.bucket", false, walkUDP},
+	{"unix", "every Unix socket, of all network namespaces: ctx.unix_sk, ctx.uid", false, walkUnix},
+	{"netlink", "every netlink socket, of all network namespaces: ctx.sk", false, walkNetlink},
+	{"bpf_map", "every BPF map: ctx.map", false, walkIDR("map_idr", "map")},
+	{"bpf_prog", "every BPF program: ctx.prog", false, walkIDR("prog_idr", "prog")},
 }
 
 func find(name string) (kind, bool) {
@@ -96,4 +102,74 @@ func walkAreas(t kernel.Target, errs *kernel.Errors, yield func(object) bool) er
 		}
 	}
 	return err
+}
+
+// States of a struct sock_common whose struct is no struct sock (include/net/tcp_states.h).
+const (
+	tcpTimeWait   = 6
+	tcpNewSynRecv = 12
+)
+
+func walkTCP(t kernel.Target, errs *kernel.Errors, yield func(object) bool) error {
+	for sk := range walk.TCPSockets(t, errs) {
+		uid := uint64(0)
+		switch sk.Get("skc_state").Uint() {
+		case tcpTimeWait:
+		case tcpNewSynRecv:
+			uid = owner(sk.Cast("struct request_sock").Get("rsk_listener").Deref())
+		default:
+			uid = owner(sk.Cast("struct sock"))
+		}
+		if !yield(object{fields: map[string]uint64{"sk_common": sk.Addr, "uid": uid}}) {
+			break
+		}
+	}
+	return nil
+}
+
+// owner is sock_i_uid: whose a socket is that a file stands for, 0 for others.
+func owner(sk kernel.Value) uint64 {
+	if sk.Get("sk_socket").Uint() == 0 {
+		return 0
+	}
+	return sk.Get("sk_uid.val").Uint()
+}
+
+func walkUDP(t kernel.Target, errs *kernel.Errors, yield func(object) bool) error {
+	for bucket, sk := range walk.UDPSockets(t, errs) {
+		if !yield(object{fields: map[string]uint64{"udp_sk": sk.Addr, "uid": owner(sk), "bucket": uint64(bucket)}}) {
+			break
+		}
+	}
+	return nil
+}
+
+func walkUnix(t kernel.Target, errs *kernel.Errors, yield func(object) bool) error {
+	for sk := range walk.UnixSockets(t, errs) {
+		if !yield(object{fields: map[string]uint64{"unix_sk": sk.Addr, "uid": owner(sk)}}) {
+			break
+		}
+	}
+	return nil
+}
+
+func walkNetlink(t kernel.Target, errs *kernel.Errors, yield func(object) bool) error {
+	for sk := range walk.NetlinkSockets(t, errs) {
+		if !yield(object{fields: map[string]uint64{"sk": sk.Addr}}) {
+			break
+		}
+	}
+	return nil
+}
+
+// walkIDR walks what the kernel numbers by an IDR, in the order of the numbers.
+func walkIDR(idr, member string) func(kernel.Target, *kernel.Errors, func(object) bool) error {
+	return func(t kernel.Target, errs *kernel.Errors, yield func(object) bool) error {
+		for at := range walk.XArray(kernel.Global(t, errs, "struct idr", idr).Get("idr_rt")) {
+			if !yield(object{fields: map[string]uint64{member: at}}) {
+				break
+			}
+		}
+		return nil
+	}
 }
