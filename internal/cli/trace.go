@@ -67,8 +67,9 @@ func traceCommand(name string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
 		Short: "Run a program in the bpftrace language on this kernel",
-		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. --on asks the kernel
-in a crash dump. bpftrace's other flags (--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
+		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. With --on, the
+kernel in a crash dump is asked: programs run over its objects (iter:task …), and at begin and end. bpftrace's other flags
+(--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
 
 Examples:
   fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
