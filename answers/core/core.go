@@ -137,22 +137,7 @@ func (s *Session) crashed() (walk.Task, unwind.Stack, error) {
 // dying are functions that only the CPU which found the end is in.
 var dying = map[string]bool{"panic": true, "vpanic": true, "crash_kexec": true, "__crash_kexec": true, "oops_end": true, "die": true, "oops_exit": true, "make_task_dead": true, "sysrq_handle_crash": true}
 
-// running gives the registers of the CPU that a task is on, if it is running.
-func (s *Session) running(t walk.Task) (kernel.Regs, bool) {
-	cur, err := walk.Current(s.t, t.CPU)
-	regs := s.t.Registers()
-	if err != nil || cur.Addr != t.Addr || t.CPU >= len(regs) || regs[t.CPU] == nil {
-		return nil, false
-	}
-	return regs[t.CPU], true
-}
-
-func (s *Session) stack(t walk.Task) unwind.Stack {
-	if r, ok := s.running(t); ok {
-		return unwind.From(s.t, r)
-	}
-	return unwind.Task(s.t, t.Value)
-}
+func (s *Session) stack(t walk.Task) unwind.Stack { return walk.Stack(s.t, t) }
 
 // function names the function a frame is in.
 func (s *Session) function(f unwind.Frame) string {

@@ -118,7 +118,7 @@ func (s *Session) ps(w io.Writer, args []string) error {
 			continue
 		}
 		mark, comm := ' ', t.Comm
-		if _, ok := s.running(t); ok {
+		if _, ok := walk.Running(s.t, t); ok {
 			mark = '>'
 		}
 		if t.Kernel {

@@ -54,6 +54,11 @@ func elsewhere(h *Hop, f string) bool {
 	if at < 0 {
 		at = slices.Index(h.Path, "__napi_poll")
 	}
+	if h.Kind == RxQueue || h.Kind == RxEntry { // called by the driver of the other end, which is called by what sent
+		if x := slices.Index(h.Path, "dev_hard_start_xmit"); x >= 0 && (at < 0 || x < at) {
+			at = x
+		}
+	}
 	return at >= 0 && slices.Index(h.Path, f) > at
 }
 

@@ -17,7 +17,7 @@ var (
 		{"tc ingress", nil},
 		{"ip_rcv", []string{"ip_rcv", "ip_rcv_core", "ipv6_rcv", "ip6_rcv_core", "ip_rcv_finish", "ip_rcv_finish_core", "ip6_rcv_finish"}},
 		{"netfilter PREROUTING (defragmentation, conntrack, DNAT)", nil},
-		{"routing (ip_rcv_finish)", []string{"ip_rcv_finish", "ip_rcv_finish_core", "ip6_rcv_finish", "ip_route_input_noref"}},
+		{"routing (ip_rcv_finish)", []string{"ip_rcv_finish", "ip_rcv_finish_core", "ip6_rcv_finish", "ip_route_input_noref", "ip_error", "ip6_pkt_drop"}},
 	}
 	deliver = []stage{
 		{"ip_local_deliver", []string{"ip_local_deliver", "ip6_input", "ip_local_deliver_finish", "ip6_input_finish"}},

@@ -3,6 +3,7 @@ package packet
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // reconcile joins verdicts that are about the same: errors that senders saw with the losses that caused them, lost error
@@ -42,14 +43,28 @@ func joinErrors(vs []*Verdict) []*Verdict {
 			if v.flow == nil || v.loss == nil || v.flow.Tuple.Proto != e.refusal.L4 || v.flow.Netns != e.refusal.Netns || v.Class == ClassFalseLoss {
 				continue
 			}
-			// The address may have been rewritten, or the call gave none: then the port the socket sends from tells.
-			if v.flow.Tuple.Dst == e.refusal.To || e.refusal.Port != 0 && v.flow.Tuple.Src.Port() == e.refusal.Port {
+			if v.flow.Tuple.Dst == e.refusal.To || v.rewrittenFor(e) {
 				v.Errno, found = e.Errno, true
 			}
 		}
 		return found
 	})
 }
+
+// rewrittenFor says if a refused call sent what was lost, to an address that was rewritten since, or that the call did not
+// give: then the port that the socket sends from tells. The same port to elsewhere, refused for a reason of its own, is
+// another story, unless the packet was lost within the call.
+func (v *Verdict) rewrittenFor(e *Verdict) bool {
+	x := e.refusal
+	if x.Port == 0 || v.flow.Tuple.Src.Port() != x.Port {
+		return false
+	}
+	at := v.loss.At
+	return !x.To.IsValid() || !e.Certain || at.TID == x.TID && at.Time < x.Time && x.Time-at.Time < within && !arriving(at)
+}
+
+// within is how long after a packet was lost in a call the call may end; ns.
+const within = uint64(50 * time.Millisecond)
 
 // blackHoles finds losses that were to be told by an ICMP error which was lost itself: who lost that is to blame.
 func blackHoles(vs []*Verdict) []*Verdict {

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+
+	"github.com/fathom-trace/fathom/netstate"
 )
 
 // format is what a saved recording begins with.
@@ -39,6 +43,7 @@ func Load(rd io.Reader) (*Recording, error) {
 		return nil, fmt.Errorf("offset 0: format is %q, not %q", s.Format, format)
 	}
 	r := s.Recording
+	r.whole()
 	for _, f := range r.Flows {
 		if f == nil {
 			return nil, errors.New("a flow is null")
@@ -48,6 +53,16 @@ func Load(rd io.Reader) (*Recording, error) {
 		}
 	}
 	return r, nil
+}
+
+// whole leaves out what Save would not have written.
+func (r *Recording) whole() {
+	r.Refusals = slices.DeleteFunc(r.Refusals, func(x *Refusal) bool { return x == nil })
+	r.Troubles = slices.DeleteFunc(r.Troubles, func(x *Trouble) bool { return x == nil })
+	r.Stages = slices.DeleteFunc(r.Stages, func(x *Stage) bool { return x == nil || x.Count == 0 })
+	for _, m := range []map[uint64]*netstate.State{r.Before, r.At, r.After} {
+		maps.DeleteFunc(m, func(_ uint64, st *netstate.State) bool { return st == nil })
+	}
 }
 
 // relink makes anew what is not saved: what packets look like, and which of them losses and flows mean.

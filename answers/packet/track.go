@@ -326,9 +326,9 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 		if a.Proto == protoTCP && a.Seq != b.Seq || a.ID != b.ID {
 			return h.GSO > 1 || was.GSO > 1
 		}
-		// A router takes one off the TTL; a bridge leaves it.
-		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || slices.ContainsFunc(h.Path, bridging)
-	case a.Inner.IP() && a.Inner == b.Tuple || b.Inner.IP() && b.Inner == a.Tuple:
+		// A router takes one off the TTL; a bridge leaves it, and so does a device on top of another.
+		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || handedOn(h)
+	case carries(a.Inner, b.Tuple) || carries(b.Inner, a.Tuple):
 		return true // packed into a tunnel, or taken out
 	case a.Proto != b.Proto:
 		return false
@@ -347,6 +347,23 @@ func moves(was, h *Hop) bool {
 		return true
 	}
 	return h.Kind != Queue && h.Kind != Enqueued
+}
+
+// handedOn says if a packet that is given to a device was on its way already: a device on top of this one, a bridge, or
+// what redirects at ingress had it. Softirqs run on top of whatever sent last, which is another packet.
+func handedOn(h *Hop) bool {
+	return slices.ContainsFunc(h.Path, func(fn string) bool {
+		return (bridging(fn) || fn == "dev_hard_start_xmit" || fn == "__netif_receive_skb_core") && !elsewhere(h, fn)
+	})
+}
+
+// carries says if a packet is the one inside of another, whose ports may be behind the bytes that were kept.
+func carries(inner, t Tuple) bool {
+	if !inner.IP() || inner == t {
+		return inner.IP()
+	}
+	cut := inner.Src.Port() == 0 && inner.Dst.Port() == 0
+	return cut && inner.Proto == t.Proto && inner.Src.Addr() == t.Src.Addr() && inner.Dst.Addr() == t.Dst.Addr()
 }
 
 func bridging(fn string) bool { return strings.HasPrefix(fn, "br_") || strings.HasPrefix(fn, "__br_") }

@@ -1,6 +1,10 @@
 package filter
 
-import "github.com/fathom-trace/fathom/ir"
+import (
+	"slices"
+
+	"github.com/fathom-trace/fathom/ir"
+)
 
 // Source tells an emitted filter where the packet is. Exactly one of End and Len is set.
 type Source struct {
@@ -33,6 +37,13 @@ func (s *Source) meta(at uint32) ir.Reg {
 		return s.Ifindex
 	}
 	return 0
+}
+
+// AsksIfindex says if the filter reads Source.Ifindex, which its caller may have to fetch.
+func (f *Filter) AsksIfindex() bool {
+	return slices.ContainsFunc(f.order, func(b *block) bool {
+		return slices.ContainsFunc(b.code, func(c ins) bool { return loadSize(c.op) != 0 && c.k == metaIfindex })
+	})
 }
 
 // Emit appends the filter to fn, which belongs to u, and makes at, a block without terminator, jump to it. It gives the

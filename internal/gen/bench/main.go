@@ -40,6 +40,10 @@ func main() {
 		loop(os.Args[2])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "packets" {
+		packets(os.Args[2:])
+		return
+	}
 	if os.Getenv("FATHOM_BENCH") == "" {
 		os.Exit(private())
 	}

@@ -64,7 +64,9 @@ type seen struct {
 	head    ir.Val
 	nh, mac ir.Val // offsets of headers from head
 	tail    ir.Val
-	hit     ir.Val
+	start   ir.Val // of the outermost header, from head
+	flags   ir.Val
+	dev     ir.Val // address of its struct net_device
 }
 
 func (p *seen) load(m member) ir.Val { return p.u.Load(p.raw.At(m.off), m.size, false) }
@@ -84,29 +86,27 @@ func (c *code) trace(s source, targets int, args map[string]int) {
 	c.packets(c.p.Unit("rawtracepoint", targets, s.tp), s, args)
 }
 
+// packets writes what happens to a packet at a source. Most that pass are not wanted: what is not needed to find that out is
+// read afterwards.
 func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
-	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), hit: u.Var(ir.Imm(0)), skb: u.Arg(args[s.skb])}
-	u.Zero(p.rec, recStack)
-	u.Store(p.rec.At(recSkb), 8, p.skb)
+	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), skb: u.Arg(args[s.skb])}
+	u.Read(p.raw, c.l.skbSize, p.skb)
+	p.head, p.dev = p.load(c.l.head), p.load(c.l.dev)
+	// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
+	u.Unless(ir.Ne, u.Bin(ir.Or, p.dev, p.load(c.l.protocol)), ir.Imm(0))
+	if i, ok := args[s.dev]; ok {
+		p.dev = u.Arg(i)
+	}
+	c.headers(p)
+	if c.follows() {
+		c.choose(p, s)
+	}
+	c.begin(p)
 	if i, ok := args[s.arg]; ok {
 		u.Store(p.rec.At(recArg), 8, u.Arg(i))
 	}
 	if i, ok := args[s.num]; ok {
 		u.Store(p.rec.At(recReason), 4, u.Arg(i))
-	}
-	u.Read(p.raw, c.l.skbSize, p.skb)
-	p.head = p.load(c.l.head)
-	u.Store(p.rec.At(recHead), 8, p.head)
-	dev := p.load(c.l.dev)
-	// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
-	u.If(ir.Eq, u.Bin(ir.Or, dev, p.load(c.l.protocol)), ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
-	if i, ok := args[s.dev]; ok {
-		dev = u.Arg(i)
-	}
-	c.where(p, dev)
-	c.headers(p)
-	if c.follows() {
-		c.choose(p)
 	}
 	if s.ends {
 		c.end(p)
@@ -115,10 +115,20 @@ func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 	c.send(u, p.rec, s.kind)
 }
 
+// begin clears the record and fills in which packet it is, and where.
+func (c *code) begin(p *seen) {
+	u := p.u
+	u.Zero(p.rec, recStack)
+	u.Store(p.rec.At(recSkb), 8, p.skb)
+	u.Store(p.rec.At(recHead), 8, p.head)
+	c.where(p)
+	c.bytes(p)
+}
+
 // where fills in the device and the namespace. A packet in a socket's queue has other things where its device was
 // (dev_scratch): what cannot be read stays zero.
-func (c *code) where(p *seen, dev ir.Val) {
-	u := p.u
+func (c *code) where(p *seen) {
+	u, dev := p.u, p.dev
 	u.Store(p.rec.At(recIfindex), 4, u.Int(dev, c.l.devIfindex.off, 4, false))
 	u.Read(p.rec.At(recDev), 16, u.Add(dev, c.l.devName.off))
 	net := u.Int(dev, c.l.devNet.off, 8, false)
@@ -136,58 +146,78 @@ func (c *code) where(p *seen, dev ir.Val) {
 // unset is the mac_header of a packet that has none (~(typeof(skb->mac_header))0U in include/linux/skbuff.h).
 const unset = 0xffff
 
-// headers finds out where the packet's headers are and copies their bytes.
+// headers finds out where the packet's headers are.
 func (c *code) headers(p *seen) {
 	u := p.u
 	p.nh, p.mac = p.load(c.l.networkHeader), p.load(c.l.macHeader)
 	p.tail = p.load(c.l.tail)
-	start, flags := u.Var(p.nh), u.Var(ir.Imm(0))
+	p.start, p.flags = u.Var(p.nh), u.Var(ir.Imm(0))
 	u.If(ir.Ne, p.mac, ir.Imm(unset), func() {
 		u.If(ir.Lt, p.mac, p.nh, func() {
-			u.Set(start, p.mac)
-			u.Set(flags, ir.Imm(flagL2))
+			u.Set(p.start, p.mac)
+			u.Set(p.flags, ir.Imm(flagL2))
 		}, nil)
 	}, nil)
-	u.Store(p.rec.At(recL3), 2, u.Bin(ir.Sub, p.nh, start))
-	n := u.Var(u.Bin(ir.Sub, p.tail, start))
+	tagged := p.load(c.l.vlanProto)
+	if c.l.vlanPresent.there() {
+		tagged = p.bits(c.l.vlanPresent)
+	}
+	u.If(ir.Ne, tagged, ir.Imm(0), func() { u.Set(p.flags, u.Bin(ir.Or, p.flags, ir.Imm(flagTagged))) }, nil)
+}
+
+// bytes copies the packet's first bytes.
+func (c *code) bytes(p *seen) {
+	u := p.u
+	u.Store(p.rec.At(recL3), 2, u.Bin(ir.Sub, p.nh, p.start))
+	n := u.Var(u.Bin(ir.Sub, p.tail, p.start))
 	u.If(ir.SLt, n, ir.Imm(0), func() { u.Set(n, ir.Imm(0)) }, nil)
 	u.If(ir.Gt, n, ir.Imm(maxBytes), func() { u.Set(n, ir.Imm(maxBytes)) }, nil)
 	u.Store(p.rec.At(recCaptured), 2, n)
-	u.Call(ir.FnProbeReadKernel, u.Addr(p.rec.At(recBytes)), n, u.Bin(ir.Add, p.head, start))
-	if c.l.vlanPresent.there() {
-		u.If(ir.Ne, p.bits(c.l.vlanPresent), ir.Imm(0), func() { u.Set(flags, u.Bin(ir.Or, flags, ir.Imm(flagTagged))) }, nil)
-	} else {
-		u.If(ir.Ne, p.load(c.l.vlanProto), ir.Imm(0), func() { u.Set(flags, u.Bin(ir.Or, flags, ir.Imm(flagTagged))) }, nil)
-	}
+	u.Call(ir.FnProbeReadKernel, u.Addr(p.rec.At(recBytes)), n, u.Bin(ir.Add, p.head, p.start))
 	u.Store(p.rec.At(recVLAN), 2, p.load(c.l.vlanTCI))
-	u.Store(p.rec.At(recFlags), 1, flags)
+	u.Store(p.rec.At(recFlags), 1, p.flags)
 }
 
-// choose ends the program unless the packet is followed already or begins to be.
-func (c *code) choose(p *seen) {
+// choose ends the program unless the packet is followed already or begins to be. What is cheap to look at comes first.
+func (c *code) choose(p *seen, s source) {
 	u := p.u
-	u.Lookup(c.tracked, p.rec.At(recSkb), func(emit.Mem) { u.Set(p.hit, ir.Imm(1)) },
-		func() {
-			u.Lookup(c.tracked, p.rec.At(recHead), func(emit.Mem) { u.Set(p.hit, ir.Imm(1)) }, nil)
+	skb, head := u.Slot("key", 8), u.Slot("key2", 8)
+	u.Store(skb, 8, p.skb)
+	u.Store(head, 8, p.head)
+	u.Lookup(c.tracked, skb, nil, func() {
+		u.Lookup(c.tracked, head, nil, func() {
+			if s.kind == packet.Consume { // of which nothing else was seen: nothing is lost
+				u.Count(ir.Filtered)
+				u.Return(ir.Imm(0))
+				return
+			}
+			c.wanted(p)
+			one := u.Slot("one", 8)
+			u.Store(one, 8, ir.Imm(1))
+			u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(skb), u.Addr(one), ir.Imm(0))
+			u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(head), u.Addr(one), ir.Imm(0))
 		})
-	u.If(ir.Eq, p.hit, ir.Imm(0), func() {
+	})
+}
+
+// wanted ends the program unless a packet that is not followed is to be.
+func (c *code) wanted(p *seen) {
+	u := p.u
+	if c.o.Mark != nil {
+		u.Unless(ir.Eq, p.load(c.l.mark), u.Var(ir.Imm(int64(*c.o.Mark))))
+	}
+	c.process(u)
+	if c.l2 != nil || c.l3 != nil {
+		c.match(p)
+	}
+	if len(c.o.Netns) > 0 || len(c.o.Devs) > 0 {
+		c.where(p)
 		c.among(u, c.o.Netns, p.rec.At(recNetns))
 		c.device(u, p.rec.At(recDev))
-		if c.o.Mark != nil {
-			u.Unless(ir.Eq, p.load(c.l.mark), ir.Imm(int64(*c.o.Mark)))
-		}
-		c.process(u)
-		for i, t := range c.o.Terms {
-			c.holds(p, t, c.ways[i])
-		}
-		if c.l2 != nil || c.l3 != nil {
-			c.match(p)
-		}
-		one := u.Slot("one", 8)
-		u.Store(one, 8, ir.Imm(1))
-		u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(p.rec.At(recSkb)), u.Addr(one), ir.Imm(0))
-		u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(p.rec.At(recHead)), u.Addr(one), ir.Imm(0))
-	}, nil)
+	}
+	for i, t := range c.o.Terms {
+		c.holds(p, t, c.ways[i])
+	}
 }
 
 // among ends the program unless the number at a place is one of a list; an empty list has all.
@@ -257,14 +287,15 @@ func (c *code) match(p *seen) {
 		}
 		n := u.Var(u.Bin(ir.Sub, p.tail, start))
 		u.If(ir.SLt, n, ir.Imm(0), func() { u.Set(n, ir.Imm(0)) }, nil)
-		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n),
-			Ifindex: u.Reg(u.Load(p.rec.At(recIfindex), 4, false)), Type: u.Reg(p.bits(c.l.pktType)),
-			Tagged: u.Reg(u.Bin(ir.And, u.Load(p.rec.At(recFlags), 1, false), ir.Imm(flagTagged))),
-			TCI:    u.Reg(p.load(c.l.vlanTCI))}
+		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n), Type: u.Reg(p.bits(c.l.pktType)),
+			Tagged: u.Reg(u.Bin(ir.And, p.flags, ir.Imm(flagTagged))), TCI: u.Reg(p.load(c.l.vlanTCI))}
+		if f.AsksIfindex() {
+			src.Ifindex = u.Reg(u.Int(p.dev, c.l.devIfindex.off, 4, false))
+		}
 		u.Branch(func(iu *ir.Unit, f2 *ir.Func, at *ir.Block) (*ir.Block, *ir.Block) { return f.Emit(iu, f2, at, src) },
 			func() { u.Set(yes, ir.Imm(1)) }, nil)
 	}
-	l2 := u.Bin(ir.And, u.Load(p.rec.At(recFlags), 1, false), ir.Imm(flagL2))
+	l2 := u.Bin(ir.And, p.flags, ir.Imm(flagL2))
 	u.If(ir.Ne, l2, ir.Imm(0), func() { try(c.l2, p.mac) }, func() { try(c.l3, p.nh) })
 	u.Unless(ir.Ne, yes, ir.Imm(0))
 }
