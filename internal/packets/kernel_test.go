@@ -131,7 +131,7 @@ func TestLevels(t *testing.T) {
 		}
 		v := verdict(t, rec)
 		if v.Function != "__udp4_lib_rcv" && v.Function != "udp4_lib_rcv" || v.Count != 3 || v.Culprit.Kind() != "socket" {
-			t.Errorf("%s: %+v", level, v)
+			t.Errorf("%s: %s: %+v", level, v.Cause, v)
 		}
 		steps := map[string]bool{}
 		for _, h := range rec.Flows[0].Losses[0].Sample.Hops {
@@ -171,12 +171,12 @@ func TestFilters(t *testing.T) {
 	both := map[string]uint64{"10.77.0.2:9": 2, "10.77.0.2:10": 3}
 	only := map[string]uint64{"10.77.0.2:9": 2}
 	for expr, want := range map[string]map[string]uint64{
-		"udp":                    both,
-		"udp port 9":             only,
-		"udp and mark 77":        only,
-		"udp and skb.mark == 77": only,
-		"udp and skb.mark & 64":  only,
-		"udp and skb.mark < 70":  {"10.77.0.2:10": 3},
+		"udp":                                    both,
+		"udp port 9":                             only,
+		"udp and mark 77":                        only,
+		"udp and skb.mark == 77":                 only,
+		"udp and skb.mark & 64":                  only,
+		"udp and skb.mark < 70 and skb.mark > 0": {"10.77.0.2:10": 3},
 		"udp and skb.dev.mtu == 1500 and skb.len > 40":     both,
 		"udp and skb.dev.mtu < 1500":                       {},
 		"dev va and udp":                                   both,
