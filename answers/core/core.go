@@ -43,7 +43,7 @@ type Command struct {
 func Commands() []Command {
 	c := []Command{
 		{"bt", "[-a] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a)", (*Session).bt},
-		{"foreach", "bt", "stacks of all tasks, equal ones together", (*Session).foreach},
+		{"foreach", "bt|files|vm|sig|task [-R MEMBER,…]", "a command for all: stacks of tasks, equal ones together; of processes", (*Session).foreach},
 		{"log", "", "the kernel's messages", (*Session).log},
 		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
 		{"mod", "", "modules", (*Session).mod},
@@ -60,6 +60,13 @@ func Commands() []Command {
 		{"struct", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "a type's layout, or a value of it", (*Session).structure},
 		{"union", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "as struct", (*Session).structure},
 		{"whatis", "NAME", "a type's or function's declaration", (*Session).whatis},
+		{"vm", "[PID|TASK]…", "memory mappings", (*Session).vm},
+		{"sig", "[PID|TASK]…", "signals: pending, blocked, ignored, handled", (*Session).sig},
+		{"task", "[PID|TASK]… [-R MEMBER,…]", "struct task_struct, or members of it", (*Session).task},
+		{"runq", "", "what CPUs run, and what waits to", (*Session).runq},
+		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
+		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
+		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
 	}
 	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })

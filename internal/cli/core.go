@@ -64,9 +64,9 @@ func commandList() string {
 	var b strings.Builder
 	b.WriteString("Commands:\n")
 	for _, c := range core.Commands() {
-		fmt.Fprintf(&b, "  %-8s %-42s %s\n", c.Name, c.Args, c.Help)
+		fmt.Fprintf(&b, "  %-8s %-46s %s\n", c.Name, c.Args, c.Help)
 		if c.Name == "dis" {
-			fmt.Fprintf(&b, "  %-8s %-42s %s\n", "eval", "EXPRESSION", "value of an expression of the language that trace has")
+			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "eval, p", "EXPRESSION", "value of an expression of the language that trace has")
 		}
 	}
 	return strings.TrimRight(b.String(), "\n")
@@ -97,7 +97,7 @@ type coreSession struct {
 
 // run runs one command. text is its arguments as they were written.
 func (s *coreSession) run(w, errw io.Writer, name string, args []string, text string) error {
-	if name != "eval" {
+	if name != "eval" && name != "p" { // as crash's users write it
 		return s.Run(w, append([]string{name}, args...))
 	}
 	if strings.TrimSpace(text) == "" {

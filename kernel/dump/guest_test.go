@@ -25,11 +25,13 @@ import (
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -81,6 +83,12 @@ func die() int {
 		return 1
 	}
 	defer box.Close()
+	for i, size := range []int{4096, 123456} {
+		if _, err := unix.SysvShmGet(77+i, size, unix.IPC_CREAT|0o640); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	named, err := net.Listen("unix", "/corpse.sock")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -121,7 +129,8 @@ func witness() map[string]string {
 	w := map[string]string{}
 	for _, pattern := range []string{
 		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
-		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
+		"/proc/devices", "/proc/sysvipc/*", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
 		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime",
 	} {
@@ -638,11 +647,16 @@ func TestHostile(t *testing.T) {
 		for _, command := range []string{"foreach bt", "files 1", "mount", "net", "irq", "kmem -s"} {
 			_ = s.Run(io.Discard, strings.Fields(command))
 		}
+		_, _ = script.Run(t.Context(), script.Options{On: d, Source: &syntax.Source{Name: "stdin", Text: everyIterator}, Stdout: io.Discard, Stderr: io.Discard})
 		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("spoiled in way %d: took %s", i, took)
 		}
 	}
 }
+
+// everyIterator runs over all there is.
+const everyIterator = `iter:task { @[comm, kstack] = count(); } iter:task_file { @f[path(ctx.file.f_path)] = count(); } iter:task_vma { @v = count(); }
+	iter:tcp, iter:udp, iter:unix, iter:netlink, iter:bpf_map, iter:bpf_prog { @s[probe] = count(); }`
 
 // spoiled is a file with an end and some bytes of our own.
 type spoiled struct {

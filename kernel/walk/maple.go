@@ -18,8 +18,11 @@ const (
 	xaReserved     = 4096
 )
 
-// Maple goes over a maple tree (since 6.1) in order: the addresses of what hangs in it.
-func Maple(tree kernel.Value) iter.Seq[uint64] {
+// maxLevels bounds how deep trees of wide nodes are, whose links a crash may have made a circle.
+const maxLevels = 16
+
+// Maple goes over a maple tree (since 6.1) in order: the addresses of what hangs in it, at most limit.
+func Maple(tree kernel.Value, limit int) iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		root := tree.Get("ma_root").Uint()
 		if root&xaMask != xaNode || root < xaReserved {
@@ -28,15 +31,15 @@ func Maple(tree kernel.Value) iter.Seq[uint64] {
 			}
 			return
 		}
-		left := maxNodes
-		mapleNode(tree, root, ^uint64(0), &left, yield)
+		n := 0
+		mapleNode(tree, root, ^uint64(0), maxLevels, func(at uint64) bool { n++; return n <= limit && yield(at) })
 	}
 }
 
 // mapleNode goes over a node that ends at the index last. A node's slots end at the one whose pivot is that, or, behind the
-// first, zero. left bounds a tree whose links a crash may have made a circle.
-func mapleNode(tree kernel.Value, link, last uint64, left *int, yield func(uint64) bool) bool {
-	if *left--; *left < 0 {
+// first, zero. There are at most so many levels from it on.
+func mapleNode(tree kernel.Value, link, last uint64, levels int, yield func(uint64) bool) bool {
+	if levels == 0 {
 		return false
 	}
 	typ := link >> 3 & 15
@@ -60,7 +63,7 @@ func mapleNode(tree kernel.Value, link, last uint64, left *int, yield func(uint6
 		at := node.Get("slot").At(i).Uint()
 		switch {
 		case typ != mapleLeaf && at > xaReserved:
-			if !mapleNode(tree, at, end, left, yield) {
+			if !mapleNode(tree, at, end, levels-1, yield) {
 				return false
 			}
 		case typ == mapleLeaf && at > xaReserved && at&xaMask == 0:
@@ -86,7 +89,7 @@ func Areas(task Task, errs *kernel.Errors) iter.Seq[kernel.Value] {
 		mm = mm.Deref()
 		if mm.Has("mm_mt") {
 			area := kernel.Object(t, errs, "struct vm_area_struct", 0)
-			for at := range Maple(mm.Get("mm_mt")) {
+			for at := range Maple(mm.Get("mm_mt"), min(mm.Get("map_count").Int(), maxNodes)) {
 				if !yield(area.Shift(at)) {
 					return
 				}

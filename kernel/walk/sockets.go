@@ -37,10 +37,13 @@ func heads(t kernel.Target, errs *kernel.Errors, array uint64, n, stride int, yi
 // (struct hlist_node, or hlist_nulls_node) with the first pointer of both.
 func chain(first, object kernel.Value, member string, yield func(kernel.Value) bool) bool {
 	off := object.Shift(0).Get(member).Addr
-	at := first.Addr
-	for n := 0; at != 0 && at&1 == 0 && n < maxNodes; n++ {
+	at, seen := first.Addr, uint64(0)
+	for n := 0; at != 0 && at&1 == 0 && at != seen; n++ {
 		if !yield(object.Shift(at - off)) {
 			return false
+		}
+		if n&(n-1) == 0 { // a circle is met again at one of these
+			seen = at
 		}
 		at = first.Shift(at).Uint() // next is the first member of both
 	}
@@ -134,16 +137,14 @@ func rhashTable(table, word, object kernel.Value, member string, yield func(kern
 // xa is the struct xarray.
 func XArray(xa kernel.Value) iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		left := maxNodes
-		xaEntry(xa, xa.Get("xa_head").Uint(), &left, yield)
+		xaEntry(xa, xa.Get("xa_head").Uint(), maxLevels, yield)
 	}
 }
 
-// xaEntry goes over what is below an entry: a node, or an object.
-func xaEntry(xa kernel.Value, entry uint64, left *int, yield func(uint64) bool) bool {
-	*left--
+// xaEntry goes over what is below an entry: an object, or a node, of which there are at most so many levels.
+func xaEntry(xa kernel.Value, entry uint64, levels int, yield func(uint64) bool) bool {
 	switch {
-	case entry == 0 || *left < 0:
+	case entry == 0 || levels == 0:
 		return true
 	case entry&xaMask != xaNode:
 		return yield(entry)
@@ -152,7 +153,7 @@ func xaEntry(xa kernel.Value, entry uint64, left *int, yield func(uint64) bool) 
 	}
 	node := xa.Cast("struct xa_node").Shift(entry &^ xaMask)
 	for i := range node.Len("slots") {
-		if !xaEntry(xa, node.Get("slots").At(i).Uint(), left, yield) {
+		if !xaEntry(xa, node.Get("slots").At(i).Uint(), levels-1, yield) {
 			return false
 		}
 	}

@@ -3,7 +3,6 @@ package dead
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -125,8 +124,8 @@ func (s *Session) walk(ctx context.Context, u *unit, after func() error) error {
 	if failed != nil {
 		return failed
 	}
-	if first := errs.Take(); first != nil {
-		err = errors.Join(err, fmt.Errorf("%w (%d reads failed)", first, errs.N))
+	if first := errs.Take(); first != nil && err == nil {
+		err = fmt.Errorf("%w (%d reads failed)", first, errs.N)
 	}
 	if err != nil {
 		s.missed = append(s.missed, fmt.Errorf("%s is not complete: %w", u.target.Name, err))
