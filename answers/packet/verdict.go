@@ -163,32 +163,20 @@ func (s *scene) at(names ...string) bool { return slices.Contains(names, s.loss.
 
 // in says if one of the functions is in the path of the loss.
 func (s *scene) in(names ...string) bool {
-	for _, n := range names {
-		if s.loss.Func == n {
-			return true
-		}
-		for _, p := range s.hop.Path {
-			if p == n {
-				return true
-			}
-		}
-	}
-	return false
+	return s.along(func(fn string) bool { return slices.Contains(names, fn) })
 }
 
 // under says if a function whose name begins so is in the path.
 func (s *scene) under(prefixes ...string) bool {
-	for _, n := range prefixes {
-		if strings.HasPrefix(s.loss.Func, n) {
-			return true
-		}
-		for _, p := range s.hop.Path {
-			if strings.HasPrefix(p, n) {
-				return true
-			}
-		}
-	}
-	return false
+	return s.along(func(fn string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(fn, p) })
+	})
+}
+
+// along asks about the functions that had the packet where it was lost, the innermost first. What a softirq ran on top of was
+// about another packet: one that waited for its neighbour is sent while a second one asks for the same.
+func (s *scene) along(is func(fn string) bool) bool {
+	return is(s.loss.Func) || slices.ContainsFunc(s.hop.Path, func(fn string) bool { return is(fn) && !elsewhere(s.hop, fn) })
 }
 
 func (s *scene) ns() string { return s.rec.NS(s.loss.Netns) }

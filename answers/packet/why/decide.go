@@ -42,7 +42,7 @@ func (s *scene) proxied(silent Row) Row {
 	silent.Fix = s.addFix()
 	forward, _ := s.setting("forwarding", alone)
 	proxy, key := s.setting("proxy_arp", either)
-	if d := s.lookup(s.q.Dst); forward != 0 && proxy != 0 && d != nil && d.Type == "unicast" && d.Link != s.l.Index {
+	if d, ok := s.lookup(s.q.Dst, s.l.Index); forward != 0 && proxy != 0 && ok && d.Type == "unicast" && d.Link != s.l.Index {
 		return Row{Verdict: Answered, Step: "arp_process", Because: fmt.Sprintf("%s=1: it answers for %s, which it reaches through %s", key, s.q.Dst, s.st.LinkName(d.Link))}
 	}
 	return silent
@@ -58,7 +58,7 @@ func (s *scene) arpIgnored() (because, fix string) {
 		return fmt.Sprintf("%s=%d: it does not answer for %s here", key, v, s.q.Dst), "sysctl -w " + key + "=0"
 	}
 	if f, key := s.setting("arp_filter", either); f != 0 {
-		if d := s.lookup(s.q.Src); d != nil && d.Link != s.l.Index {
+		if d, ok := s.lookup(s.q.Src, 0); ok && d.Link != s.l.Index {
 			return fmt.Sprintf("%s=1: the way back to %s is not through %s", key, s.q.Src, s.l.Name), "sysctl -w " + key + "=0"
 		}
 	}
@@ -84,9 +84,9 @@ func (s *scene) unicast() Row {
 		}
 		return Row{Verdict: Dropped, Step: "ip_error", Reason: "IP_INADDRERRORS", Counter: "Ip.InAddrErrors", Because: because, Fix: s.addFix()}
 	}
-	d := s.lookup(s.q.Dst)
+	d, ok := s.lookup(s.q.Dst, s.l.Index)
 	switch {
-	case d == nil || !s.q.Dst.IsValid():
+	case !ok:
 		return Row{Verdict: Refused, Step: "ip_error", Counter: "IpExt.InNoRoutes", Because: fmt.Sprintf("%s=1, and there is no route on: ICMP network unreachable is sent", key), Fix: s.addFix()}
 	case d.Type != "unicast":
 		return Row{Verdict: Refused, Step: "ip_error", Because: fmt.Sprintf("the route to %s says %s", s.q.Dst, d.Type)}
@@ -150,9 +150,9 @@ func (s *scene) validate() (reason, because string) {
 	if rp == 0 || s.q.Src.IsValid() && s.q.Src.IsUnspecified() {
 		return "", ""
 	}
-	d := s.lookup(s.q.Src)
+	d, ok := s.lookup(s.q.Src, 0)
 	switch {
-	case d == nil:
+	case !ok:
 		return "IP_RPFILTER", fmt.Sprintf("there is no route back to %s, and %s=%d", s.sender(), key, rp)
 	case d.Type == "unicast" && s.through(d):
 		return "", ""
@@ -167,7 +167,7 @@ func (s *scene) validate() (reason, because string) {
 }
 
 // through says if a route leads through the device.
-func (s *scene) through(r *netstate.Route) bool {
+func (s *scene) through(r netstate.Decision) bool {
 	return r.Link == s.l.Index || slices.ContainsFunc(r.Hops, func(h netstate.Hop) bool { return h.Link == s.l.Index })
 }
 
@@ -176,8 +176,8 @@ func (s *scene) local() bool { return s.q.Dst.IsValid() && s.owns(s.q.Dst) }
 
 // owns looks an address up as local.
 func (s *scene) owns(a netip.Addr) bool {
-	d := s.lookup(a)
-	return d != nil && d.Type == "local"
+	d, ok := s.lookup(a, 0)
+	return ok && d.Type == "local"
 }
 
 // owner names the device that has the address asked for.
@@ -185,37 +185,23 @@ func (s *scene) owner() string {
 	if slices.ContainsFunc(s.addrs, func(p netip.Prefix) bool { return p.Addr() == s.q.Dst }) {
 		return s.l.Name
 	}
-	if d := s.lookup(s.q.Dst); d != nil {
+	if d, ok := s.lookup(s.q.Dst, s.l.Index); ok {
 		return s.st.LinkName(d.Link)
 	}
 	return ""
 }
 
-// plain says if a rule looks at addresses only.
+// plain says if a rule looks at addresses and the device only.
 func plain(r netstate.Rule) bool {
-	return r.Action == "lookup" && r.IIF == "" && r.OIF == "" && r.Mark == 0 && r.Mask == 0 && !r.Invert && r.TOS == 0 && r.IPProto == 0 && r.UID == nil && !r.L3MDev && r.TunID == 0
+	return r.OIF == "" && r.Mark == 0 && r.Mask == 0 && r.TOS == 0 && r.IPProto == 0 && r.UID == nil && r.TunID == 0
 }
 
-// lookup finds the route to an address: by the rules in their order, in each table the longest prefix, then the smallest
-// metric; nil if there is none.
-func (s *scene) lookup(a netip.Addr) *netstate.Route {
+// lookup routes a packet to an address that comes in by a device, 0 for what is sent from here, which is what the way back to
+// a sender is; ok is false if there is no route.
+func (s *scene) lookup(a netip.Addr, iif int) (d netstate.Decision, ok bool) {
 	if !a.IsValid() {
-		return nil
+		return d, false
 	}
-	for _, rule := range s.st.Rules {
-		if rule.Family != 4 || !plain(rule) || rule.To.IsValid() && !rule.To.Contains(a) || rule.From.IsValid() {
-			continue
-		}
-		var best *netstate.Route
-		for i := range s.st.Routes {
-			r := &s.st.Routes[i]
-			if r.Family == 4 && r.Table == rule.Table && r.Dst.Contains(a) && (best == nil || r.Dst.Bits() > best.Dst.Bits() || r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {
-				best = r
-			}
-		}
-		if best != nil && best.Type != "throw" {
-			return best
-		}
-	}
-	return nil
+	d = s.st.FIB(netstate.Flow{Dst: a, IIF: iif})
+	return d, d.Type != ""
 }

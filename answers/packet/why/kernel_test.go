@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -256,10 +257,15 @@ func TestNineVerdicts(t *testing.T) {
 	}
 }
 
-// settle waits until the device is in its state: the carrier comes a little later.
+// settle waits until the device is in its state: the carrier comes a little later, and the other end's queue takes frames
+// later still.
 func (s *site) settle(down bool) {
 	for deadline := time.Now().Add(5 * time.Second); !down && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if l, ok := s.reader.Read(live.Links).LinkByName("q"); ok && l.Flags&iffLowerUp != 0 {
+		if l, ok := s.reader.Read(live.Links).LinkByName("q"); !ok || l.Flags&iffLowerUp == 0 {
+			continue
+		}
+		_, _ = unix.Write(s.tx, ethernet(ours, sentinel, make([]byte, 50))) // what the queue does not take does not come
+		if slices.ContainsFunc(drain(s.rx), func(f []byte) bool { return etherType(f) == sentinel }) {
 			return
 		}
 	}

@@ -245,7 +245,7 @@ func (s *scene) notes() (out []string) {
 		}
 	}
 	if slices.ContainsFunc(s.st.Rules, func(r netstate.Rule) bool { return r.Family == 4 && !plain(r) }) {
-		out = append(out, "rules of policy routing that look at more than addresses are not followed (ip rule)")
+		out = append(out, "rules of policy routing that look at more than addresses and the device are taken as for a plain packet (ip rule)")
 	}
 	return out
 }

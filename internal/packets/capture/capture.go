@@ -51,6 +51,9 @@ type Capture struct {
 // follow is how many packets are followed at a time: those not seen for longest are forgotten.
 const follow = 32768
 
+// maybeBits is the logarithm of how many addresses are told apart before tracked is asked: of 8 bytes each, in cache.
+const maybeBits = 15
+
 // Open loads and attaches the programs. Events come from the moment it returns. What this kernel has not got is in
 // Missing.
 func Open(w *probe.World, o Options) (*Capture, error) {
@@ -75,6 +78,7 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	}
 	if code.follows() {
 		code.tracked = code.p.Map(ir.Map{Name: ".tracked", Kind: ir.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 2 * follow})
+		code.maybe = code.p.Map(ir.Map{Name: ".maybe", Kind: ir.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << maybeBits})
 	}
 	targets := c.functions(w, code, c.write(w, code))
 	prog, err := code.p.Finish()

@@ -121,3 +121,14 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 	}
 	return l, f.err
 }
+
+// front is the part of struct sk_buff that filters ask for, from lo on up to hi: a third of it.
+func (l *layout) front() (lo, hi int) {
+	lo = l.skbSize
+	for _, m := range []member{l.pktType, l.vlanPresent, l.vlanProto, l.vlanTCI, l.protocol, l.mark, l.networkHeader, l.macHeader, l.tail, l.head} {
+		if m.there() {
+			lo, hi = min(lo, m.off&^7), max(hi, (m.off+m.size+7)&^7)
+		}
+	}
+	return lo, hi
+}

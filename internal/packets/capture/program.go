@@ -18,22 +18,23 @@ type source struct {
 	num  string // argument that becomes Event.Reason
 	dev  string // argument with the device, where it is not the packet's own
 	ends bool   // the packet is gone afterwards
+	late bool   // no packet is taken up here: what matters of one was seen before
 	flow bool   // seen often: left out where only losses are asked for
 }
 
 // sources are the tracepoints that packets pass (include/trace/events/{skb,net,qdisc,sock,udp,tcp}.h).
 var sources = []source{
 	{kind: packet.Drop, tp: "kfree_skb", skb: "skb", arg: "location", num: "reason", ends: true},
-	{kind: packet.Consume, tp: "consume_skb", skb: "skb", arg: "location", ends: true, flow: true},
+	{kind: packet.Consume, tp: "consume_skb", skb: "skb", arg: "location", ends: true, flow: true, late: true},
 	{kind: packet.Queue, tp: "net_dev_queue", skb: "skb", flow: true},
 	{kind: packet.Xmit, tp: "net_dev_start_xmit", skb: "skb", dev: "dev", flow: true},
 	{kind: packet.Rx, tp: "netif_receive_skb", skb: "skb", flow: true},
 	{kind: packet.RxQueue, tp: "netif_rx", skb: "skb", flow: true},
 	{kind: packet.RxEntry, tp: "netif_receive_skb_entry", skb: "skb", flow: true},
 	{kind: packet.RxEntry, tp: "napi_gro_receive_entry", skb: "skb", flow: true},
-	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true},
+	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true, late: true},
 	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true},
-	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true},
+	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true, late: true},
 	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb"},
 	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc"},
 	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb"},
@@ -45,6 +46,7 @@ type code struct {
 	l       *layout
 	p       *emit.Program
 	tracked *ir.Map // addresses of packets that are followed, and of their data
+	maybe   *ir.Map // by a hash of addresses: if one was ever in tracked
 	l2, l3  *filter.Filter
 	ways    [][]reach // of Options.Terms
 }
@@ -90,16 +92,28 @@ func (c *code) trace(s source, targets int, args map[string]int) {
 // read afterwards.
 func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), skb: u.Arg(args[s.skb])}
-	u.Read(p.raw, c.l.skbSize, p.skb)
-	p.head, p.dev = p.load(c.l.head), p.load(c.l.dev)
-	// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
-	u.Unless(ir.Ne, u.Bin(ir.Or, p.dev, p.load(c.l.protocol)), ir.Imm(0))
-	if i, ok := args[s.dev]; ok {
-		p.dev = u.Arg(i)
+	dev := func() {
+		u.Read(p.raw, c.l.skbSize, p.skb)
+		if p.dev = p.load(c.l.dev); s.dev != "" {
+			p.dev = u.Arg(args[s.dev])
+		}
 	}
-	c.headers(p)
+	lo, hi := c.l.front()
+	if !s.late || !c.follows() {
+		u.Read(p.raw.At(lo), hi-lo, u.Add(p.skb, lo))
+		p.head = p.load(c.l.head)
+		// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
+		u.If(ir.Eq, p.load(c.l.protocol), ir.Imm(0), func() { u.Unless(ir.Ne, u.Int(p.skb, c.l.dev.off, 8, false), ir.Imm(0)) }, nil)
+		c.headers(p)
+	} else {
+		p.head = u.Int(p.skb, c.l.head.off, 8, false)
+	}
 	if c.follows() {
-		c.choose(p, s)
+		c.choose(p, s, dev)
+	}
+	dev()
+	if p.start.IsImm() { // not yet
+		c.headers(p)
 	}
 	c.begin(p)
 	if i, ok := args[s.arg]; ok {
@@ -178,30 +192,54 @@ func (c *code) bytes(p *seen) {
 	u.Store(p.rec.At(recFlags), 1, p.flags)
 }
 
-// choose ends the program unless the packet is followed already or begins to be. What is cheap to look at comes first.
-func (c *code) choose(p *seen, s source) {
+// choose ends the program unless the packet is followed already or begins to be. whole reads what else is known of it.
+func (c *code) choose(p *seen, s source, whole func()) {
 	u := p.u
-	skb, head := u.Slot("key", 8), u.Slot("key2", 8)
-	u.Store(skb, 8, p.skb)
-	u.Store(head, 8, p.head)
-	u.Lookup(c.tracked, skb, nil, func() {
-		u.Lookup(c.tracked, head, nil, func() {
-			if s.kind == packet.Consume { // of which nothing else was seen: nothing is lost
-				u.Count(ir.Filtered)
-				u.Return(ir.Imm(0))
-				return
-			}
-			c.wanted(p)
-			one := u.Slot("one", 8)
-			u.Store(one, 8, ir.Imm(1))
-			u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(skb), u.Addr(one), ir.Imm(0))
-			u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(head), u.Addr(one), ir.Imm(0))
-		})
-	})
+	hit := u.Var(ir.Imm(0))
+	skb, head := c.key(u, "key", p.skb, hit), c.key(u, "key2", p.head, hit)
+	u.If(ir.Eq, hit, ir.Imm(0), func() {
+		if s.late {
+			u.Count(ir.Filtered)
+			u.Return(ir.Imm(0))
+			return
+		}
+		c.wanted(p, whole)
+		c.track(u, skb, p.skb)
+		c.track(u, head, p.head)
+	}, nil)
 }
 
-// wanted ends the program unless a packet that is not followed is to be.
-func (c *code) wanted(p *seen) {
+// key puts an address where maps want it, and sets hit if it is followed. Nearly all are not: an array, which costs no call,
+// says so of most.
+func (c *code) key(u *emit.Unit, name string, addr, hit ir.Val) emit.Mem {
+	at := u.Slot(name, 8)
+	u.Store(at, 8, addr)
+	u.Lookup(c.maybe, c.slot(u, addr), func(v emit.Mem) {
+		u.If(ir.Ne, u.Load(v, 8, false), ir.Imm(0), func() {
+			u.Lookup(c.tracked, at, func(emit.Mem) { u.Set(hit, ir.Imm(1)) }, nil)
+		}, nil)
+	}, nil)
+	return at
+}
+
+// slot is where an address is in maybe: the top bits of a product (Knuth's multiplicative hashing).
+func (c *code) slot(u *emit.Unit, addr ir.Val) emit.Mem {
+	at := u.Slot("slot", 8)
+	product := u.Bin(ir.Mul, addr, u.Var(ir.Imm(-7046029254386353131))) // 2^64 / the golden ratio
+	u.Store(at, 4, u.Bin(ir.Shr, product, ir.Imm(64-maybeBits)))
+	return at
+}
+
+// track begins to follow an address.
+func (c *code) track(u *emit.Unit, key emit.Mem, addr ir.Val) {
+	one := u.Slot("one", 8)
+	u.Store(one, 8, ir.Imm(1))
+	u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(key), u.Addr(one), ir.Imm(0))
+	u.Lookup(c.maybe, c.slot(u, addr), func(v emit.Mem) { u.Store(v, 8, ir.Imm(1)) }, nil)
+}
+
+// wanted ends the program unless a packet that is not followed is to be. What is cheap to look at comes first.
+func (c *code) wanted(p *seen, whole func()) {
 	u := p.u
 	if c.o.Mark != nil {
 		u.Unless(ir.Eq, p.load(c.l.mark), u.Var(ir.Imm(int64(*c.o.Mark))))
@@ -211,6 +249,7 @@ func (c *code) wanted(p *seen) {
 		c.match(p)
 	}
 	if len(c.o.Netns) > 0 || len(c.o.Devs) > 0 {
+		whole()
 		c.where(p)
 		c.among(u, c.o.Netns, p.rec.At(recNetns))
 		c.device(u, p.rec.At(recDev))
@@ -290,7 +329,7 @@ func (c *code) match(p *seen) {
 		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n), Type: u.Reg(p.bits(c.l.pktType)),
 			Tagged: u.Reg(u.Bin(ir.And, p.flags, ir.Imm(flagTagged))), TCI: u.Reg(p.load(c.l.vlanTCI))}
 		if f.AsksIfindex() {
-			src.Ifindex = u.Reg(u.Int(p.dev, c.l.devIfindex.off, 4, false))
+			src.Ifindex = u.Reg(u.Int(u.Int(p.skb, c.l.dev.off, 8, false), c.l.devIfindex.off, 4, false))
 		}
 		u.Branch(func(iu *ir.Unit, f2 *ir.Func, at *ir.Block) (*ir.Block, *ir.Block) { return f.Emit(iu, f2, at, src) },
 			func() { u.Set(yes, ir.Imm(1)) }, nil)
