@@ -131,7 +131,7 @@ func (m *Map) slots() int {
 // keyAddr is the address of slot s's key, for a callback.
 func (m *Machine) keyAddr(mp *Map, s int) (uint64, bool) {
 	if mp.hash != nil {
-		return address(kindKey, mp.obj, uint64(s)<<keyShift), mp.hash.keyAt(s) != nil
+		return address(kindKey, mp.obj, uint64(s)<<mp.keyShift), mp.hash.keyAt(s) != nil
 	}
 	binary.LittleEndian.PutUint32(m.index[m.depth][:], uint32(s))
 	return address(kindIndex, m.depth, 0), true

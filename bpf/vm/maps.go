@@ -19,8 +19,8 @@ const (
 	updateLock    = 4
 )
 
-// keyShift is log2 of the address space of one key, of at most 512 bytes.
-const keyShift = 10
+// maxKey bounds a key; the kernel's bound is that key and value are one allocation of at most 4 MiB (htab_map_alloc_check).
+const maxKey = 64 << 10
 
 // maxMapBytes bounds what one map may allocate.
 const maxMapBytes = 1 << 32
@@ -28,15 +28,16 @@ const maxMapBytes = 1 << 32
 // Map is a map of the machine. Its methods are the host's side: what the bpf
 // system call offers on a real map. Not safe during a run.
 type Map struct {
-	name   string
-	spec   *ebpf.MapSpec
-	obj    int // index in Machine.maps
-	key    int // bytes of a key
-	value  int // bytes of one value
-	stride int // value, rounded up to 8
-	shift  int // log2 of the address space of one slot and CPU
-	cpus   int // values per slot: 1 unless per-CPU
-	max    int
+	name     string
+	spec     *ebpf.MapSpec
+	obj      int // index in Machine.maps
+	key      int // bytes of a key
+	value    int // bytes of one value
+	stride   int // value, rounded up to 8
+	shift    int // log2 of the address space of one slot and CPU
+	keyShift int // log2 of the address space of one key
+	cpus     int // values per slot: 1 unless per-CPU
+	max      int
 
 	data  []byte // slot × CPU × stride
 	hash  *hashTable
@@ -60,6 +61,7 @@ func newMap(name string, obj int, spec *ebpf.MapSpec, cpus int) (*Map, error) {
 		m.cpus = cpus
 	}
 	m.stride = (m.value + 7) &^ 7
+	m.keyShift = bits.Len(uint(m.key))
 	m.shift = bits.Len(uint(max(m.stride, 8) - 1))
 	if err := m.init(); err != nil {
 		return nil, fmt.Errorf("map %s: %w", name, err)
@@ -86,8 +88,11 @@ func (m *Map) init() error {
 		}
 		m.data = make([]byte, m.max*m.cpus*m.stride)
 	case ebpf.Hash, ebpf.PerCPUHash, ebpf.LRUHash, ebpf.LRUCPUHash:
-		if m.key == 0 || m.key > 512 || m.value == 0 {
+		if m.key == 0 || m.value == 0 {
 			return fmt.Errorf("key of %d bytes, value of %d: %w", m.key, m.value, EINVAL)
+		}
+		if m.key > maxKey || uint64(m.max)<<m.keyShift > offMask {
+			return fmt.Errorf("%d keys of %d bytes: %w", m.max, m.key, E2BIG)
 		}
 		m.hash = newHashTable(m.key, m.max, m.isLRU())
 	case ebpf.RingBuf:
@@ -363,8 +368,8 @@ func (m *Map) valueAt(off, n int) []byte {
 }
 
 func (m *Map) keyAt(off, n int) []byte {
-	if m.hash == nil || off>>keyShift >= m.hash.used {
+	if m.hash == nil || off>>m.keyShift >= m.hash.used {
 		return nil
 	}
-	return sub(m.hash.keyOf(int32(off>>keyShift)), off&(1<<keyShift-1), n)
+	return sub(m.hash.keyOf(int32(off>>m.keyShift)), off&(1<<m.keyShift-1), n)
 }

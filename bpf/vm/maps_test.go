@@ -224,3 +224,24 @@ func TestBadSpecs(t *testing.T) {
 		}
 	}
 }
+
+// TestLongKeys: a stack is a key of more than a BPF stack; keys that no address is left for are refused.
+func TestLongKeys(t *testing.T) {
+	m, err := newMap("m", 0, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 1032, ValueSize: 8, MaxEntries: 4}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		k := make([]byte, 1032)
+		k[1031] = byte(i)
+		if err := m.Update(k, []byte{byte(i), 0, 0, 0, 0, 0, 0, 0}, 0); err != nil {
+			t.Error(err)
+		}
+		if b := m.keyAt(i<<m.keyShift|1031, 1); len(b) != 1 || b[0] != byte(i) {
+			t.Errorf("the last byte of key %d is %v", i, b)
+		}
+	}
+	if _, err := newMap("m", 0, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: maxKey + 1, ValueSize: 8, MaxEntries: 4}, 1); !errors.Is(err, E2BIG) {
+		t.Error(err)
+	}
+}

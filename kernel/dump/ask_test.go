@@ -217,6 +217,15 @@ func askStacks(t *testing.T, d *dump.Dump) {
 	if n < 200 {
 		t.Errorf("%d frames", n)
 	}
+	tasks := 0
+	for _, part := range strings.Split(ask(t, d, `iter:task { @[kstack] = count(); }`), "]: ")[1:] {
+		k, _ := strconv.Atoi(strings.Fields(part)[0])
+		tasks += k
+	}
+	if want := strings.Count(ask(t, d, `iter:task { printf("x\n"); }`), "x"); tasks != want {
+		t.Errorf("stacks of %d tasks, of %d", tasks, want)
+	}
+	_ = ask(t, d, everyIterator)
 }
 
 // askValues compares values of expressions with what struct and sym say.

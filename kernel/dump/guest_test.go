@@ -655,7 +655,7 @@ func TestHostile(t *testing.T) {
 }
 
 // everyIterator runs over all there is.
-const everyIterator = `iter:task { @[comm, kstack] = count(); } iter:task_file { @f[path(ctx.file.f_path)] = count(); } iter:task_vma { @v = count(); }
+const everyIterator = `iter:task { @[comm, kstack] = count(); @h[kstack] = hist(pid); } iter:task_file { @f[path(ctx.file.f_path)] = count(); } iter:task_vma { @v = count(); }
 	iter:tcp, iter:udp, iter:unix, iter:netlink, iter:bpf_map, iter:bpf_prog { @s[probe] = count(); }`
 
 // spoiled is a file with an end and some bytes of our own.
