@@ -65,6 +65,7 @@ func Commands() []Command {
 		{"task", "[PID|TASK]… [-R MEMBER,…]", "struct task_struct, or members of it", (*Session).task},
 		{"runq", "", "what CPUs run, and what waits to", (*Session).runq},
 		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
+		{"timer", "-r", "high resolution timers, by CPU", (*Session).timer},
 		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
 		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},

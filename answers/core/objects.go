@@ -138,6 +138,19 @@ func (s *Session) dev(w io.Writer, args []string) error {
 	return err
 }
 
+// timer prints the high resolution timers.
+func (s *Session) timer(w io.Writer, args []string) error {
+	if len(args) != 1 || args[0] != "-r" {
+		return &Usage{}
+	}
+	timers, err := walk.Timers(s.t)
+	fmt.Fprintf(w, "%3s %5s %20s %20s  %-16s %s\n", "CPU", "CLOCK", "SOFTEXPIRES", "EXPIRES", "HRTIMER", "FUNCTION")
+	for _, x := range timers {
+		fmt.Fprintf(w, "%3d %5d %20d %20d  %016x %s\n", x.CPU, x.Clock, x.Soft, x.Expires, x.Addr, s.name(x.Function, x.Function))
+	}
+	return err
+}
+
 // ipcs prints the objects of System V IPC.
 func (s *Session) ipcs(w io.Writer, args []string) error {
 	if len(args) > 0 {

@@ -33,6 +33,7 @@ func TestCommands(t *testing.T) {
 			checkSignals(t, c, run)
 			checkDevices(t, c, run("dev"))
 			checkIPC(t, c, run("ipcs"))
+			checkTimers(t, c, run("timer -r"))
 			checkTrees(t, run)
 			checkRunQueues(t, d, run("runq"))
 			if out := run("task 1 -R pid,comm"); !strings.Contains(out, "pid = 1\n") || !strings.Contains(out, `comm = "init"`) {
@@ -139,6 +140,31 @@ func checkIPC(t *testing.T, c corpse, out string) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" || len(want) != 2 {
 		t.Error(diff)
+	}
+}
+
+// checkTimers wants the tick of each CPU, which never stops for good, under the name that /proc/timer_list has.
+func checkTimers(t *testing.T, c corpse, out string) {
+	cpu, n := "", 0
+	for line := range strings.Lines(c.said["/proc/timer_list"]) {
+		switch f := strings.Fields(line); {
+		case strings.HasPrefix(line, "cpu: "):
+			cpu = f[1]
+		case strings.HasPrefix(line, " #") && strings.HasPrefix(f[2], "tick_"):
+			name := strings.TrimSuffix(f[2], ",")
+			n++
+			found := false
+			for got := range strings.Lines(out) {
+				g := strings.Fields(got)
+				found = found || g[0] == cpu && g[1] == "1" && g[5] == name+"+0x0"
+			}
+			if !found {
+				t.Errorf("cpu %s has no timer %s:\n%s", cpu, name, out)
+			}
+		}
+	}
+	if n == 0 {
+		t.Errorf("no tick in\n%.2000s", c.said["/proc/timer_list"])
 	}
 }
 

@@ -130,7 +130,7 @@ func witness() map[string]string {
 	for _, pattern := range []string{
 		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
 		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
-		"/proc/devices", "/proc/sysvipc/*", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
 		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime",
 	} {

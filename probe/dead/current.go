@@ -39,7 +39,10 @@ func (s *Session) enter(o object) {
 	}
 	e, k := s.env, o.task
 	s.now.task = k
-	e.Pid, e.Tgid, e.Comm, e.Task, e.CPU = uint32(k.PID), uint32(k.TGID), k.Comm, k.Addr, uint32(k.CPU)
+	e.Pid, e.Tgid, e.Comm, e.Task, e.CPU = uint32(k.PID), uint32(k.TGID), k.Comm, k.Addr, 0
+	if k.CPU > 0 && k.CPU < s.cpus { // programs index their counters by it
+		e.CPU = uint32(k.CPU)
+	}
 	errs := &kernel.Errors{} // what cannot be read of a task that was found is 0, as a failed read is
 	v := kernel.Object(s.t, errs, "struct task_struct", k.Addr)
 	if mm := v.Get("mm"); mm.Uint() != 0 {

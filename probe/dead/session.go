@@ -25,6 +25,7 @@ type Session struct {
 	units []unit
 	vm    *vm.Machine
 	env   *vm.Env
+	cpus  int
 	now   current
 	maps  map[*ir.Map]*vm.Map
 	ring  *vm.Map // nil if the program sends no records
@@ -43,7 +44,7 @@ type unit struct {
 
 // Load puts a compiled program into the machine. cpus is how many CPUs it was built for.
 func Load(w *World, info *check.Info, prog *ir.Program, obj *bpf.Object, cpus int) (*Session, error) {
-	s := &Session{t: w.t, world: w, prog: prog, env: &vm.Env{}, maps: map[*ir.Map]*vm.Map{}, names: &Names{t: w.t, at: map[uint64]bool{}}}
+	s := &Session{t: w.t, world: w, prog: prog, env: &vm.Env{}, cpus: cpus, maps: map[*ir.Map]*vm.Map{}, names: &Names{t: w.t, at: map[uint64]bool{}}}
 	cfg := vm.Config{Programs: map[string]asm.Instructions{}, Maps: map[string]*ebpf.MapSpec{}, Target: (*memory)(s), Env: s.env, CPUs: cpus}
 	used := map[int64]bool{}
 	for _, p := range obj.Programs {
