@@ -1,15 +1,22 @@
 package packets
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -152,7 +159,7 @@ func TestLevels(t *testing.T) {
 		if n, _ := strconv.Atoi(m[1]); n < 45 {
 			t.Errorf("%d functions", n)
 		}
-		for _, fn := range []string{"ip_output", "ip_rcv", "ip_local_deliver", "__udp4_lib_rcv"} {
+		for _, fn := range []string{"dev_hard_start_xmit", "ip_rcv", "ip_local_deliver", "__udp4_lib_rcv"} {
 			if !steps[fn] {
 				t.Errorf("%s is not among the functions seen: %v", fn, steps)
 			}
@@ -189,7 +196,7 @@ func TestFilters(t *testing.T) {
 		"udp dst port 9 and netns " + ref(p.B.NS):          only,
 		"netns " + ref(p.A.NS) + " and mark 77 and dev va": only,
 	} {
-		t.Run(expr, func(t *testing.T) {
+		t.Run(strings.ReplaceAll(expr, "/", "|"), func(t *testing.T) { // a slash would begin another test below it
 			o := Options{Plain: true}
 			if o.Filter, err = o.Split(expr); err != nil {
 				t.Fatal(err)
@@ -232,6 +239,86 @@ func TestRefused(t *testing.T) {
 		if !got[want] {
 			t.Errorf("%v is not among %v", want, got)
 		}
+	}
+}
+
+// TestXDPError: a program of XDP that fails is told with its number, device and action.
+func TestXDPError(t *testing.T) {
+	ktest.Need(t, ktest.BTF, ktest.RawTracepoint, ktest.NetNS, ktest.XDP)
+	p := newPair(t)
+	send(t, p.A.NS, "10.77.0.2:9", 1, 20, 0) // finds the neighbour while it can
+	const aborted = 0                        // XDP_ABORTED
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, aborted), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	if err := p.B.NS.Do(func() error {
+		dev, err := net.InterfaceByName("vb")
+		if err != nil {
+			return err
+		}
+		l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: dev.Index, Flags: link.XDPGenericMode})
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	rec, _ := watch(t, Options{Netns: []string{ref(p.A.NS), ref(p.B.NS)}, Filter: "udp", Plain: true}, func() { send(t, p.A.NS, "10.77.0.2:9", 4, 20, 0) })
+	info, err := prog.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	var told uint64
+	for _, x := range rec.Troubles {
+		if x.Arg == uint64(id) && x.Dev == "vb" && x.Reason == aborted {
+			told += x.Count
+		}
+	}
+	if v := verdict(t, rec); told < 4 || v.Culprit.Kind() != "xdp" || v.Count != 4 {
+		t.Errorf("%d errors of program %d; %+v", told, id, v)
+	}
+}
+
+// TestKilled: nothing stays in the kernel when the process that follows is killed. In a guest the check at the end of all
+// tests sees programs and links of anybody.
+func TestKilled(t *testing.T) {
+	ktest.NeedGuest(t, ktest.BTF, ktest.RawTracepoint)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run", "^TestFollowForever$", "-test.v")
+	cmd.Env = append(os.Environ(), envForever+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	sc := bufio.NewScanner(out)
+	for sc.Scan() && !strings.Contains(sc.Text(), "ready:") {
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+}
+
+// envForever makes TestFollowForever do what its name says.
+const envForever = "FATHOM_TEST_FOREVER"
+
+func TestFollowForever(t *testing.T) {
+	if os.Getenv(envForever) == "" {
+		t.Skip("TestKilled runs it")
+	}
+	o := Options{Filter: "udp port 9", Ready: func(level string, _ []string) { fmt.Println("ready:", level) }}
+	if _, err := Run(context.Background(), o); err != nil {
+		t.Fatal(err)
 	}
 }
 
