@@ -94,6 +94,12 @@ type Target interface {
 	Caps() Caps
 }
 
+// UserMemory is a Target that also has the memory of user programs.
+type UserMemory interface {
+	// ReadUser reads all of p from the address space whose top page table is at pgd (mm->pgd), or returns a *FaultError.
+	ReadUser(p []byte, pgd, addr uint64) error
+}
+
 // Reader reads virtual memory from base on as an io.ReaderAt, size bytes long.
 func Reader(m Memory, base, size uint64) *io.SectionReader {
 	return io.NewSectionReader(readerAt{m, base}, 0, int64(size))

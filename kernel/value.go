@@ -169,6 +169,28 @@ func (v Value) At(i int) Value {
 	return v
 }
 
+// Size is how many bytes the value has; 0 if there is none.
+func (v Value) Size() int {
+	if !v.OK() {
+		return 0
+	}
+	return ctype.Size(v.Type)
+}
+
+// Len is how many elements a member has that is an array; 0 if it is none.
+func (v Value) Len(member string) int {
+	s, ok := ctype.Strip(v.Type).(*ctype.Struct)
+	if !ok {
+		return 0
+	}
+	m, _ := s.Member(member)
+	a, ok := ctype.Strip(m.Type).(*ctype.Array)
+	if !ok {
+		return 0
+	}
+	return a.Len
+}
+
 // Uint reads an integer, enum, pointer or bitfield, extended by its sign.
 func (v Value) Uint() uint64 {
 	if !v.OK() {

@@ -163,16 +163,21 @@ func (s *Session) Accounts() []Account {
 				a.Missed += st.RecursionMisses
 			}
 		}
-		for v := range slices.Chunk(counters, ir.CounterBytes(len(s.Prog.Units))) {
-			v = v[8*ir.NumCounters*a.Unit.Index:]
-			a.LostRing += le(v[8*ir.LostRing : 8*ir.LostRing+8])
-			a.LostMap += le(v[8*ir.LostMap : 8*ir.LostMap+8])
-			a.Filtered += le(v[8*ir.Filtered : 8*ir.Filtered+8])
-			a.Faults += le(v[8*ir.ReadFail : 8*ir.ReadFail+8])
-		}
+		a.AddCounters(counters, len(s.Prog.Units))
 		out = append(out, a)
 	}
 	return out
+}
+
+// AddCounters adds what the program itself counted: the value of [ir.Program.Counters], of a program of that many units.
+func (a *Account) AddCounters(value []byte, units int) {
+	for v := range slices.Chunk(value, ir.CounterBytes(units)) {
+		v = v[8*ir.NumCounters*a.Unit.Index:]
+		a.LostRing += le(v[8*ir.LostRing : 8*ir.LostRing+8])
+		a.LostMap += le(v[8*ir.LostMap : 8*ir.LostMap+8])
+		a.Filtered += le(v[8*ir.Filtered : 8*ir.Filtered+8])
+		a.Faults += le(v[8*ir.ReadFail : 8*ir.ReadFail+8])
+	}
 }
 
 func le(b []byte) uint64 {

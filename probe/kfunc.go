@@ -10,20 +10,21 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/bpf/gen"
+	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
 // KfuncID gives the number by which programs call a function of the kernel: that of its BTF.
 func (w *World) KfuncID(name string) (btf.TypeID, error) {
-	spec, err := w.live.BTF()
+	b, err := w.live.BTF()
 	if err != nil {
 		return 0, err
 	}
-	var f *btf.Func
-	if err := spec.TypeByName(name, &f); err != nil {
-		return 0, fmt.Errorf("kernel function %s: %w", name, err)
+	id, ok := b.FuncID(name)
+	if !ok {
+		return 0, fmt.Errorf("kernel function %s: %w", name, ctype.ErrNotFound)
 	}
-	return spec.TypeID(f)
+	return btf.TypeID(id), nil
 }
 
 // Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which

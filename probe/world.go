@@ -266,14 +266,14 @@ func (w *World) iters(p check.AttachPoint) ([]check.Target, error) {
 // listIters lists iterators: the kernel has a function bpf_iter_NAME and a struct bpf_iter__NAME for each
 // (include/linux/bpf.h, DEFINE_BPF_ITER_FUNC).
 func (w *World) listIters(pattern string) ([]check.Target, error) {
-	l, err := w.live.Types()
+	b, err := w.live.BTF()
 	if err != nil {
 		return nil, err
 	}
 	var out []check.Target
-	for _, n := range l.Names("bpf_iter__") {
+	for _, n := range b.Names(ctype.KindStruct, "bpf_iter__") {
 		name := strings.TrimPrefix(n, "bpf_iter__")
-		if _, err := l.Func("", "bpf_iter_"+name); err == nil && check.Match(pattern, name) {
+		if _, err := w.Types().Func("", "bpf_iter_"+name); err == nil && check.Match(pattern, name) {
 			out = append(out, check.Target{Provider: "iter", Func: name, Name: "iter:" + name})
 		}
 	}

@@ -117,7 +117,7 @@ func bundle(t *testing.T, out string, dwos []string) {
 	for i, s := range signatures {
 		at := s & uint64(slots-1)
 		for row[at] != 0 {
-			at = (at + s>>32&uint64(slots-1) | 1) & uint64(slots-1)
+			at = (at + (s>>32&uint64(slots-1) | 1)) & uint64(slots-1)
 		}
 		hash[at], row[at] = s, uint32(i+1)
 	}

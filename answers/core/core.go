@@ -43,7 +43,7 @@ type Command struct {
 func Commands() []Command {
 	c := []Command{
 		{"bt", "[-a] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a)", (*Session).bt},
-		{"foreach", "bt", "stacks of all tasks, equal ones together", (*Session).foreach},
+		{"foreach", "bt|files|vm|sig|task [-R MEMBER,…]", "a command for all: stacks of tasks, equal ones together; of processes", (*Session).foreach},
 		{"log", "", "the kernel's messages", (*Session).log},
 		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
 		{"mod", "", "modules", (*Session).mod},
@@ -60,6 +60,14 @@ func Commands() []Command {
 		{"struct", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "a type's layout, or a value of it", (*Session).structure},
 		{"union", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "as struct", (*Session).structure},
 		{"whatis", "NAME", "a type's or function's declaration", (*Session).whatis},
+		{"vm", "[PID|TASK]…", "memory mappings", (*Session).vm},
+		{"sig", "[PID|TASK]…", "signals: pending, blocked, ignored, handled", (*Session).sig},
+		{"task", "[PID|TASK]… [-R MEMBER,…]", "struct task_struct, or members of it", (*Session).task},
+		{"runq", "", "what CPUs run, and what waits to", (*Session).runq},
+		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
+		{"timer", "-r", "high resolution timers, by CPU", (*Session).timer},
+		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
+		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
 	}
 	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
@@ -137,22 +145,7 @@ func (s *Session) crashed() (walk.Task, unwind.Stack, error) {
 // dying are functions that only the CPU which found the end is in.
 var dying = map[string]bool{"panic": true, "vpanic": true, "crash_kexec": true, "__crash_kexec": true, "oops_end": true, "die": true, "oops_exit": true, "make_task_dead": true, "sysrq_handle_crash": true}
 
-// running gives the registers of the CPU that a task is on, if it is running.
-func (s *Session) running(t walk.Task) (kernel.Regs, bool) {
-	cur, err := walk.Current(s.t, t.CPU)
-	regs := s.t.Registers()
-	if err != nil || cur.Addr != t.Addr || t.CPU >= len(regs) || regs[t.CPU] == nil {
-		return nil, false
-	}
-	return regs[t.CPU], true
-}
-
-func (s *Session) stack(t walk.Task) unwind.Stack {
-	if r, ok := s.running(t); ok {
-		return unwind.From(s.t, r)
-	}
-	return unwind.Task(s.t, t.Value)
-}
+func (s *Session) stack(t walk.Task) unwind.Stack { return walk.Stack(s.t, t) }
 
 // function names the function a frame is in.
 func (s *Session) function(f unwind.Frame) string {

@@ -22,24 +22,24 @@ func number(s string) (uint64, bool) {
 	return n, err == nil && len(s) >= 8
 }
 
-// address reads a number or the name of a symbol.
+// address reads a number or the name of a symbol, and what is added to it.
 func (s *Session) address(arg string) (uint64, error) {
-	if n, ok := number(arg); ok {
-		return n, nil
+	name, add, _ := strings.Cut(arg, "+")
+	at, ok := number(name)
+	if !ok {
+		all := s.t.Symbols().ByName(name)
+		if len(all) == 0 {
+			return 0, fmt.Errorf("no symbol %s", name)
+		}
+		at = all[0]
 	}
-	name, off, _ := strings.Cut(arg, "+")
-	at := s.t.Symbols().ByName(name)
-	if len(at) == 0 {
-		return 0, fmt.Errorf("no symbol %s", name)
-	}
-	n := uint64(0)
-	if off != "" {
-		var ok bool
-		if n, ok = number(off); !ok {
-			return 0, fmt.Errorf("%s is no number", off)
+	off := uint64(0)
+	if add != "" {
+		if off, ok = number(add); !ok {
+			return 0, fmt.Errorf("%s is no number", add)
 		}
 	}
-	return at[0] + n, nil
+	return at + off, nil
 }
 
 // count reads the optional second argument.

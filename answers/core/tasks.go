@@ -47,11 +47,26 @@ func (s *Session) printTask(w io.Writer, t walk.Task, st unwind.Stack) {
 }
 
 func (s *Session) foreach(w io.Writer, args []string) error {
-	if len(args) != 1 || args[0] != "bt" {
+	if len(args) == 0 {
 		return &Usage{}
 	}
 	tasks, err := s.allTasks()
-	s.groups(w, tasks)
+	run := map[string]func(*Session, io.Writer, []string) error{"files": (*Session).files, "vm": (*Session).vm, "sig": (*Session).sig, "task": (*Session).task}[args[0]]
+	switch {
+	case args[0] == "bt" && len(args) == 1:
+		s.groups(w, tasks)
+		return err
+	case run == nil:
+		return &Usage{}
+	}
+	for _, t := range tasks {
+		if t.PID != t.TGID {
+			continue
+		}
+		if rerr := run(s, w, append([]string{fmt.Sprintf("%#x", t.Addr)}, args[1:]...)); err == nil {
+			err = rerr // the others are shown nevertheless
+		}
+	}
 	return err
 }
 
@@ -118,7 +133,7 @@ func (s *Session) ps(w io.Writer, args []string) error {
 			continue
 		}
 		mark, comm := ' ', t.Comm
-		if _, ok := s.running(t); ok {
+		if _, ok := walk.Running(s.t, t); ok {
 			mark = '>'
 		}
 		if t.Kernel {
@@ -168,31 +183,12 @@ func (s *Session) data(addr uint64) string {
 	return fmt.Sprintf("%#x", addr)
 }
 
-func (s *Session) files(w io.Writer, args []string) error {
-	var tasks []walk.Task
-	if len(args) == 0 {
-		t, _, err := s.crashed()
-		if err != nil {
-			return err
-		}
-		tasks = []walk.Task{t}
+func (s *Session) files(w io.Writer, args []string) error { return s.each(w, args, s.openFiles) }
+
+func (s *Session) openFiles(w io.Writer, t walk.Task) error {
+	files, err := walk.Files(t)
+	for _, f := range files {
+		fmt.Fprintf(w, "%4d %016x %10d  %s\n", f.FD, f.Addr, f.Inode, f.Path)
 	}
-	for _, a := range args {
-		t, err := s.find(a)
-		if err != nil {
-			return err
-		}
-		tasks = append(tasks, t...)
-	}
-	for _, t := range tasks {
-		fmt.Fprintf(w, "PID: %-6d TASK: %016x  CPU: %d  COMMAND: %q\n", t.PID, t.Addr, t.CPU, t.Comm)
-		files, err := walk.Files(t)
-		for _, f := range files {
-			fmt.Fprintf(w, "%4d %016x %10d  %s\n", f.FD, f.Addr, f.Inode, f.Path)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }

@@ -101,7 +101,7 @@ func (p *page) drawing(v *Verdict) {
 		fns := landmarks(l.Funcs)
 		for i, f := range fns {
 			b := box{at[name], f, "fill:#dbeafe;stroke:#3b6fb6"}
-			if l.Drop && i == len(fns)-1 {
+			if l.Drop && v.Class != ClassFalseLoss && i == len(fns)-1 {
 				b.look, b.text = "fill:#f9d2cd;stroke:#b42318;stroke-width:2", f+" \u2717"
 			}
 			boxes = append(boxes, b)

@@ -98,6 +98,7 @@ func (r *Recording) explained(ns uint32, c counter) (n uint64) {
 
 // silent adds what only counters tell: connections that a listener did not take, copies that a capture lost.
 func (r *Recording) silent(vs []*Verdict) []*Verdict {
+	r.waiting(vs)
 	wait := r.handshakes(vs)
 	for _, v := range vs {
 		if v.flow == nil || v.loss != nil || v.Class == ClassMisroute {
@@ -141,6 +142,42 @@ func (r *Recording) handshakes(vs []*Verdict) map[listener]uint64 {
 		sent[k] = n - min(n, r.moved(k.netns, "TcpExt.TCPReqQFullDrop"))
 	}
 	return sent
+}
+
+// waiting finds datagrams of which no event tells, as they wait for the address of a neighbour: UDP counts what it sends. Only
+// where one flow alone can have sent them, and no event was lost.
+func (r *Recording) waiting(vs []*Verdict) {
+	if r.LostRing+r.Missed+r.Unkept > 0 || r.Losses {
+		return
+	}
+	var found *Verdict
+	for _, v := range vs {
+		if v.loss == nil || v.flow.Tuple.Proto != protoUDP || v.loss.Reason != "NEIGH_QUEUEFULL" {
+			continue
+		}
+		if found != nil {
+			return
+		}
+		found = v
+	}
+	if found == nil {
+		return
+	}
+	name := "Udp.OutDatagrams"
+	if found.flow.Tuple.Dst.Addr().Is6() {
+		name = "Udp6.OutDatagrams"
+	}
+	counted, seen := r.moved(found.flow.Netns, name), uint64(0)
+	for _, f := range r.Flows {
+		if f.Netns == found.flow.Netns && f.Tuple.Proto == protoUDP {
+			seen += f.Packets
+		}
+	}
+	if n := counted - min(counted, seen); n > 0 {
+		found.Sent += n
+		found.Unknown += n
+		found.Cause += fmt.Sprintf("; %d more wait in it (%s)", n, name)
+	}
 }
 
 // listenerSilent: SYNs, or the last segments of handshakes, vanish without an event when the listener has no room.

@@ -276,6 +276,10 @@ func notJoined(s *scene, group netip.Addr) *finding {
 			return nil
 		}
 	}
+	if v := &s.hop.View; v.Proto == protoICMPv6 && v.Kind>>8 >= 133 && v.Kind>>8 <= 137 { // RFC 4861
+		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, fix: "nothing to mend",
+			cause: fmt.Sprintf("neighbour discovery to %v, which only those that it is meant for take: %s is none", group, s.ns())}
+	}
 	return &finding{culprit: Culprit{"kind": "membership", "netns": s.ns(), "dev": s.loss.Dev, "group": group.String(), "state": "absent"}, certain: true,
 		cause: fmt.Sprintf("no socket in %s joined %v on %s, and %s is no multicast router for it", s.ns(), group, s.loss.Dev, s.ns()),
 		fix:   "join the group on " + s.loss.Dev + " (IP_ADD_MEMBERSHIP)"}

@@ -155,7 +155,7 @@ func (p *printer) path(v *Verdict) {
 		}
 		first = false
 		end := ""
-		if l.Drop {
+		if l.Drop && v.Class != ClassFalseLoss {
 			end = " " + p.color("1;31", cross)
 		}
 		p.line("  %-7s %-16s %8s  %s%s", name, l.Netns+" "+l.Dev, micros(l.Since), strings.Join(fns, " "+arrow+" "), end)

@@ -37,6 +37,8 @@ type Env struct {
 
 	// PerCPUOffset gives __per_cpu_offset[cpu]; nil means 0 for CPUs below Config.CPUs.
 	PerCPUOffset func(cpu uint32) (uint64, bool)
+	// Path names the struct path at an address, for d_path; nil, or false, is -EFAULT.
+	Path func(addr uint64) (string, bool)
 	// Symbol names an address for %ps, %pS and %pB; nil prints the number.
 	Symbol func(addr uint64) string
 }

@@ -8,23 +8,24 @@ type Errno int32
 
 // The error numbers helpers and maps return (asm-generic/errno.h).
 const (
-	ENOENT     Errno = 2
-	E2BIG      Errno = 7
-	EAGAIN     Errno = 11
-	ENOMEM     Errno = 12
-	EFAULT     Errno = 14
-	EBUSY      Errno = 16
-	EEXIST     Errno = 17
-	EINVAL     Errno = 22
-	ENOSPC     Errno = 28
-	ERANGE     Errno = 34
-	EPROTO     Errno = 71
-	EOPNOTSUPP Errno = 95
+	ENOENT       Errno = 2
+	E2BIG        Errno = 7
+	EAGAIN       Errno = 11
+	ENOMEM       Errno = 12
+	EFAULT       Errno = 14
+	EBUSY        Errno = 16
+	EEXIST       Errno = 17
+	EINVAL       Errno = 22
+	ENOSPC       Errno = 28
+	ERANGE       Errno = 34
+	ENAMETOOLONG Errno = 36
+	EPROTO       Errno = 71
+	EOPNOTSUPP   Errno = 95
 )
 
 var errnoNames = map[Errno]string{
 	ENOENT: "ENOENT", E2BIG: "E2BIG", EAGAIN: "EAGAIN", ENOMEM: "ENOMEM", EFAULT: "EFAULT", EBUSY: "EBUSY", EEXIST: "EEXIST",
-	EINVAL: "EINVAL", ENOSPC: "ENOSPC", ERANGE: "ERANGE", EPROTO: "EPROTO", EOPNOTSUPP: "EOPNOTSUPP",
+	EINVAL: "EINVAL", ENOSPC: "ENOSPC", ERANGE: "ERANGE", EPROTO: "EPROTO", ENAMETOOLONG: "ENAMETOOLONG", EOPNOTSUPP: "EOPNOTSUPP",
 }
 
 func (e Errno) Error() string {

@@ -73,6 +73,8 @@ var helpers = []helper{
 	{asm.FnGetStackid, "get_stackid", getStackID},
 	{asm.FnGetStack, "get_stack", getStack},
 
+	{asm.FnDPath, "d_path", dPath},
+
 	{asm.FnStrncmp, "strncmp", strncmp},
 	{asm.FnSnprintf, "snprintf", snprintf},
 	{asm.FnTracePrintk, "trace_printk", tracePrintk},
@@ -207,6 +209,29 @@ func probeReadStr(in space) helperFunc {
 		}
 		return uint64(n)
 	}
+}
+
+// dPath writes the name of the struct path r1 to r3 bytes at r2 and gives its length with the NUL (bpf_d_path in
+// kernel/trace/bpf_trace.c); a name that does not fit is -ENAMETOOLONG.
+func dPath(m *Machine, r *[16]uint64) uint64 {
+	b, ok := m.mem(r[2], size(r[3]), true)
+	if !ok || len(b) == 0 {
+		return 0
+	}
+	var name string
+	if ok = m.env.Path != nil; ok {
+		name, ok = m.env.Path(r[1])
+	}
+	switch {
+	case !ok:
+		clear(b)
+		m.countFault(false)
+		return EFAULT.ret()
+	case len(name) >= len(b):
+		return ENAMETOOLONG.ret()
+	}
+	b[copy(b, name)] = 0
+	return uint64(len(name) + 1)
 }
 
 // strncmp compares r1's r2 bytes with the string r3.

@@ -100,6 +100,32 @@ func TestReads(t *testing.T) {
 	}
 }
 
+// TestPath: the name of a path, one that does not fit, and none.
+func TestPath(t *testing.T) {
+	for _, tt := range []struct {
+		size   int32
+		addr   uint64
+		r0     int64
+		buf    string
+		faults uint64
+	}{
+		{16, kernelBase, 6, "/a/bc\x00", 0},
+		{6, kernelBase, 6, "/a/bc\x00", 0},
+		{5, kernelBase, -int64(ENAMETOOLONG), "\x01\x01\x01\x01\x01\x01", 0},
+		{16, kernelBase + 8, -int64(EFAULT), "\x00\x00\x00\x00\x00\x00", 1},
+	} {
+		e := &Env{Path: func(addr uint64) (string, bool) { return "/a/bc", addr == kernelBase }}
+		insns := asm.Instructions{asm.LoadImm(asm.R1, 0x0101010101010101, asm.DWord), asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
+			asm.LoadImm(asm.R1, int64(tt.addr), asm.DWord), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -16), asm.Mov.Imm(asm.R3, tt.size),
+			asm.FnDPath.Call(), asm.Return()}
+		m := bench(t, e, insns...)
+		r0, err := m.Run("p", nil)
+		if got := string(m.stack[frameSize-16 : frameSize-10]); err != nil || int64(r0) != tt.r0 || got != tt.buf || m.Stats().Faults[FaultKernel] != tt.faults {
+			t.Errorf("%+v: %d, %q, %v, %v", tt, int64(r0), got, m.Stats().Faults, err)
+		}
+	}
+}
+
 // TestProbeMem: load instructions from target memory.
 func TestProbeMem(t *testing.T) {
 	for _, tt := range []struct {

@@ -1,41 +1,47 @@
-// Package btftypes fills the C type model from BTF (Documentation/bpf/btf.rst). Types are converted when they are
-// first asked for, so a question about one struct does not pay for the other hundred thousand types of a kernel.
+// Package btftypes fills the C type model from BTF (Documentation/bpf/btf.rst). A section is walked once for where its types
+// begin; a type is decoded when it is asked for, so a question about one struct does not pay for the other hundred thousand
+// types of a kernel. What no C compiler writes but bytes can say, such as a typedef of itself, is void.
+//
+// Not read: variables, sections of data, declaration tags, and BTF.ext.
 package btftypes
 
 import (
-	"errors"
 	"fmt"
-	"strings"
-
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/ctype"
 )
 
 // Modules gives the BTF of a kernel module by name, or an error when there is none.
-type Modules func(name string) (*btf.Spec, error)
+type Modules func(name string) (*BTF, error)
 
 // Lookup finds types in a kernel's BTF and, for functions and types that it lacks, in its modules'.
 type Lookup struct {
-	spec    *btf.Spec
+	parts   []*part // searched in this order, the kernel first
+	all     map[*BTF]*part
 	modules Modules
-	loaded  map[string]*btf.Spec
-	seen    map[btf.Type]ctype.Type
-	enums   map[string]enumValue
-	raw     func() ([]byte, error) // reads the bytes of spec; nil if nobody can
-	bytes   []byte
-}
-
-type enumValue struct {
-	e *ctype.Enum
-	v int64
+	loaded  map[string]*part
 }
 
 var _ ctype.Lookup = (*Lookup)(nil)
 
-// New returns a Lookup over spec, which must stay unchanged; modules may be nil.
-func New(spec *btf.Spec, modules Modules) *Lookup {
-	return &Lookup{spec: spec, modules: modules, loaded: map[string]*btf.Spec{}, seen: map[btf.Type]ctype.Type{}}
+// New returns a Lookup over the types of a kernel; modules may be nil.
+func New(kernel *BTF, modules Modules) *Lookup {
+	l := &Lookup{modules: modules, loaded: map[string]*part{}, all: map[*BTF]*part{}}
+	l.parts = []*part{l.part(kernel)}
+	return l
+}
+
+// part gives the types of a section, each once: what a module shares with the kernel is one type.
+func (l *Lookup) part(b *BTF) *part {
+	if b == nil {
+		return nil
+	}
+	p := l.all[b]
+	if p == nil {
+		p = &part{BTF: b, below: l.part(b.base), seen: map[uint32]ctype.Type{}, found: map[question][]uint32{}}
+		l.all[b] = p
+	}
+	return p
 }
 
 // Load makes the types of a module known to ByName, EnumValue and Func.
@@ -46,217 +52,85 @@ func (l *Lookup) Load(module string) error {
 	if l.modules == nil {
 		return fmt.Errorf("module %s: %w", module, ctype.ErrNotFound)
 	}
-	s, err := l.modules(module)
+	b, err := l.modules(module)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", module, err)
 	}
-	l.loaded[module] = s
-	l.enums = nil
+	p := l.part(b)
+	l.loaded[module] = p
+	l.parts = append(l.parts, p)
 	return nil
 }
 
-func (l *Lookup) specs() []*btf.Spec {
-	all := []*btf.Spec{l.spec}
-	for _, s := range l.loaded {
-		all = append(all, s)
-	}
-	return all
-}
-
-// ByName implements ctype.Lookup.
+// ByName implements ctype.Lookup. Of types that have the same name, such as structs of files that do not know each other,
+// it gives the first.
 func (l *Lookup) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
-	for _, s := range l.specs() {
-		ts, err := s.AnyTypesByName(name)
-		if err != nil {
-			continue
+	for _, p := range l.parts {
+		best, found := ctype.Kind(0), uint32(0)
+		for _, id := range p.find(byKind(kind), name) {
+			_, r := p.at(id)
+			if k := kindOf(r); found == 0 || k < best {
+				best, found = k, id
+			}
 		}
-		if t := pick(ts, kind); t != nil {
-			return l.Convert(t), nil
+		if found != 0 {
+			return p.convert(found, 0), nil
 		}
 	}
 	return nil, fmt.Errorf("%s: %w", name, ctype.ErrNotFound)
 }
 
-func pick(ts []btf.Type, kind ctype.Kind) btf.Type {
-	for _, t := range ts {
-		var k ctype.Kind
-		switch t.(type) {
-		case *btf.Struct:
-			k = ctype.KindStruct
-		case *btf.Union:
-			k = ctype.KindUnion
-		case *btf.Enum:
-			k = ctype.KindEnum
-		case *btf.Typedef:
-			k = ctype.KindTypedef
-		case *btf.Int, *btf.Float:
-			k = ctype.KindBase
-		default:
-			continue
-		}
-		if k == kind || kind == ctype.Any {
-			return t
+// kindOf is the inverse of byKind.
+func kindOf(r rec) ctype.Kind {
+	for k := ctype.KindStruct; k < ctype.KindBase; k++ {
+		if byKind(k)>>r.kind()&1 != 0 {
+			return k
 		}
 	}
-	return nil
+	return ctype.KindBase
 }
 
-// EnumValue implements ctype.Lookup. Without SetRaw, the first call reads all enums.
+// AllByName gives all types of a kind and name, the kernel's first.
+func (l *Lookup) AllByName(kind ctype.Kind, name string) (out []ctype.Type) {
+	for _, p := range l.parts {
+		for _, id := range p.find(byKind(kind), name) {
+			out = append(out, p.convert(id, 0))
+		}
+	}
+	return out
+}
+
+// EnumValue implements ctype.Lookup.
 func (l *Lookup) EnumValue(name string) (*ctype.Enum, int64, bool) {
-	if v, found, ok := l.rawEnum(name); found || ok && len(l.loaded) == 0 {
-		return v.e, v.v, found
-	}
-	if l.enums == nil {
-		l.enums = map[string]enumValue{}
-		for _, s := range l.specs() {
-			l.indexEnums(s)
-		}
-	}
-	e, ok := l.enums[name]
-	return e.e, e.v, ok
-}
-
-func (l *Lookup) indexEnums(s *btf.Spec) {
-	for t, err := range s.All() {
-		if err != nil {
-			return
-		}
-		e, ok := t.(*btf.Enum)
-		if !ok {
-			continue
-		}
-		c := l.Convert(e).(*ctype.Enum)
-		for _, v := range c.Values {
-			if _, dup := l.enums[v.Name]; !dup {
-				l.enums[v.Name] = enumValue{c, v.Value}
+	for _, p := range l.parts {
+		for id, r := range p.of(set(kindEnum, kindEnum64)) {
+			for v := range r.elems() {
+				if e, ok := p.enumerator(id, v, name); ok {
+					return e, value(r, v), true
+				}
 			}
 		}
 	}
+	return nil, 0, false
 }
 
 // Func implements ctype.Lookup.
 func (l *Lookup) Func(module, name string) (*ctype.Func, error) {
-	specs := l.specs()
+	parts := l.parts
 	if module != "" && module != "vmlinux" {
 		if err := l.Load(module); err != nil {
 			return nil, err
 		}
-		specs = []*btf.Spec{l.loaded[module]}
+		parts = []*part{l.loaded[module]}
 	}
-	for _, s := range specs {
-		ts, err := s.AnyTypesByName(name)
-		if errors.Is(err, btf.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("function %s: %w", name, err)
-		}
-		for _, t := range ts {
-			if f, ok := t.(*btf.Func); ok {
-				c := *(l.Convert(f.Type).(*ctype.Func))
+	for _, p := range parts {
+		for _, id := range p.find(set(kindFunc), name) {
+			if f, ok := p.convert(id, 0).(*ctype.Func); ok {
+				c := *f
 				c.Name = name
 				return &c, nil
 			}
 		}
 	}
 	return nil, fmt.Errorf("function %s: %w", name, ctype.ErrNotFound)
-}
-
-// Convert gives the ctype of a BTF type. Equal BTF types of one spec give the same value.
-func (l *Lookup) Convert(t btf.Type) ctype.Type {
-	if c, ok := l.seen[t]; ok {
-		return c
-	}
-	c := l.convert(t)
-	l.seen[t] = c
-	return c
-}
-
-func (l *Lookup) convert(t btf.Type) ctype.Type {
-	switch t := t.(type) {
-	case *btf.Int:
-		return &ctype.Int{Name: t.Name, Size: int(t.Size), Signed: t.Encoding == btf.Signed,
-			Bool: t.Encoding == btf.Bool, Char: t.Encoding == btf.Char || strings.HasSuffix(t.Name, "char")}
-	case *btf.Float:
-		return &ctype.Float{Name: t.Name, Size: int(t.Size)}
-	case *btf.Enum:
-		return enum(t)
-	case *btf.Pointer:
-		return l.pointer(t)
-	case *btf.Array:
-		return &ctype.Array{Elem: l.Convert(t.Type), Len: int(t.Nelems)}
-	case *btf.Struct:
-		return ctype.NewStruct(t.Name, false, int(t.Size), func() []ctype.Member { return l.members(t.Members) })
-	case *btf.Union:
-		return ctype.NewStruct(t.Name, true, int(t.Size), func() []ctype.Member { return l.members(t.Members) })
-	case *btf.Fwd:
-		return &ctype.Struct{Name: t.Name, Union: t.Kind == btf.FwdUnion, Fwd: true}
-	case *btf.Typedef:
-		// A struct may contain itself through a typedef: the entry must exist before its target is converted.
-		td := &ctype.Typedef{Name: t.Name}
-		l.seen[t] = td
-		td.Type = l.Convert(t.Type)
-		return td
-	case *btf.FuncProto:
-		f := &ctype.Func{Result: l.Convert(t.Return)}
-		for _, p := range t.Params {
-			f.Params = append(f.Params, ctype.Param{Name: p.Name, Type: l.Convert(p.Type)})
-		}
-		return f
-	case *btf.Func:
-		return l.Convert(t.Type)
-	case *btf.Const:
-		return l.Convert(t.Type)
-	case *btf.Volatile:
-		return l.Convert(t.Type)
-	case *btf.Restrict:
-		return l.Convert(t.Type)
-	case *btf.TypeTag:
-		return l.Convert(t.Type)
-	}
-	return ctype.Void{}
-}
-
-// pointer gathers the type tags that stand between a pointer and its target.
-func (l *Lookup) pointer(t *btf.Pointer) ctype.Type {
-	p := &ctype.Ptr{}
-	l.seen[t] = p
-	target := t.Target
-	for range 16 {
-		switch q := target.(type) {
-		case *btf.TypeTag:
-			p.Tags = append(p.Tags, q.Value)
-			target = q.Type
-			continue
-		case *btf.Const:
-			target = q.Type
-			continue
-		case *btf.Volatile:
-			target = q.Type
-			continue
-		}
-		break
-	}
-	p.Elem = l.Convert(target)
-	return p
-}
-
-func (l *Lookup) members(ms []btf.Member) []ctype.Member {
-	out := make([]ctype.Member, len(ms))
-	for i, m := range ms {
-		out[i] = ctype.Member{Name: m.Name, Type: l.Convert(m.Type), BitOff: int(m.Offset), BitSize: int(m.BitfieldSize)}
-	}
-	return out
-}
-
-func enum(t *btf.Enum) *ctype.Enum {
-	e := &ctype.Enum{Name: t.Name, Size: int(t.Size), Signed: t.Signed, Values: make([]ctype.EnumValue, len(t.Values))}
-	for i, v := range t.Values {
-		n := int64(v.Value)
-		if t.Signed && t.Size == 4 {
-			n = int64(int32(v.Value))
-		}
-		e.Values[i] = ctype.EnumValue{Name: v.Name, Value: n}
-	}
-	return e
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,9 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/internal/diag"
-	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -32,28 +33,25 @@ read through its gdb stub; it stands still meanwhile and needs nothing in it.
 Examples:
   fathom core /var/crash/dump
   fathom core /var/crash/dump bt -a
+  fathom core /var/crash/dump eval '((struct task_struct *)kaddr("init_task"))->comm'
   virsh dump --memory-only vm1 dump && fathom core dump log
   fathom core --guest g foreach bt
 
 ` + commandList(),
 		RunE: func(c *cobra.Command, args []string) error {
-			if guest != "" {
-				s, done, err := openGuest(c.Context(), guest)
-				if err != nil {
-					return err
+			dead := deadFlags{parts: parts, guest: guest}
+			if guest == "" {
+				if len(args) == 0 {
+					return usageError{"fathom core", errors.New("which file?")}
 				}
-				defer done()
-				return runCore(s, args)
+				dead.file, args = args[0], args[1:]
 			}
-			if len(args) == 0 {
-				return usageError{"fathom core", errors.New("which file?")}
-			}
-			s, done, err := openCore(args[0], parts)
+			t, source, done, err := dead.open(c.Context())
 			if err != nil {
 				return err
 			}
 			defer done()
-			return runCore(s, args[1:])
+			return runCore(&coreSession{core.New(t, source), t}, args)
 		},
 	}
 	c.Flags().StringArrayVar(&parts, "part", nil, "another file of a split dump; may be repeated")
@@ -66,46 +64,12 @@ func commandList() string {
 	var b strings.Builder
 	b.WriteString("Commands:\n")
 	for _, c := range core.Commands() {
-		fmt.Fprintf(&b, "  %-8s %-42s %s\n", c.Name, c.Args, c.Help)
+		fmt.Fprintf(&b, "  %-8s %-46s %s\n", c.Name, c.Args, c.Help)
+		if c.Name == "dis" {
+			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "eval, p", "EXPRESSION", "value of an expression of the language that trace has")
+		}
 	}
 	return strings.TrimRight(b.String(), "\n")
-}
-
-// openCore opens a dump and the kernel in it. done closes the files.
-func openCore(name string, parts []string) (s *core.Session, done func(), err error) {
-	var open []*os.File
-	closeAll := func() {
-		for _, f := range open {
-			f.Close()
-		}
-	}
-	defer func() {
-		if err != nil {
-			closeAll()
-		}
-	}()
-	var files []vmcore.File
-	for _, n := range append([]string{name}, parts...) {
-		f, err := os.Open(n)
-		if err != nil {
-			return nil, nil, diag.NoInput("open dump", err)
-		}
-		open = append(open, f)
-		size, err := f.Seek(0, io.SeekEnd)
-		if err != nil {
-			return nil, nil, diag.NoInput("open dump", err)
-		}
-		files = append(files, vmcore.File{R: f, Size: size})
-	}
-	c, err := vmcore.Open(files...)
-	if err != nil {
-		return nil, nil, diag.BadInput("read dump "+name, err)
-	}
-	d, err := dump.Open(c)
-	if err != nil {
-		return nil, nil, diag.BadInput("read the kernel in "+name, err)
-	}
-	return core.New(d, describe(name, c)), closeAll, nil
 }
 
 func describe(name string, c *vmcore.Core) string {
@@ -125,12 +89,29 @@ func describe(name string, c *vmcore.Core) string {
 	return s
 }
 
+// coreSession is a kernel that commands are asked of.
+type coreSession struct {
+	*core.Session
+	t kernel.Target
+}
+
+// run runs one command. text is its arguments as they were written.
+func (s *coreSession) run(w, errw io.Writer, name string, args []string, text string) error {
+	if name != "eval" && name != "p" { // as crash's users write it
+		return s.Run(w, append([]string{name}, args...))
+	}
+	if strings.TrimSpace(text) == "" {
+		return &core.Usage{Msg: "usage: eval EXPRESSION"}
+	}
+	return script.Eval(s.t, text, w, errw, func(ds []syntax.Diag) { diag.Render(errw, ds, style()) })
+}
+
 // runCore runs one command, or writes the page and, on a terminal, asks for commands.
-func runCore(s *core.Session, args []string) error {
+func runCore(s *coreSession, args []string) error {
 	w := bufio.NewWriter(os.Stdout)
 	defer w.Flush()
 	if len(args) > 0 {
-		return coreError(s.Run(w, args))
+		return coreError(s.run(w, os.Stderr, args[0], args[1:], strings.Join(args[1:], " ")))
 	}
 	if err := s.Page(w); err != nil {
 		return err
@@ -153,7 +134,7 @@ func coreError(err error) error {
 }
 
 // prompt reads commands with line editing until the end of input, or quit.
-func prompt(s *core.Session) error {
+func prompt(s *coreSession) error {
 	old, err := term.MakeRaw(0)
 	if err != nil {
 		return fmt.Errorf("set terminal: %w", err)
@@ -179,60 +160,9 @@ func prompt(s *core.Session) error {
 			fmt.Fprintln(t, commandList())
 			continue
 		}
-		if err := s.Run(t, args); err != nil {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), args[0])
+		if err := s.run(t, t, args[0], args[1:], rest); err != nil && !errors.Is(err, script.ErrDiagnosed) {
 			fmt.Fprintln(t, err)
 		}
 	}
-}
-
-// openGuest stops a guest that lab boot keeps and opens the kernel in its memory. done lets it go on.
-func openGuest(ctx context.Context, name string) (s *core.Session, done func(), err error) {
-	what := "read guest " + name
-	g, err := findGuest(what, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	head, thaw, err := g.Freeze(ctx)
-	if err != nil {
-		return nil, nil, wrap(what, err)
-	}
-	defer func() {
-		if err != nil {
-			thaw()
-		}
-	}()
-	f, err := os.Open(head)
-	if err != nil {
-		return nil, nil, wrap(what, err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, nil, wrap(what, err)
-	}
-	notes, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
-	if err != nil {
-		return nil, nil, wrap(what, err)
-	}
-	stub, err := g.Stub()
-	if err != nil {
-		return nil, nil, &diag.Error{What: what, Err: err, Try: []string{"end the gdb that is connected to it"}}
-	}
-	c := notes.WithMemory(ranges(g.Info.Memory()), stub.ReadPhys)
-	d, err := dump.Open(c)
-	if err != nil {
-		stub.Abandon()
-		return nil, nil, wrap(what, err)
-	}
-	return core.New(d, "guest "+name+": live, stopped while it is read"), func() {
-		stub.Abandon()
-		thaw()
-	}, nil
-}
-
-func ranges(mem [][2]uint64) (out []vmcore.Range) {
-	for _, m := range mem {
-		out = append(out, vmcore.Range{Start: m[0], End: m[1]})
-	}
-	return out
 }

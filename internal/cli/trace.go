@@ -59,6 +59,7 @@ type traceFlags struct {
 	bench      bool
 	showVer    bool
 	format_    bool
+	on         deadFlags // --on, --part, --guest
 }
 
 func traceCommand(name string) *cobra.Command {
@@ -66,12 +67,14 @@ func traceCommand(name string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
 		Short: "Run a program in the bpftrace language on this kernel",
-		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to.
+		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. With --on, the
+kernel in a crash dump is asked: programs run over its objects (iter:task …), and at begin and end. bpftrace's other flags
+(--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
 
 Examples:
   fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
   fathom trace -lv 'tracepoint:syscalls:sys_enter_read'
-  fathom trace -d asm -e 'kprobe:vfs_read { @bytes = hist(arg2); }'`,
+  fathom trace --on /var/crash/dump -e 'iter:task { @[comm] = count(); }'`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, name, args) },
 	}
 	fl := c.Flags()
@@ -106,6 +109,11 @@ Examples:
 	fl.BoolVar(&f.bench, "bench", false, "the same as --mode bench")
 	fl.BoolVarP(&f.showVer, "version", "V", false, "print the version")
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
+	if name != "bpftrace" {
+		fl.StringVar(&f.on.file, "on", "", "ask the kernel in the crash dump `FILE`")
+		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
+		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, which stands still meanwhile")
+	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if name == "bpftrace" {
 			fmt.Fprint(os.Stderr, peerUsage)
@@ -118,6 +126,11 @@ Examples:
 		})
 	} else {
 		c.AddCommand(traceGraphCommand())
+	}
+	if name == "trace" {
+		for _, old := range []string{"bench", "test", "info", "version", "usdt-file-activation", "traceable-functions"} {
+			_ = fl.MarkHidden(old) // the flag is there: it was just added
+		}
 	}
 	return c
 }
@@ -171,6 +184,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return doctor.WritePeerInfo(c.OutOrStdout(), "v0.27.1 (fathom "+version()+")")
 	case f.info:
 		return doctorInfo(c.Context(), c.OutOrStdout())
+	case f.on.given() && (f.pid != "" || f.command != "" || f.mode != "" || f.test || f.bench):
+		return usageError{verbOf(name), errors.New("-p, -c and --mode are about programs that run: --on and --guest ask a kernel that does not")}
+	case f.list && f.on.given():
+		return listDead(c.OutOrStdout(), args)
 	case f.list:
 		return f.listProbes(c, args)
 	case f.format != "text" && f.format != "json":
@@ -192,6 +209,14 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	o, err := f.options(src, params)
 	if err != nil {
 		return err
+	}
+	if f.on.given() {
+		t, _, done, err := f.on.open(c.Context())
+		if err != nil {
+			return err
+		}
+		defer done()
+		o.On = t
 	}
 	if f.output != "" {
 		file, err := os.Create(f.output)

@@ -36,14 +36,24 @@ func (n NS) FD() int { return n.fd }
 // Close lets go of the namespace.
 func (n NS) Close() error { return unix.Close(n.fd) }
 
-// Do runs f inside the namespace, on a thread of its own. Sockets that f opens stay in the namespace.
+// Do runs f inside the namespace, on a thread of its own. Sockets that f opens stay in the namespace. To do something in the
+// namespace where one already is takes no privilege.
 func (n NS) Do(f func() error) error {
 	return onThread(func() error {
+		if n.here() {
+			return f()
+		}
 		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 		return f()
 	})
+}
+
+// here says if this thread is in the namespace.
+func (n NS) here() bool {
+	var own, it unix.Stat_t
+	return unix.Stat("/proc/thread-self/ns/net", &own) == nil && unix.Fstat(n.fd, &it) == nil && own.Dev == it.Dev && own.Ino == it.Ino
 }
 
 // Exec replaces this process with a program, in the namespace: the thread that enters is the one that execve(2) keeps. It

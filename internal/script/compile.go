@@ -84,7 +84,11 @@ func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Code
 		}
 	}
 	var err error
-	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: runtime.GOARCH, NoOpt: cg.NoOpt, After: cg.After})
+	arch := runtime.GOARCH
+	if bo.Arch != "" {
+		arch = bo.Arch
+	}
+	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: arch, NoOpt: cg.NoOpt, After: cg.After})
 	if err != nil {
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // event prints one record or does what it asks for.
-func (r *runner) event(rec []byte) error {
+func (r *job) event(rec []byte) error {
 	if id := arg(rec, -1); id < uint64(len(r.comp.Prog.Events)) {
 		r.delivered[r.comp.Prog.Events[id].Unit]++
 	}
@@ -25,9 +25,9 @@ func (r *runner) event(rec []byte) error {
 		return r.printElem(ev.Map, rec[8:])
 	case ir.EvClear:
 		r.cleared[ev.Map] = true
-		return r.sess.Clear(ev.Map)
+		return r.maps.Clear(ev.Map)
 	case ir.EvZero:
-		return r.sess.Zero(ev.Map)
+		return r.maps.Zero(ev.Map)
 	case ir.EvExit:
 		r.done, r.exited, r.code = !r.iterating, true, int(int64(arg(rec, 0)))
 	case ir.EvSystem:
@@ -47,8 +47,8 @@ func arg(rec []byte, i int) uint64 {
 	return binary.LittleEndian.Uint64(rec[8+8*i:])
 }
 
-func (r *runner) printMap(m *ir.Map, top, div uint64) error {
-	es, err := r.sess.Entries(m)
+func (r *job) printMap(m *ir.Map, top, div uint64) error {
+	es, err := r.maps.Entries(m)
 	if err != nil {
 		return err
 	}
@@ -64,8 +64,8 @@ func entries(es []probe.Entry) []view.Entry {
 }
 
 // printElem prints one element of a map of aggregations; a histogram is all elements that share the key.
-func (r *runner) printElem(m *ir.Map, key []byte) error {
-	es, err := r.sess.Entries(m)
+func (r *job) printElem(m *ir.Map, key []byte) error {
+	es, err := r.maps.Entries(m)
 	if err != nil {
 		return err
 	}
@@ -98,12 +98,12 @@ func allZero(es []probe.Entry) bool {
 	return true
 }
 
-func (r *runner) printMaps() error {
+func (r *job) printMaps() error {
 	for _, m := range r.comp.Prog.Maps {
 		if m.Name[0] != '@' {
 			continue
 		}
-		es, err := r.sess.Entries(m)
+		es, err := r.maps.Entries(m)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package script
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -28,7 +27,9 @@ import (
 
 // Options say how to run a program.
 type Options struct {
-	Source   *syntax.Source
+	Source *syntax.Source
+	// On is the kernel that is asked where it is not the running one: a dump. It is asked from one goroutine.
+	On       kernel.Target
 	Params   []string
 	Named    map[string]string
 	Config   check.Config
@@ -85,35 +86,29 @@ type Result struct {
 	Accounts []probe.Account
 }
 
-// runner is one run.
+// runner is one run on the kernel at hand.
 type runner struct {
-	o     Options
+	job
 	live  *live.Live
 	users *usersym.Resolver
 	// mappings are told to users; nil where nobody asks for user addresses.
 	mappings *probe.Mappings
 	world    *probe.World
 	sess     *probe.Session
-	out      *view.Output
-	buf      *bufio.Writer
-	comp     *Compiled
 	child    *child
-	done     bool
-	code     int
-	// iterating: iterators run, which exit() does not cut short; exited: one of them, or another probe, asked for the end.
-	iterating, exited bool
-	start             time.Time
-	// cleared are maps that clear() emptied: those without key have no way to be absent.
-	cleared map[*ir.Map]bool
-	// delivered counts records by the unit that sent them.
-	delivered map[int]uint64
-	frames    frames   // for dw_ustack()
-	packets   *packets // nil unless the program writes some
+	start    time.Time
+	frames   frames   // for dw_ustack()
+	packets  *packets // nil unless the program writes some
 }
+
+func newRunner(o Options) *runner { return &runner{job: newJob(o), start: time.Now()} }
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
 func Run(ctx context.Context, o Options) (Result, error) {
-	r := &runner{o: o, start: time.Now(), cleared: map[*ir.Map]bool{}, delivered: map[int]uint64{}}
+	if o.On != nil {
+		return runDead(ctx, o)
+	}
+	r := newRunner(o)
 	defer r.close()
 	if err := r.open(); err != nil {
 		return Result{}, err
@@ -180,7 +175,7 @@ func (r *runner) compile() error {
 		r.child = c
 	}
 	bo := BuildOptions(r.world)
-	bo.Failures, bo.ClockMap, bo.PID = r.o.Failures, r.o.ClockMap, r.o.PID
+	bo.PID = r.o.PID
 	bo.Uaddr = func(path, symbol string) (uint64, bool) {
 		_, addr, _, ok := r.users.SymbolAddr(path, symbol)
 		if !ok {
@@ -196,33 +191,14 @@ func (r *runner) compile() error {
 	if n := r.o.Config.PerfRBPages; n > 0 {
 		bo.RingBytes = ringSize(n * os.Getpagesize())
 	}
-	co := check.Options{World: r.world, Arch: runtime.GOARCH, Params: r.o.Params, Named: r.o.Named, Config: r.o.Config, Unsafe: r.o.Unsafe}
-	r.o.Headers.Arch = runtime.GOARCH
-	co.Declare = r.o.Headers.declare
-	if r.o.Filter != nil {
-		co.Filter = r.o.Filter.MatchString
-	}
+	co := check.Options{World: r.world, Arch: runtime.GOARCH}
 	if r.child != nil {
 		bo.ChildPID, co.HasChild = r.child.pid(), true
 	} else if r.o.PID != 0 {
 		bo.ChildPID, co.HasChild = r.o.PID, true
 	}
 	co.HasFrames, bo.FrameRoom = co.HasChild || len(r.o.Command) > 0 || len(r.o.FramePIDs) > 0, r.frameRoom
-	var diags []syntax.Diag
-	r.comp, diags = Compile(r.o.Source, co, bo)
-	if r.o.NoWarn && !failed(diags) {
-		diags = nil
-	}
-	if len(diags) > 0 && r.o.Diags != nil {
-		r.o.Diags(diags)
-	}
-	if failed(diags) {
-		return ErrDiagnosed
-	}
-	if len(r.comp.Info.Instances) == 0 && r.o.Mode == "" {
-		return ErrNoProbes
-	}
-	return nil
+	return r.job.compile(co, bo)
 }
 
 // ringSize rounds up to a power of two of pages, as BPF ring buffers are.
@@ -244,6 +220,7 @@ func (r *runner) load() error {
 			}
 		},
 	})
+	r.maps = r.sess
 	if d, ok := rejection(r.o.Source, err); ok && r.o.Diags != nil {
 		r.o.Diags([]syntax.Diag{d})
 		if r.o.Verbose {
@@ -255,9 +232,7 @@ func (r *runner) load() error {
 }
 
 func (r *runner) run(ctx context.Context) (Result, error) {
-	r.buf = bufio.NewWriterSize(r.o.Stdout, 64<<10)
-	r.out = view.New(view.Options{W: r.buf, Err: r.o.Stderr, Program: r.comp.Prog, Resolver: r.resolver(),
-		JSON: r.o.JSON, Arch: runtime.GOARCH, Trunc: r.comp.Info.Config.StrTrunc, MaxStrlen: r.comp.Info.Config.StrSize(), NoWarn: r.o.NoWarn})
+	r.openOutput(r.resolver(), runtime.GOARCH)
 	ring, err := r.sess.Reader()
 	if err != nil {
 		return Result{}, err
@@ -510,14 +485,6 @@ func (r *runner) drain(ring *probe.Reader, until time.Time) error {
 	return r.buf.Flush()
 }
 
-// flush writes what was printed so far, unless output is to be written in full blocks only.
-func (r *runner) flush() error {
-	if r.o.Buffering == "full" {
-		return nil
-	}
-	return r.buf.Flush()
-}
-
 // finish ends the probes, runs end, prints what is left, and accounts.
 func (r *runner) finish(ring *probe.Reader) (Result, error) {
 	r.sess.Detach()
@@ -535,11 +502,8 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 			return Result{}, err
 		}
 	}
-	r.out.End()
-	if !r.comp.Info.Config.NoMapsOnExit {
-		if err := r.printMaps(); err != nil {
-			return Result{}, err
-		}
+	if err := r.printEnd(); err != nil {
+		return Result{}, err
 	}
 	res := Result{Code: r.code, Accounts: r.sess.Accounts()}
 	if p := r.packets; p != nil {

@@ -17,10 +17,9 @@ var Stages = []string{"ast", "types", "ir0", "passes", "ir", "asm"}
 
 // Show writes what stands at stages of the compiler ("all" for each), without loading anything.
 func Show(w io.Writer, o Options, stages []string) error {
-	r := &runner{o: o}
-	r.o.DryRun = true
-	defer r.close()
-	if err := r.dry(); err != nil {
+	r, done, err := prepare(o)
+	defer done()
+	if err != nil {
 		return err
 	}
 	for _, s := range stages {
@@ -58,25 +57,31 @@ func Show(w io.Writer, o Options, stages []string) error {
 	return nil
 }
 
-func (r *runner) dry() error {
-	if err := r.open(); err != nil {
-		return err
+// prepare compiles a program for the place it is for, and goes no further. done is to be called in any case.
+func prepare(o Options) (j *job, done func(), err error) {
+	o.DryRun = true
+	if o.On != nil {
+		d := newDeadRunner(o)
+		return &d.job, func() {}, d.compile()
 	}
-	return r.compile()
+	r := newRunner(o)
+	if err = r.open(); err == nil {
+		err = r.compile()
+	}
+	return &r.job, r.close, err
 }
 
 // ForHere compiles a program for this system, without loading anything.
 func ForHere(o Options) (*Compiled, error) {
-	r := &runner{o: o}
-	r.o.DryRun = true
-	defer r.close()
-	if err := r.dry(); err != nil {
+	j, done, err := prepare(o)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
-	return r.comp, nil
+	return j.comp, nil
 }
 
-func (r *runner) showTypes(w io.Writer) {
+func (r *job) showTypes(w io.Writer) {
 	for _, m := range r.comp.Info.Maps {
 		if m.Key != nil {
 			fmt.Fprintf(w, "%s[%v]: %v\n", m.Name, m.Key, m.Value)
@@ -115,16 +120,13 @@ func Fix(w io.Writer, o Options) error {
 			show(ds)
 		}
 	}
-	r := &runner{o: o}
-	r.o.DryRun, r.o.NoWarn = true, false
-	defer r.close()
-	if err := r.open(); err != nil {
+	o.NoWarn = false
+	_, done, err := prepare(o)
+	defer done()
+	if err != nil && len(fixes) == 0 {
 		return err
 	}
-	if err := r.compile(); err != nil && len(fixes) == 0 {
-		return err
-	}
-	_, err := io.WriteString(w, apply(o.Source.Text, fixes))
+	_, err = io.WriteString(w, apply(o.Source.Text, fixes))
 	return err
 }
 

@@ -13,8 +13,6 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/ir"
-	"github.com/fathom-trace/fathom/lang/syntax"
-	"github.com/fathom-trace/fathom/probe"
 )
 
 // child is the command of -c: started, but held before its first instruction until the probes are attached.
@@ -126,7 +124,7 @@ func pidNamespace() (dev, ino uint64) {
 }
 
 // system runs a shell command and prints what it says.
-func (r *runner) system(cmd string) error {
+func (r *job) system(cmd string) error {
 	if err := r.buf.Flush(); err != nil {
 		return err
 	}
@@ -139,7 +137,7 @@ func (r *runner) system(cmd string) error {
 }
 
 // cat prints a file, at most max_cat_bytes of it.
-func (r *runner) cat(path string) error {
+func (r *job) cat(path string) error {
 	limit := r.comp.Info.Config.MaxCatBytes
 	if limit == 0 {
 		limit = 10240
@@ -155,65 +153,4 @@ func (r *runner) cat(path string) error {
 		fmt.Fprintf(r.o.Stderr, "ERROR: failed to read file '%s': %v\n", path, err)
 	}
 	return r.out.Text(ir.EvCat, string(b))
-}
-
-// failure tells of a helper that failed, at the place in the program that called it.
-func (r *runner) failure(ev *ir.Event, rc int64) {
-	r.buf.Flush()
-	if done, err := r.out.Failure(ev, rc); done || err != nil {
-		return
-	}
-	if r.o.Diags != nil {
-		r.o.Diags([]syntax.Diag{{Span: ev.Span, Severity: syntax.Warning,
-			Msg: fmt.Sprintf("Failed to %s: %s (%d)", ev.Text, errnoText(rc), rc)}})
-	}
-}
-
-func errnoText(rc int64) string {
-	s := unix.Errno(-rc).Error()
-	if s == "" {
-		return "unknown error"
-	}
-	return string(s[0]-'a'+'A') + s[1:]
-}
-
-// account prints the closing line: what became of every run.
-func (r *runner) account(res Result) {
-	lost := res.Lost
-	var full, faults, missed uint64
-	for _, a := range res.Accounts {
-		full += a.LostMap
-		faults += a.Faults
-		missed += a.Missed
-	}
-	if lost > 0 {
-		r.out.Lost(lost)
-	}
-	if r.o.Quiet {
-		return
-	}
-	if full > 0 {
-		fmt.Fprintf(r.o.Stderr, "%d map updates failed: a map was full (raise max_map_keys)\n", full)
-	}
-	if missed > 0 {
-		fmt.Fprintf(r.o.Stderr, "%d runs were skipped by the kernel: the program was running on that CPU already\n", missed)
-	}
-	if faults > 0 {
-		fmt.Fprintf(r.o.Stderr, "%d memory reads failed and gave 0 (-k shows where)\n", faults)
-	}
-	if r.o.Verbose || r.o.Strict {
-		r.accountTable(res.Accounts)
-	}
-}
-
-func (r *runner) accountTable(as []probe.Account) {
-	for _, a := range as {
-		if a.Session != nil {
-			fmt.Fprintf(r.o.Stderr, "%s: runs counted with %s, %d filtered, %d records printed, %d lost (ring full), %d map updates failed\n",
-				a.Unit.Name, a.Session.Name, a.Filtered, r.delivered[a.Unit.Index], a.LostRing, a.LostMap)
-			continue
-		}
-		fmt.Fprintf(r.o.Stderr, "%s: %d runs, %d filtered, %d records printed, %d lost (ring full), %d map updates failed, %d runs skipped\n",
-			a.Unit.Name, a.Runs, a.Filtered, r.delivered[a.Unit.Index], a.LostRing, a.LostMap, a.Missed)
-	}
 }

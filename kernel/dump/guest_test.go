@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,17 +17,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
 	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -48,6 +53,61 @@ func die() int {
 		return 1
 	}
 	defer keep.Close()
+	ear, err := net.Listen("tcp4", "0.0.0.0:4242") // and sockets that walks over them must find
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer ear.Close()
+	for i := range 2 { // one connection stays, one has ended
+		call, err := net.Dial("tcp4", "127.0.0.1:4242")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer call.Close()
+		end, err := ear.Accept()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer end.Close()
+		if i == 0 {
+			call.Close()
+			end.Close()
+		}
+	}
+	box, err := net.ListenPacket("udp4", "0.0.0.0:4343")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer box.Close()
+	for i, size := range []int{4096, 123456} {
+		if _, err := unix.SysvShmGet(77+i, size, unix.IPC_CREAT|0o640); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	named, err := net.Listen("unix", "/corpse.sock")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer named.Close()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "corpse", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 77})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer m.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "corpse", Type: ebpf.SocketFilter, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer p.Close()
 	os.WriteFile("/proc/self/comm", []byte("dying"), 0)
 	os.WriteFile("/dev/kmsg", []byte("fathom: last words\n"), 0)
 	if err := json.NewEncoder(os.Stdout).Encode(witness()); err != nil {
@@ -68,7 +128,9 @@ func die() int {
 func witness() map[string]string {
 	w := map[string]string{}
 	for _, pattern := range []string{
-		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
+		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
+		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
 		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime",
 	} {
@@ -329,7 +391,7 @@ func checkTasks(t *testing.T, c corpse, d *dump.Dump) {
 	}
 	for name, comm := range c.said {
 		pid, isComm := strings.CutSuffix(strings.TrimPrefix(name, "/proc/"), "/comm")
-		if !isComm {
+		if !isComm || strings.Contains(pid, "/") {
 			continue
 		}
 		task, ok := got[pid]
@@ -585,11 +647,16 @@ func TestHostile(t *testing.T) {
 		for _, command := range []string{"foreach bt", "files 1", "mount", "net", "irq", "kmem -s"} {
 			_ = s.Run(io.Discard, strings.Fields(command))
 		}
+		_, _ = script.Run(t.Context(), script.Options{On: d, Source: &syntax.Source{Name: "stdin", Text: everyIterator}, Stdout: io.Discard, Stderr: io.Discard})
 		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("spoiled in way %d: took %s", i, took)
 		}
 	}
 }
+
+// everyIterator runs over all there is.
+const everyIterator = `iter:task { @[comm, kstack] = count(); } iter:task_file { @f[path(ctx.file.f_path)] = count(); } iter:task_vma { @v = count(); }
+	iter:tcp, iter:udp, iter:unix, iter:netlink, iter:bpf_map, iter:bpf_prog { @s[probe] = count(); }`
 
 // spoiled is a file with an end and some bytes of our own.
 type spoiled struct {

@@ -1,11 +1,8 @@
 package dump
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
@@ -27,16 +24,16 @@ func (d *Dump) readTypes() error {
 	if err != nil {
 		return err
 	}
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(b))
+	own, err := btftypes.Parse(b, nil)
 	if err != nil {
 		return err
 	}
-	d.types = btftypes.New(spec, func(module string) (*btf.Spec, error) { return d.moduleTypes(spec, module) })
+	d.types = btftypes.New(own, func(module string) (*btftypes.BTF, error) { return d.moduleTypes(own, module) })
 	return nil
 }
 
 // moduleTypes finds a module's BTF in the list btf_modules (kernel/bpf/btf.c), which keeps a copy of it.
-func (d *Dump) moduleTypes(base *btf.Spec, module string) (*btf.Spec, error) {
+func (d *Dump) moduleTypes(base *btftypes.BTF, module string) (*btftypes.BTF, error) {
 	var errs kernel.Errors
 	for m := range kernel.Global(d, &errs, "struct list_head", "btf_modules").List("struct btf_module", "list") {
 		if m.Get("module.name").String() != module {
@@ -48,7 +45,7 @@ func (d *Dump) moduleTypes(base *btf.Spec, module string) (*btf.Spec, error) {
 		if err := errs.Take(); err != nil {
 			return nil, err
 		}
-		return btf.LoadSplitSpecFromReader(bytes.NewReader(raw), base)
+		return btftypes.Parse(raw, base)
 	}
 	if err := errs.Take(); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -75,7 +76,7 @@ func (s *space) translate(addr uint64) (uint64, error) {
 	if ext := int64(addr) >> top; ext != 0 && ext != -1 {
 		return 0, errors.New("not a canonical address")
 	}
-	phys, err := s.walk(s.root, addr)
+	phys, err := s.walk(s.root, addr, pteOK|pteGlobal)
 	if err != nil {
 		return 0, err
 	}
@@ -86,8 +87,8 @@ func (s *space) translate(addr uint64) (uint64, error) {
 	return phys, nil
 }
 
-// walk goes through the tables from a root.
-func (s *space) walk(root, addr uint64) (uint64, error) {
+// walk goes through the tables from a root. An entry with any of the bits present maps something.
+func (s *space) walk(root, addr, present uint64) (uint64, error) {
 	table := root
 	for level := s.levels; level > 0; level-- {
 		shift := uint(12 + 9*(level-1))
@@ -95,7 +96,7 @@ func (s *space) walk(root, addr uint64) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if e&(pteOK|pteGlobal) == 0 {
+		if e&present == 0 {
 			return 0, errUnmapped
 		}
 		phys := e & ptePhys &^ s.sme
@@ -106,4 +107,32 @@ func (s *space) walk(root, addr uint64) (uint64, error) {
 		table = phys
 	}
 	return 0, errUnmapped
+}
+
+// userEnd is where addresses of user programs end at most: half of what five levels of tables reach.
+const userEnd = 1 << 56
+
+var _ kernel.UserMemory = (*Dump)(nil)
+
+// ReadUser implements kernel.UserMemory. What was swapped out, or never touched, is not there.
+func (d *Dump) ReadUser(p []byte, pgd, addr uint64) error {
+	root, err := d.space.translate(pgd)
+	if err != nil {
+		return &kernel.FaultError{Addr: pgd, Err: err}
+	}
+	for len(p) > 0 {
+		if addr >= userEnd {
+			return &kernel.FaultError{Addr: addr, Err: errUnmapped}
+		}
+		n := min(uint64(len(p)), pageSize-addr%pageSize)
+		phys, err := d.space.walk(root, addr, pteOK)
+		if err == nil {
+			err = d.Core.ReadPhys(p[:n], phys)
+		}
+		if err != nil {
+			return &kernel.FaultError{Addr: addr, Err: err}
+		}
+		p, addr = p[n:], addr+n
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ package live
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -12,9 +13,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/feature"
@@ -30,7 +31,7 @@ type Options struct {
 type Live struct {
 	o       Options
 	kallsym func() (*kallsyms.Table, error)
-	btf     func() (*btf.Spec, error)
+	btf     func() (*btftypes.BTF, error)
 	types   func() (*btftypes.Lookup, error)
 	tps     func() ([]string, error)
 }
@@ -68,38 +69,72 @@ func (l *Live) readKallsyms() (*kallsyms.Table, error) {
 	return kallsyms.Read(f)
 }
 
-// BTF gives the kernel's own types. Changing them is not allowed.
-func (l *Live) BTF() (*btf.Spec, error) { return l.btf() }
+// BTF gives the kernel's own types.
+func (l *Live) BTF() (*btftypes.BTF, error) { return l.btf() }
 
-func (l *Live) readBTF() (*btf.Spec, error) {
-	spec, err := btf.LoadKernelSpec()
+func (l *Live) readBTF() (*btftypes.BTF, error) {
+	name := l.o.Sys + "/kernel/btf/vmlinux"
+	raw, err := contents(name)
 	if err != nil {
-		err = feature.Unsupported("BTF", "read "+l.o.Sys+"/kernel/btf/vmlinux", err)
-		return nil, fmt.Errorf("%w; the kernel needs CONFIG_DEBUG_INFO_BTF", err)
+		return nil, fmt.Errorf("%w; the kernel needs CONFIG_DEBUG_INFO_BTF", feature.Unsupported("BTF", "read "+name, err))
 	}
-	return spec, nil
+	b, err := btftypes.Parse(raw, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return b, nil
 }
 
-// ModuleBTF gives the types of a loaded module, those it shares with the kernel included.
-func (l *Live) ModuleBTF(module string) (*btf.Spec, error) {
-	spec, err := btf.LoadKernelModuleSpec(module)
+// contents gives what a file of sysfs holds, mapped where the kernel can (the file vmlinux since Linux 6.16): these pages
+// are the kernel's own, and cost nothing. They stay mapped as long as the process lives, for types refer to them.
+func contents(name string) ([]byte, error) {
+	f, err := os.Open(name)
 	if err != nil {
-		return nil, feature.Unsupported("BTF of module "+module, "read "+l.o.Sys+"/kernel/btf/"+module, err)
+		return nil, err
 	}
-	return spec, nil
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var fs unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &fs) == nil && fs.Type == unix.SYSFS_MAGIC { // another file might change
+		if b, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE); err == nil {
+			return b, nil
+		}
+	}
+	b := make([]byte, st.Size())
+	_, err = io.ReadFull(f, b)
+	return b, err
+}
+
+// ModuleBTF gives the types of a loaded module, which go on from the kernel's.
+func (l *Live) ModuleBTF(module string) (*btftypes.BTF, error) {
+	base, err := l.BTF()
+	if err != nil {
+		return nil, err
+	}
+	name := l.o.Sys + "/kernel/btf/" + module
+	raw, err := contents(name)
+	if err != nil {
+		return nil, feature.Unsupported("BTF of module "+module, "read "+name, err)
+	}
+	b, err := btftypes.Parse(raw, base)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return b, nil
 }
 
 // Types gives the kernel's types in the C model; modules' are loaded when a function of theirs is asked for.
 func (l *Live) Types() (*btftypes.Lookup, error) { return l.types() }
 
 func (l *Live) makeTypes() (*btftypes.Lookup, error) {
-	s, err := l.BTF()
+	b, err := l.BTF()
 	if err != nil {
 		return nil, err
 	}
-	t := btftypes.New(s, l.ModuleBTF)
-	t.SetRaw(func() ([]byte, error) { return os.ReadFile(l.o.Sys + "/kernel/btf/vmlinux") })
-	return t, nil
+	return btftypes.New(b, l.ModuleBTF), nil
 }
 
 // Modules names the loaded modules, sorted, from /proc/modules and, for those built with BTF, /sys/kernel/btf; none if
@@ -196,25 +231,16 @@ func (l *Live) HasModule(name string) bool {
 func (l *Live) Tracepoints() ([]string, error) { return l.tps() }
 
 func (l *Live) findTracepoints() ([]string, error) {
-	var tps []string
-	s, err := l.BTF()
+	const prefix = "btf_trace_"
+	b, err := l.BTF()
 	if err != nil {
 		return nil, err
 	}
-	for t, err := range s.All() {
-		if err != nil {
-			return nil, fmt.Errorf("read BTF: %w", err)
-		}
-		td, ok := t.(*btf.Typedef)
-		if !ok {
-			continue
-		}
-		if n, ok := strings.CutPrefix(td.Name, "btf_trace_"); ok {
-			tps = append(tps, n)
-		}
+	names := b.Names(ctype.KindTypedef, prefix)
+	for i := range names {
+		names[i] = names[i][len(prefix):]
 	}
-	slices.Sort(tps)
-	return tps, nil
+	return names, nil
 }
 
 // Symbolise names an address: symbol and offset, or false where no symbol is near or addresses are hidden.

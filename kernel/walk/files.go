@@ -2,6 +2,7 @@ package walk
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/fathom-trace/fathom/kernel"
@@ -92,23 +93,10 @@ const maxFDs = 1 << 20
 
 // Files reads the open files of a task.
 func Files(task Task) ([]File, error) {
-	v := task.Value
-	if v.Get("files").Uint() == 0 {
-		return nil, nil
-	}
-	t, errs := v.Target(), &kernel.Errors{}
-	fdt := kernel.Object(t, errs, "struct task_struct", v.Addr).Get("files.fdt").Deref()
-	n := min(fdt.Get("max_fds").Int(), maxFDs)
+	errs := &kernel.Errors{}
 	var out []File
-	for fd := range n {
-		f := fdt.Get("fd").At(fd)
-		if f.Uint() == 0 {
-			continue
-		}
-		f = f.Deref()
-		file := File{FD: fd, Addr: f.Addr, Inode: f.Get("f_inode.i_ino").Uint()}
-		dentry, mnt := f.Get("f_path.dentry").Deref(), f.Get("f_path.mnt").Deref()
-		file.Path = filePath(dentry, mnt, file.Inode)
+	for fd, f := range Descriptors(task, errs) {
+		file := File{FD: fd, Addr: f.Addr, Inode: f.Get("f_inode.i_ino").Uint(), Path: Path(f.Get("f_path"))}
 		out = append(out, file)
 	}
 	if err := errs.Take(); err != nil {
@@ -117,8 +105,27 @@ func Files(task Task) ([]File, error) {
 	return out, nil
 }
 
-// filePath is d_path: what lives in no directory has a name made of its file system and inode.
-func filePath(dentry, vfsmount kernel.Value, ino uint64) string {
+// Descriptors goes over the open files of a task: the number and the struct file of each. A task that has exited has none.
+func Descriptors(task Task, errs *kernel.Errors) iter.Seq2[int, kernel.Value] {
+	return func(yield func(int, kernel.Value) bool) {
+		v := kernel.Object(task.Value.Target(), errs, "struct task_struct", task.Addr)
+		if v.Get("files").Uint() == 0 {
+			return
+		}
+		fdt := v.Get("files.fdt").Deref()
+		for fd := range min(fdt.Get("max_fds").Int(), maxFDs) {
+			f := fdt.Get("fd").At(fd)
+			if f.Uint() != 0 && !yield(fd, f.Deref()) {
+				return
+			}
+		}
+	}
+}
+
+// Path is d_path of a struct path: what lives in no directory has a name made of its file system and inode.
+func Path(p kernel.Value) string {
+	dentry, vfsmount := p.Get("dentry").Deref(), p.Get("mnt").Deref()
+	ino := dentry.Get("d_inode.i_ino").Uint()
 	name := dentry.Get("d_name.name").String()
 	switch dentry.Get("d_sb.s_type.name").String() {
 	case "pipefs":

@@ -8,6 +8,7 @@ import (
 	"iter"
 
 	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/kernel/unwind"
 )
 
 // Task is a thread.
@@ -143,4 +144,22 @@ func stateLetter(state, exit uint64) string {
 		}
 	}
 	return "R"
+}
+
+// Stack unwinds a task: from the registers of the CPU that runs it, where they are known, else from what the scheduler saved.
+func Stack(t kernel.Target, task Task) unwind.Stack {
+	if r, ok := Running(t, task); ok {
+		return unwind.From(t, r)
+	}
+	return unwind.Task(t, task.Value)
+}
+
+// Running gives the registers of the CPU that a task is on, if it is running and they are known.
+func Running(t kernel.Target, task Task) (kernel.Regs, bool) {
+	cur, err := Current(t, task.CPU)
+	regs := t.Registers()
+	if err != nil || cur.Addr != task.Addr || task.CPU >= len(regs) || regs[task.CPU] == nil {
+		return nil, false
+	}
+	return regs[task.CPU], true
 }

@@ -167,6 +167,12 @@ func (x *inst) invoke(f *Func, args []syntax.Expr, e syntax.Expr, at syntax.Span
 		x.errorf(at, "%s can not be used with \"%s\" probes", f.Name, x.Provider.Name)
 		return types.NoneT
 	}
+	if pl, ok := x.c.world.(Place); ok && len(x.Targets) > 0 {
+		if why := pl.NoFunc(f, len(args), x.Targets[0]); why != "" {
+			x.errorf(at, "%s has no answer here: %s", f.Name, why)
+			return types.NoneT
+		}
+	}
 	if f.Agg && x.agg != e {
 		x.errorf(at, "%s() must be assigned directly to a map", f.Name)
 		return types.NoneT

@@ -37,6 +37,13 @@ func (c *checker) clause(i int, p *syntax.Probe) {
 				wrong = true // not asked for: nothing is missing
 				continue
 			}
+			if pl, ok := c.world.(Place); ok {
+				if why := pl.NoProbe(a); why != "" {
+					c.errorf(ap.Span, "%s", why)
+					wrong = true
+					continue
+				}
+			}
 			quiet := len(points) > 1 || len(p.Points) > 1 && (isWild(a.Func) || isWild(a.Module))
 			ts := c.expand(a, quiet)
 			n += len(ts)
@@ -177,7 +184,7 @@ func (c *checker) place(groups map[string]*inst, i int, p *syntax.Probe, ap *syn
 	if u.argN {
 		key += " " + t.USDT
 	}
-	if u.probe {
+	if u.probe || a.Provider.Name == "iter" { // the context of each iterator is another struct
 		key += " " + t.Name
 	}
 	x := groups[key]

@@ -49,6 +49,16 @@ type World interface {
 	// Signal, Env and the like are not here: they do not depend on the system.
 }
 
+// Place is a [World] in which not everything is to be had that a running kernel has: a kernel that is dead, or was recorded.
+type Place interface {
+	World
+	// NoProbe says why nothing can be attached at p, "" where something may be. It is asked before Expand, and for
+	// providers that need no lookup, too.
+	NoProbe(p AttachPoint) string
+	// NoFunc says why a function or builtin, called with so many arguments, has no answer at t, "" where it has one.
+	NoFunc(f *Func, args int, t Target) string
+}
+
 // AttachPoint is an attach point taken apart: still with wildcards.
 type AttachPoint struct {
 	Span     syntax.Span

@@ -187,7 +187,7 @@ func (s *reading) within() {
 	if !s.want(Groups | Sysctls | Counters | Ethtool | TC) {
 		return
 	}
-	err := s.inside(func() error {
+	err := s.ns.Do(func() error {
 		s.files()
 		if s.want(TC) {
 			s.tcx()
@@ -200,20 +200,6 @@ func (s *reading) within() {
 	s.missing("files of the namespace", err)
 }
 
-// here reports whether the caller's thread is in the namespace: then nothing has to be entered, for which one needs privilege.
-func (r *Reader) here() bool {
-	ino, ok := linkInode("/proc/thread-self/ns/net")
-	return ok && ino == r.id.Inode
-}
-
-// inside runs f on a thread of the namespace.
-func (r *Reader) inside(f func() error) error {
-	if r.here() {
-		return f()
-	}
-	return r.ns.Do(f)
-}
-
 // conn returns the socket of a netlink family, made in the namespace when it is first needed.
 func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	if c := r.conns[family]; c != nil {
@@ -221,7 +207,7 @@ func (r *Reader) conn(family int) (*netlink.Conn, error) {
 	}
 	// Not by Config.NetNS: mdlayher/socket 0.5.1 then forgets the error of a family that the kernel does not have.
 	var c *netlink.Conn
-	err := r.inside(func() (err error) { c, err = netlink.Dial(family, nil); return err })
+	err := r.ns.Do(func() (err error) { c, err = netlink.Dial(family, nil); return err })
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func (s *reading) socketFiles(files []query) {
 	if len(files) == 0 {
 		return
 	}
-	err := s.inside(func() error {
+	err := s.ns.Do(func() error {
 		for _, q := range files {
 			b, err := s.file("net/" + q.file)
 			switch {

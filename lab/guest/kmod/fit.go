@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf/btf"
-
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/debuginfo/bzimage"
@@ -20,7 +18,6 @@ import (
 // Kernel is what a module is compared with beyond its vermagic: the types and the versions of symbols that the image of a
 // kernel has.
 type Kernel struct {
-	spec  *btf.Spec
 	types *btftypes.Lookup
 	crcs  map[string]uint32 // of exported symbols; nil without CONFIG_MODVERSIONS
 }
@@ -43,11 +40,11 @@ func OpenKernel(image []byte) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read kernel: .BTF: %w", err)
 	}
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	types, err := btftypes.Parse(raw, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read kernel: .BTF: %w", err)
 	}
-	k := &Kernel{spec: spec, types: btftypes.New(spec, nil), crcs: map[string]uint32{}}
+	k := &Kernel{types: btftypes.New(types, nil), crcs: map[string]uint32{}}
 	for _, suffix := range []string{"", "_gpl"} {
 		exported(f, suffix, k.crcs)
 	}
@@ -132,12 +129,12 @@ func (k *Kernel) versions(f *elf.File) (diff []Mismatch) {
 
 // named gives the kernel's structs or unions of a name: there may be several, of files that do not know each other.
 func (k *Kernel) named(s *ctype.Struct) (out []*ctype.Struct) {
-	ts, err := k.spec.AnyTypesByName(s.Name)
-	if err != nil {
-		return nil
+	kind := ctype.KindStruct
+	if s.Union {
+		kind = ctype.KindUnion
 	}
-	for _, t := range ts {
-		if c, ok := k.types.Convert(t).(*ctype.Struct); ok && c.Union == s.Union && !c.Fwd {
+	for _, t := range k.types.AllByName(kind, s.Name) {
+		if c, ok := t.(*ctype.Struct); ok {
 			out = append(out, c)
 		}
 	}

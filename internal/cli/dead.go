@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/lang/check"
+	"github.com/fathom-trace/fathom/probe/dead"
+	"github.com/fathom-trace/fathom/vmcore"
+)
+
+// deadFlags say which kernel is asked that is not this one.
+type deadFlags struct {
+	file  string
+	parts []string // further files of a split dump
+	guest string   // a live guest, which stands still meanwhile
+}
+
+func (f deadFlags) given() bool { return f.file != "" || f.guest != "" }
+
+// open opens the kernel; source says in a line what it is read from. done closes the files, or lets the guest go on.
+func (f deadFlags) open(ctx context.Context) (t kernel.Target, source string, done func(), err error) {
+	switch {
+	case f.file != "" && f.guest != "":
+		return nil, "", nil, usageError{"fathom", errors.New("a dump or a guest: not both")}
+	case f.guest != "":
+		return openGuest(ctx, f.guest)
+	}
+	return openDump(f.file, f.parts)
+}
+
+// openDump opens a dump and the kernel in it.
+func openDump(name string, parts []string) (t kernel.Target, source string, done func(), err error) {
+	var open []*os.File
+	closeAll := func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
+	var files []vmcore.File
+	for _, n := range append([]string{name}, parts...) {
+		f, err := os.Open(n)
+		if err != nil {
+			return nil, "", nil, diag.NoInput("open dump", err)
+		}
+		open = append(open, f)
+		size, err := f.Seek(0, io.SeekEnd)
+		if err != nil {
+			return nil, "", nil, diag.NoInput("open dump", err)
+		}
+		files = append(files, vmcore.File{R: f, Size: size})
+	}
+	c, err := vmcore.Open(files...)
+	if err != nil {
+		return nil, "", nil, diag.BadInput("read dump "+name, err)
+	}
+	d, err := dump.Open(c)
+	if err != nil {
+		return nil, "", nil, diag.BadInput("read the kernel in "+name, err)
+	}
+	return d, describe(name, c), closeAll, nil
+}
+
+// listDead lists what programs can run over in a dump, of those that match a pattern.
+func listDead(w io.Writer, args []string) error {
+	pattern := strings.Join(args, " ")
+	for _, k := range dead.Iterators() {
+		if name := "iter:" + k[0]; pattern == "" || check.Match(pattern, name) {
+			if _, err := fmt.Fprintf(w, "%-16s %s\n", name, k[1]); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// openGuest stops a guest that lab boot keeps and opens the kernel in its memory. done lets it go on.
+func openGuest(ctx context.Context, name string) (t kernel.Target, source string, done func(), err error) {
+	what := "read guest " + name
+	g, err := findGuest(what, name)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	head, thaw, err := g.Freeze(ctx)
+	if err != nil {
+		return nil, "", nil, wrap(what, err)
+	}
+	defer func() {
+		if err != nil {
+			thaw()
+		}
+	}()
+	f, err := os.Open(head)
+	if err != nil {
+		return nil, "", nil, wrap(what, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, "", nil, wrap(what, err)
+	}
+	notes, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
+	if err != nil {
+		return nil, "", nil, wrap(what, err)
+	}
+	stub, err := g.Stub()
+	if err != nil {
+		return nil, "", nil, &diag.Error{What: what, Err: err, Try: []string{"end the gdb that is connected to it"}}
+	}
+	c := notes.WithMemory(ranges(g.Info.Memory()), stub.ReadPhys)
+	d, err := dump.Open(c)
+	if err != nil {
+		stub.Abandon()
+		return nil, "", nil, wrap(what, err)
+	}
+	return d, "guest " + name + ": live, stopped while it is read", func() {
+		stub.Abandon()
+		thaw()
+	}, nil
+}
+
+func ranges(mem [][2]uint64) (out []vmcore.Range) {
+	for _, m := range mem {
+		out = append(out, vmcore.Range{Start: m[0], End: m[1]})
+	}
+	return out
+}
