@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -39,6 +40,27 @@ func (w *World) Functions() ([]Function, error) {
 	}
 	w.funcsOK = true
 	return w.funcs, nil
+}
+
+// FindFunctions gives those of Functions that have one of the names, without keeping the rest where ftrace lists them.
+func (w *World) FindFunctions(names []string) (out []Function, err error) {
+	if !w.funcsOK {
+		if fs, err := w.tracefs(); err == nil {
+			if fns, err := fs.FindFunctions(names); err == nil && len(fns) > 0 {
+				for _, f := range fns {
+					out = append(out, Function{f.Name, f.Module})
+				}
+				return out, nil
+			}
+		}
+	}
+	all, err := w.Functions()
+	for _, f := range all {
+		if slices.Contains(names, f.Name) {
+			out = append(out, f)
+		}
+	}
+	return out, err
 }
 
 // ReadTraceable takes the functions that may be probed from a file in the form of available_filter_functions.

@@ -7,6 +7,7 @@
 package tracefs
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -198,18 +199,52 @@ func (f FS) Format(system, name string) ([]byte, error) {
 // Lockdown forbids reading them (EPERM) and kernels without CONFIG_DYNAMIC_FTRACE have no list (ENOENT): both are
 // [feature.ErrUnsupported].
 func (f FS) AvailableFunctions() ([]Function, error) {
-	name := f.path("available_filter_functions")
-	b, err := os.ReadFile(name)
-	switch {
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		err = feature.Unsupported("available_filter_functions", "read "+name, err)
-		return nil, fmt.Errorf("%w; %s", err, "the kernel is locked down or this is not root; names can come from kallsyms and BTF instead")
-	case errors.Is(err, os.ErrNotExist):
-		return nil, feature.Unsupported("available_filter_functions", "read "+name, err)
-	case err != nil:
-		return nil, fmt.Errorf("list functions: %w", err)
+	b, err := os.ReadFile(f.path(availableFunctions))
+	if err != nil {
+		return nil, f.unlisted(err)
 	}
 	return parseFunctions(string(b)), nil
+}
+
+const availableFunctions = "available_filter_functions"
+
+// unlisted says why the functions that ftrace can hook could not be listed.
+func (f FS) unlisted(err error) error {
+	name := f.path(availableFunctions)
+	switch {
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+		err = feature.Unsupported(availableFunctions, "read "+name, err)
+		return fmt.Errorf("%w; %s", err, "the kernel is locked down or this is not root; names can come from kallsyms and BTF instead")
+	case errors.Is(err, os.ErrNotExist):
+		return feature.Unsupported(availableFunctions, "read "+name, err)
+	}
+	return fmt.Errorf("list functions: %w", err)
+}
+
+// FindFunctions gives those of AvailableFunctions that have one of the names. It keeps nothing else of a list that has tens of
+// thousands of them.
+func (f FS) FindFunctions(names []string) ([]Function, error) {
+	file, err := os.Open(f.path(availableFunctions))
+	if err != nil {
+		return nil, f.unlisted(err)
+	}
+	defer file.Close()
+	want := map[string]bool{}
+	for _, n := range names {
+		want[n] = true
+	}
+	var out []Function
+	sc := bufio.NewScanner(file)
+	for sc.Scan() {
+		name, mod, _ := bytes.Cut(sc.Bytes(), []byte(" "))
+		if want[string(name)] {
+			out = append(out, Function{string(name), strings.Trim(string(mod), "[] \t")})
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, f.unlisted(err)
+	}
+	return out, nil
 }
 
 // parseFunctions reads lines "name" and "name [module]".

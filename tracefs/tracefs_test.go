@@ -76,8 +76,14 @@ func TestAvailableFunctions(t *testing.T) {
 	if d := cmp.Diff([]Function{{"vfs_read", ""}, {"e1000_open", "e1000"}, {"vfs_read", ""}}, got); d != "" || err != nil {
 		t.Errorf("%v %s", err, d)
 	}
-	if _, err := tree(t, nil).AvailableFunctions(); !errors.Is(err, feature.ErrUnsupported) {
-		t.Errorf("without a list: %v", err)
+	got, err = fs.FindFunctions([]string{"e1000_open", "nosuch", "vfs_rea"})
+	if d := cmp.Diff([]Function{{"e1000_open", "e1000"}}, got); d != "" || err != nil {
+		t.Errorf("found: %v %s", err, d)
+	}
+	_, err = tree(t, nil).AvailableFunctions()
+	_, ferr := tree(t, nil).FindFunctions(nil)
+	if !errors.Is(err, feature.ErrUnsupported) || !errors.Is(ferr, feature.ErrUnsupported) {
+		t.Errorf("without a list: %v, %v", err, ferr)
 	}
 }
 

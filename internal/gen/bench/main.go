@@ -61,6 +61,11 @@ func main() {
 	counting(tools)
 	perRun(tools)
 	boots()
+	var peers []string
+	if path, err := exec.LookPath("pwru"); err == nil {
+		peers = append(peers, path)
+	}
+	packets(peers)
 	size(tools)
 }
 

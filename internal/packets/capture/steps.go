@@ -23,7 +23,7 @@ func (c *Capture) functions(w *probe.World, code *code, targets [][]probe.Target
 		c.missing = append(c.missing, "functions: kprobe.multi")
 		return targets
 	}
-	have, err := w.Functions()
+	have, err := w.FindFunctions(code.o.Functions)
 	if err != nil {
 		c.missing = append(c.missing, "functions: "+err.Error())
 		return targets
