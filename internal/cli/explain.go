@@ -15,19 +15,24 @@ import (
 
 func explainCommand() *cobra.Command {
 	var json, all bool
+	var module, against string
 	c := &cobra.Command{
-		Use:   "explain [FILE]",
+		Use:   "explain [FILE] | explain --module X.ko [--against KERNEL]",
 		Short: "Explain an oops, a warning, a lockup or a panic from the kernel's console text",
 		Long: `Explain what a dying kernel printed: which kind, why in words, the faulting instruction with its operands, the stack,
 the module, the taint. The text may come from dmesg, a serial line, netconsole, pstore, the journal or a quoting mail; "-"
-or no FILE reads standard input. Exits with 1 if there is no incident in it.
+or no FILE reads standard input. Exits with 1 if there is no incident in it. With --module: whether a module was built
+for a kernel, and if not, which structs differ and where; exits with 1 if it was not.
 
 Examples:
   dmesg | fathom explain
   fathom explain /sys/fs/pstore/dmesg-efi-1
-  journalctl -k -b -1 | fathom explain --all -j`,
+  fathom explain --module ./driver.ko --against /var/crash/dump`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if module != "" {
+				return explainModule(module, against)
+			}
 			text, err := readText(args)
 			if err != nil {
 				return diag.NoInput("read text", err)
@@ -53,6 +58,8 @@ Examples:
 		},
 	}
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
+	c.Flags().StringVar(&module, "module", "", "compare the module in `FILE` with a kernel, by its debug information")
+	c.Flags().StringVar(&against, "against", "live", "`KERNEL` to compare with: live, a dump, or a bzImage")
 	c.Flags().BoolVar(&all, "all", false, "explain every incident in full, not only the first")
 	return c
 }

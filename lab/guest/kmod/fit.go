@@ -18,7 +18,7 @@ import (
 // Kernel is what a module is compared with beyond its vermagic: the types and the versions of symbols that the image of a
 // kernel has.
 type Kernel struct {
-	types *btftypes.Lookup
+	types Types
 	crcs  map[string]uint32 // of exported symbols; nil without CONFIG_MODVERSIONS
 }
 
