@@ -64,7 +64,7 @@ const (
 	FuncIP       // dst = address of the traced function
 	CPUReg       // dst = register Name of the traced context
 	Stack        // dst = bytes written; stack of the traced context to mem: Imm bytes, Flags
-	Output       // dst = result; Imm (or with B its register) bytes at mem to the event ring
+	Output       // dst = result; Imm (or with B its register) bytes at mem to the event ring, with flags a
 	Cookie       // dst = index of the target that fired, given at attach
 	Count        // counter Imm of this Unit += 1   on paths that lose or filter only
 	Jump         // goto Then

@@ -162,7 +162,7 @@ func (c *code) sysctl(u *emit.Unit) {
 	u.Call(fnSysctlGetName, ctx, u.Addr(msg.At(sysctlName)), ir.Imm(sysctlOld), ir.Imm(0))
 	u.Call(fnSysctlGetCurrent, ctx, u.Addr(msg.At(sysctlOld)), ir.Imm(sysctlText))
 	u.Call(fnSysctlGetNew, ctx, u.Addr(msg.At(sysctlNew)), ir.Imm(sysctlText))
-	u.Output(rec, recSize)
+	u.Output(rec, recSize, emit.WakeIfIdle)
 	u.Return(ir.Imm(1))
 }
 
@@ -198,7 +198,7 @@ func (c *code) netns(u *emit.Unit, task ir.Val) ir.Val {
 // send ends a program with its record and the stack.
 func (c *code) send(u *emit.Unit, rec emit.Mem) {
 	u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*frames))
-	u.Output(rec, recSize)
+	u.Output(rec, recSize, emit.WakeIfIdle)
 	u.Return(ir.Imm(0))
 }
 

@@ -267,7 +267,7 @@ func (l *lowerer) rewrite(n *ir.Ins) {
 		}
 		l.put(ir.Ins{Op: ir.Addr, Dst: p, Base: m.Base, Slot: m.Slot, Off: m.Off})
 		l.put(ir.Ins{Op: ir.MapPtr, Dst: mp, Map: n.Map})
-		l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnRingbufOutput, Args: []ir.Val{ir.R(mp), ir.R(p), size, ir.Imm(0)}, Span: n.Span})
+		l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnRingbufOutput, Args: []ir.Val{ir.R(mp), ir.R(p), size, n.A}, Span: n.Span})
 	case ir.Zero:
 		z := l.addr(*n)
 		if n.Slot != nil && z.Slot == nil && l.places[n.Slot].big {

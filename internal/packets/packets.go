@@ -207,7 +207,7 @@ func (r *run) look(l *packet.Loss) {
 }
 
 // slice is how long one wait for events is: interrupts and the end are looked at as often.
-const slice = 50 * time.Millisecond
+const slice = 20 * time.Millisecond
 
 func (r *run) follow(ctx context.Context) error {
 	var end time.Time

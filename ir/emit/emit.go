@@ -5,7 +5,7 @@
 //	u := p.Unit("rawtracepoint", 0, "kfree_skb")
 //	rec := u.Slot("record", 32)
 //	u.Store(rec.At(8), 8, u.Arg(0))
-//	u.Output(rec, 32)
+//	u.Output(rec, 32, emit.WakeIfIdle)
 //	u.Return(ir.Imm(0))
 //	prog, err := p.Finish()
 //
@@ -278,9 +278,19 @@ func (u *Unit) Return(v ir.Val) { u.put(ir.Ins{Op: ir.Ret, A: v}) }
 // Count adds one to a counter of the unit: on paths that lose or filter only.
 func (u *Unit) Count(counter int) { u.put(ir.Ins{Op: ir.Count, Imm: int64(counter)}) }
 
+// Wake says if a record wakes who reads the ring (BPF_RB_… in include/uapi/linux/bpf.h).
+type Wake int64
+
+// When to wake. To wake costs more than to send.
+const (
+	WakeIfIdle Wake = 0 // who has read all there was
+	WakeNever  Wake = 1 // it looks by itself
+	WakeNow    Wake = 2 // also who has not read what was sent with WakeNever
+)
+
 // Output sends n bytes through the ring; a full ring is counted.
-func (u *Unit) Output(m Mem, n int) {
-	r := u.def(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n)})
+func (u *Unit) Output(m Mem, n int, w Wake) {
+	r := u.def(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(int64(w))})
 	u.If(ir.SLt, r, ir.Imm(0), func() { u.Count(ir.LostRing) }, nil)
 }
 

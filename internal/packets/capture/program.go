@@ -383,6 +383,11 @@ func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind) {
 	c.tell(u, rec, k)
 	n := u.Stack(rec.At(recStack), 8*maxFrames)
 	u.Store(rec.At(recStackLen), 4, n)
-	u.Output(rec, recSize)
+	switch k {
+	case packet.Drop, packet.Refused, packet.XDPError, packet.Full: // the state of the machine must be read at once
+		u.Output(rec, recSize, emit.WakeNow)
+	default:
+		u.Output(rec, recSize, emit.WakeNever)
+	}
 	u.Return(ir.Imm(0))
 }

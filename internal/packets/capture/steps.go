@@ -6,6 +6,7 @@ import (
 	"github.com/fathom-trace/fathom/answers/packet"
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/probe/try"
 )
@@ -85,6 +86,6 @@ func (c *code) step(targets, i int) {
 	u.Store(p.rec.At(recArg), 8, u.FuncIP())
 	c.describe(p)
 	c.tell(u, p.rec, packet.Step)
-	u.Output(p.rec, recStack)
+	u.Output(p.rec, recStack, emit.WakeNever)
 	u.Return(ir.Imm(0))
 }
