@@ -2,14 +2,11 @@ package kmod
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/ctype"
-	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
 // given are types by name, as a kernel might have them.
@@ -25,25 +22,8 @@ func (g given) AllByName(kind ctype.Kind, name string) []ctype.Type {
 // TestLayouts: a module's structs from the kernel's headers are compared with all that the kernel has of the name, what the
 // kernel does not have is left out, and differences are bounded.
 func TestLayouts(t *testing.T) {
-	cc := oracle.Path(t, "gcc")
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "include"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"include/a.h": "struct same { long a; int b; };\nstruct moved { int a; long b; };\nstruct own { int x; };\n",
-		"a.c":         "#include \"include/a.h\"\nstruct same s; struct moved m; struct own o;\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command(cc, "-g", "-c", "a.c")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	module, err := os.ReadFile(filepath.Join(dir, "a.o"))
+	module, err := os.ReadFile(compiled(t, "struct same { long a; int b; };\nstruct moved { int a; long b; };\nstruct own { int x; };\n",
+		"struct same s; struct moved m; struct own o;\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

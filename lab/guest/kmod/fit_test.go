@@ -146,17 +146,15 @@ func FuzzHeaderStructs(f *testing.F) {
 	})
 }
 
-// TestHeaderStructs: a compiler's debug information is read as it was meant.
-func TestHeaderStructs(t *testing.T) {
-	cc := oracle.Path(t, "gcc")
-	dir := t.TempDir()
+// compiled has a C compiler make an object, with debug information, of a.c and the header of its include folder, and gives
+// where it is.
+func compiled(t *testing.T, header, source string) string {
+	t.Helper()
+	cc, dir := oracle.Path(t, "gcc"), t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "include"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{
-		"include/a.h": "struct seen { int a:3, b:7; union { long c; char d[4]; }; const struct { short e, f; }; struct later *g; };",
-		"a.c":         "#include \"include/a.h\"\nstruct own { struct seen s; int x; };\nstruct own v;\n",
-	} {
+	for name, text := range map[string]string{"include/a.h": header, "a.c": "#include \"include/a.h\"\n" + source} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -164,9 +162,16 @@ func TestHeaderStructs(t *testing.T) {
 	cmd := exec.Command(cc, "-g", "-c", "a.c")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("compile: %v: %s", err, out)
 	}
-	f, err := elf.Open(filepath.Join(dir, "a.o"))
+	return filepath.Join(dir, "a.o")
+}
+
+// TestHeaderStructs: a compiler's debug information is read as it was meant.
+func TestHeaderStructs(t *testing.T) {
+	object := compiled(t, "struct seen { int a:3, b:7; union { long c; char d[4]; }; const struct { short e, f; }; struct later *g; };",
+		"struct own { struct seen s; int x; };\nstruct own v;\n")
+	f, err := elf.Open(object)
 	if err != nil {
 		t.Fatal(err)
 	}
