@@ -18,7 +18,6 @@ const (
 	Consume                // consume_skb: freed when its work was done
 	Queue                  // net_dev_queue: given to the queue of a device
 	Xmit                   // net_dev_start_xmit: given to the driver
-	Sent                   // net_dev_xmit: the driver took it; Reason is its answer
 	Rx                     // netif_receive_skb: up from a device into the stack
 	RxQueue                // netif_rx: queued for the stack
 	RxEntry                // netif_receive_skb_entry, napi_gro_receive_entry: handed over by a driver
@@ -33,7 +32,7 @@ const (
 	NumKinds
 )
 
-var kindNames = [NumKinds]string{"drop", "consume", "queue", "xmit", "sent", "rx", "rx_queue", "rx_entry", "copied", "enqueued",
+var kindNames = [NumKinds]string{"drop", "consume", "queue", "xmit", "rx", "rx_queue", "rx_entry", "copied", "enqueued",
 	"dequeued", "socket_full", "xdp_error", "refused", "step", "retransmit"}
 
 func (k Kind) String() string { return kindNames[k] }

@@ -24,8 +24,7 @@ type Packet struct {
 	split   bool   // became segments, which are packets of their own
 	weight  uint64 // segments it stands for
 	state   State
-	loss    *Loss // what it is counted in
-	frag    uint32
+	loss    *Loss   // what it is counted in
 	timed   *Hop    // the last event that a stage begins with
 	repeats *Packet // the segment of TCP that it sends again
 }
@@ -59,7 +58,6 @@ type Flow struct {
 	OpenSample  *Packet   `json:"open_sample,omitempty"` // one that nobody told the end of
 	Rewritten   []Rewrite `json:"rewritten,omitempty"`
 	Sender      Process   `json:"sender,omitzero"`
-	key         flowKey
 }
 
 // Open is how many packets nobody told the end of.

@@ -38,7 +38,7 @@ func between(a, b Kind) (name string, waiting bool) {
 		return "queue of the device", true
 	case a == RxQueue && (b == Rx || b == RxEntry):
 		return "backlog of the CPU", true
-	case (a == Xmit || a == Sent) && (b == RxQueue || b == Rx || b == RxEntry):
+	case a == Xmit && (b == RxQueue || b == Rx || b == RxEntry):
 		return "wire", false
 	case a == Rx && b == Copied:
 		return "stack and socket", true

@@ -198,16 +198,16 @@ func (s *scene) meant() bool {
 // addresses for networks of their own.
 func (s *scene) near() map[uint64]bool {
 	all, seen := s.rec.all(), map[uint64]bool{}
-	for todo := []uint64{uint64(s.loss.Netns)}; len(todo) > 0; {
-		inode := todo[0]
-		todo = todo[1:]
+	for next := []uint64{uint64(s.loss.Netns)}; len(next) > 0; {
+		inode := next[0]
+		next = next[1:]
 		if seen[inode] || all[inode] == nil {
 			continue
 		}
 		seen[inode] = true
 		for _, l := range all[inode].Links {
 			if l.PeerNS != 0 {
-				todo = append(todo, l.PeerNS)
+				next = append(next, l.PeerNS)
 			}
 		}
 	}

@@ -181,7 +181,7 @@ func (t *Tracker) begin(h *Hop) *Packet {
 		return nil // its memory was that of one that was followed
 	}
 	t.next++
-	p := &Packet{ID: t.next, Tuple: h.View.Tuple, head: h.Head, weight: uint64(max(1, h.GSO)), frag: h.View.Frag}
+	p := &Packet{ID: t.next, Tuple: h.View.Tuple, head: h.Head, weight: uint64(max(1, h.GSO))}
 	t.fragment(p, h)
 	parent := t.queued[h.CPU]
 	if h.GSO > 1 && h.Kind == Queue {
@@ -272,7 +272,7 @@ func (t *Tracker) flow(p *Packet, h *Hop) *Flow {
 	if len(t.flows) >= mostFlows {
 		return nil
 	}
-	f := &Flow{Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time, key: k}
+	f := &Flow{Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time}
 	if len(h.Path) > 0 && entered[h.Path[len(h.Path)-1]] {
 		f.Sender = Process{h.PID, h.Comm}
 	}

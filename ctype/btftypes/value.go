@@ -65,9 +65,9 @@ func (c *circles) back(member uint32) bool {
 		return member == 0
 	}
 	seen := map[uint32]bool{}
-	for todo := []uint32{member}; len(todo) > 0; {
-		at := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
+	for stack := []uint32{member}; len(stack) > 0; {
+		at := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
 		if at == c.id || at == 0 || c.left == 0 {
 			return true
 		}
@@ -81,7 +81,7 @@ func (c *circles) back(member uint32) bool {
 				return true
 			}
 			c.left--
-			todo = append(todo, c.b.element(le(e[4:])))
+			stack = append(stack, c.b.element(le(e[4:])))
 		}
 	}
 	return false

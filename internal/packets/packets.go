@@ -86,6 +86,7 @@ func (r *run) close() {
 	}
 	if r.world != nil {
 		r.world.Close()
+		r.users.Close()
 	}
 }
 

@@ -27,7 +27,13 @@ func OpenAll(most int) []*Reader {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b *space) int {
-		return cmp.Or(cmp.Compare(boolInt(a.name == ""), boolInt(b.name == "")), cmp.Compare(a.inode, b.inode))
+		if named := a.name != ""; named != (b.name != "") {
+			if named {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.inode, b.inode)
 	})
 	first, _ := linkInode(filepath.Join(proc, "1/ns/net"))
 	var out []*Reader
@@ -50,11 +56,4 @@ func OpenAll(most int) []*Reader {
 		out = append(out, r)
 	}
 	return out
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
