@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,8 +31,13 @@ Examples:
   fathom explain --module ./driver.ko --against /var/crash/dump`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if module != "" {
-				return explainModule(module, against)
+			switch {
+			case module != "" && (len(args) > 0 || all):
+				return usageError{c.CommandPath(), errors.New("give a FILE with console text, or --module, not both")}
+			case module != "":
+				return explainModule(module, against, json)
+			case c.Flags().Changed("against"):
+				return usageError{c.CommandPath(), errors.New("--against says what to compare a module with: give --module, too")}
 			}
 			text, err := readText(args)
 			if err != nil {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -15,8 +17,19 @@ import (
 // mostLayouts is how many differences of a module are told.
 const mostLayouts = 40
 
+// moduleFit is what is said of a module and a kernel; with -j it is one object.
+type moduleFit struct {
+	Module   string          `json:"module"`
+	Built    string          `json:"built_for,omitempty"` // release in its vermagic
+	Release  string          `json:"kernel,omitempty"`    // of the kernel, where it is known
+	Compared int             `json:"compared"`            // structs and unions
+	Differ   int             `json:"differ"`
+	Fields   []kmod.Mismatch `json:"fields,omitempty"` // the first of what differs
+	Fits     bool            `json:"fits"`
+}
+
 // explainModule says if a module fits a kernel, by release and by the layouts of structs.
-func explainModule(file, against string) error {
+func explainModule(file, against string, asJSON bool) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return diag.NoInput("read module", err)
@@ -34,31 +47,41 @@ func explainModule(file, against string) error {
 		return err
 	}
 	defer done()
-	fits := true
-	if built, _, _ := strings.Cut(info.Vermagic, " "); release != "" && built != "" && built != release {
-		fmt.Printf("%s was built for %s, the kernel is %s\n", file, built, release)
-		fits = false
-	}
-	compared, differ, diff, err := kmod.Layouts(b, types, mostLayouts)
-	if err != nil {
+	m := moduleFit{Module: file, Release: release}
+	m.Built, _, _ = strings.Cut(info.Vermagic, " ")
+	if m.Compared, m.Differ, m.Fields, err = kmod.Layouts(b, types, mostLayouts); err != nil {
 		return diag.BadInput("read module "+file, err)
 	}
-	for _, d := range diff {
-		fmt.Printf("%s: %s in the module, %s in the kernel\n", d.Field, d.Module, d.Kernel)
+	m.Fits = m.Differ == 0 && (m.Release == "" || m.Built == "" || m.Built == m.Release)
+	if asJSON {
+		err = json.NewEncoder(os.Stdout).Encode(m)
+	} else {
+		_, err = os.Stdout.WriteString(m.text())
+	}
+	if err == nil && !m.Fits {
+		err = exitError{exitNegative}
+	}
+	return err
+}
+
+// text is what people read.
+func (m moduleFit) text() string {
+	var b strings.Builder
+	if m.Release != "" && m.Built != "" && m.Built != m.Release {
+		fmt.Fprintf(&b, "%s was built for %s, the kernel is %s\n", m.Module, m.Built, m.Release)
+	}
+	for _, d := range m.Fields {
+		fmt.Fprintf(&b, "%s: %s in the module, %s in the kernel\n", d.Field, d.Module, d.Kernel)
 	}
 	switch {
-	case compared == 0:
-		fmt.Printf("%s has no debug information: no layouts were compared\n", file)
-	case differ == 0:
-		fmt.Printf("the layouts of %d structs and unions of the kernel's headers are equal\n", compared)
+	case m.Compared == 0:
+		fmt.Fprintf(&b, "no layouts were compared: %s has no debug information about structs of the kernel's headers\n", m.Module)
+	case m.Differ == 0:
+		fmt.Fprintf(&b, "the layouts of %d structs and unions of the kernel's headers are equal\n", m.Compared)
 	default:
-		fmt.Printf("%d of %d structs and unions of the kernel's headers differ\n", differ, compared)
-		fits = false
+		fmt.Fprintf(&b, "%d of %d structs and unions of the kernel's headers differ\n", m.Differ, m.Compared)
 	}
-	if !fits {
-		return exitError{exitNegative}
-	}
-	return nil
+	return b.String()
 }
 
 // kernelTypes gives the types of the running kernel, or of that in a dump or bzImage, and its release if it is known.
@@ -101,7 +124,7 @@ func kernelTypes(name string) (types kmod.Types, release string, done func(), er
 	types, ok := t.Types().(kmod.Types)
 	if !ok {
 		done()
-		return nil, "", func() {}, diag.BadInput("read dump "+name, fmt.Errorf("it has no types"))
+		return nil, "", func() {}, diag.BadInput("read dump "+name, errors.New("it has no types"))
 	}
 	if d, ok := t.(*dump.Dump); ok {
 		release = d.Info.Release

@@ -55,6 +55,11 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
+	fl := c.Flags()
+	fl.UintSliceVarP(&f.pids, "pid", "p", nil, "begin with packets that process `PID` sends")
+	fl.StringVar(&f.o.Comm, "comm", "", "begin with packets that processes of this `NAME` send")
+	fl.BoolVar(&f.o.Plain, "plain", false, "look at tracepoints alone, also where functions can be watched")
+	f.latencyFlag(fl)
 	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand(), packetWhyCommand())
 	return c
 }
@@ -65,7 +70,7 @@ func packetDropsCommand() *cobra.Command {
 		Use:   "drops [flags] [FILTER]",
 		Short: "Watch everything that is lost on the machine",
 		Long: `Watch every packet that is lost on this machine, with the reason and the object to blame, as it happens; a summary at
-the end. Only losses are looked at, so that a busy machine hardly notices.
+the end. Only losses are looked at: who sent a packet is not known then.
 
 Examples:
   fathom packet drops
@@ -85,10 +90,7 @@ func (f *packetFlags) flags(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringSliceVar(&f.o.Netns, "netns", nil, "begin with packets seen in these namespaces: `NAME`s, process numbers or paths")
 	fl.StringSliceVar(&f.o.Devs, "dev", nil, "begin with packets seen on these `DEVICE`s")
-	fl.Int64Var(&f.mark, "mark", -1, "begin with packets that have this `MARK`")
-	fl.UintSliceVarP(&f.pids, "pid", "p", nil, "begin with packets that process `PID` sends")
-	fl.StringVar(&f.o.Comm, "comm", "", "begin with packets that processes of this `NAME` send")
-	fl.BoolVar(&f.o.Plain, "plain", false, "look at tracepoints alone, also where functions can be watched")
+	fl.Int64Var(&f.mark, "mark", -1, "begin with packets that have this `MARK`; -1 is any")
 	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
 	forVar(fl, &f.o.For, "end after this `TIME`, such as 10s")
 	fl.StringVarP(&f.save, "output", "o", "", "save all that was seen to `FILE`: packet explain FILE tells it again, anywhere")
@@ -100,12 +102,16 @@ func (f *packetFlags) flags(c *cobra.Command) {
 // answerFlags are about how the answer is told.
 func (f *packetFlags) answerFlags(fl *pflag.FlagSet) {
 	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
-	fl.BoolVar(&f.latency, "latency", false, "tell how long packets took from stage to stage, and where they waited")
 	fl.StringVar(&f.html, "html", "", "draw the answer on a page, `FILE`, that opens in any browser, offline")
 	fl.StringVarP(&f.pcap, "write", "w", "", "write the packets that are shown to `FILE`.pcapng, once for each event, with comments")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
 	fl.Var(&f.color, "color", "`WHEN`: auto, always or never")
+}
+
+// latencyFlag is for answers that have packets' whole ways.
+func (f *packetFlags) latencyFlag(fl *pflag.FlagSet) {
+	fl.BoolVar(&f.latency, "latency", false, "tell how long packets took from stage to stage, and where they waited")
 }
 
 // check turns flags into options.
@@ -118,6 +124,9 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 		return bad("the filter: %v", err)
 	}
 	f.o.Filter = expr
+	if f.o.Losses && (len(f.o.PIDs) > 0 || f.o.Comm != "" || f.o.Cgroup != 0) {
+		return bad("the filter: where a packet is lost, its sender is not known: pid, comm and cgroup are for fathom packet")
+	}
 	if _, err := filter.Compile(expr, filter.Options{Metadata: true}); err != nil {
 		var fe *filter.Error
 		if errors.As(err, &fe) {

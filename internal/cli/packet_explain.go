@@ -34,6 +34,7 @@ Examples:
 	}
 	fl := c.Flags()
 	f.answerFlags(fl)
+	f.latencyFlag(fl)
 	return c
 }
 

@@ -16,7 +16,11 @@ type MismatchError struct {
 }
 
 // Mismatch is one field: the release in vermagic, or a flag such as SMP that only one side has; a symbol; a member.
-type Mismatch struct{ Field, Module, Kernel string }
+type Mismatch struct {
+	Field  string `json:"field"`
+	Module string `json:"module"`
+	Kernel string `json:"kernel"`
+}
 
 // Error names every field that differs.
 func (e *MismatchError) Error() string {
