@@ -148,7 +148,7 @@ var solvers = map[string]func(s solver) string{
 	"slow-interrupt": func(s solver) string {
 		g := s.find(`guest (\S+),`, s.text)
 		out := s.fathom("lab", "exec", g, "--", "fathom", "trace", "-e",
-			`kprobe:late_irq_* { @s[cpu] = nsecs; } kretprobe:late_irq_* { @us[func] = avg((nsecs - @s[cpu]) / 1000); }`, "--for", "8s")
+			`kprobe:late_irq_* { @s[cpu] = nsecs; } kretprobe:late_irq_* { @us[func] = min((nsecs - @s[cpu]) / 1000); }`, "--for", "8s")
 		return s.most("us", out)
 	},
 	"stuck-work": func(s solver) string {
