@@ -110,10 +110,11 @@ func (p Page) Records(f func(time uint64, rec []byte) bool) error {
 
 // Cursor goes over the records of a page, one at a time.
 type Cursor struct {
-	Time uint64 // of the record that Next gave last
-	Err  error  // why Next ended before the end of the page; a *[bin.FormatError]
-	page Page
-	at   int
+	Time  uint64 // of the record that Next gave last
+	Err   error  // why Next ended before the end of the page; a *[bin.FormatError]
+	page  Page
+	at    int
+	again []byte
 }
 
 // Cursor starts before the first record.
@@ -121,6 +122,10 @@ func (p Page) Cursor() Cursor { return Cursor{Time: p.Time, page: p} }
 
 // Next gives the next record, nil at the end. The record is a part of the page.
 func (c *Cursor) Next() []byte {
+	if rec := c.again; rec != nil {
+		c.again = nil
+		return rec
+	}
 	data := c.page.data
 	for at := c.at; at+4 <= len(data); at = c.at {
 		head := binary.LittleEndian.Uint32(data[at:])
@@ -169,6 +174,12 @@ func (c *Cursor) Next() []byte {
 		}
 	}
 	return nil
+}
+
+// Again gives a cursor whose Next gives the record rec, which c gave last, once more.
+func (c Cursor) Again(rec []byte) Cursor {
+	c.again = rec
+	return c
 }
 
 func (c *Cursor) bad(msg string) []byte {
