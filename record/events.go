@@ -26,13 +26,13 @@ func ParseSpec(s string) (Spec, error) {
 	return spec, nil
 }
 
-// matches says if a pattern means an event: "sched:*" and "sched/*" name both parts, "sched" a system or an event.
-func (s Spec) matches(e tracefs.Event) bool {
+// Matches says if a pattern means an event: "sched:*" and "sched/*" name both parts, "sched" a system or an event.
+func (s Spec) Matches(system, event string) bool {
 	sys, name, both := strings.Cut(strings.Replace(s.Pattern, "/", ":", 1), ":")
 	if both {
-		return glob(sys, e.System) && glob(name, e.Name)
+		return glob(sys, system) && glob(name, event)
 	}
-	return glob(sys, e.System) || glob(sys, e.Name)
+	return glob(sys, system) || glob(sys, event)
 }
 
 func glob(pattern, s string) bool {
@@ -59,7 +59,7 @@ func selectEvents(fs tracefs.FS, specs []Spec) ([]Event, error) {
 	for _, s := range specs {
 		found := false
 		for _, e := range all {
-			if !s.matches(e) {
+			if !s.Matches(e.System, e.Name) {
 				continue
 			}
 			found = true

@@ -189,7 +189,7 @@ func (f *finisher) convert(in *Pages, s *ctf.Stream, a *CPUAccount) error {
 			if len(f.acc.Gaps) < maxGaps {
 				f.acc.Gaps = append(f.acc.Gaps, Gap{CPU: a.CPU, From: e.Since, To: e.Time, Count: e.Lost})
 			}
-			if err := s.Lost(e.Lost); err != nil {
+			if err := s.Lost(e.Lost, e.Time); err != nil {
 				return err
 			}
 			continue
@@ -216,7 +216,7 @@ func (f *finisher) convert(in *Pages, s *ctf.Stream, a *CPUAccount) error {
 	}
 	if a.Missed > missed {
 		a.Unplaced = a.Missed - missed
-		if err := s.Lost(a.Unplaced); err != nil {
+		if err := s.Lost(a.Unplaced, e.Time); err != nil {
 			return err
 		}
 	}

@@ -106,3 +106,47 @@ func appendArray(dst, b []byte, size int) []byte {
 
 // PIDField finds the field common_pid that records have.
 func (f *Format) PIDField() *Field { return f.Field("common_pid") }
+
+// Append writes the format as the kernel's format file has it: what [Parse] reads.
+func (f *Format) Append(dst []byte) []byte {
+	dst = append(dst, "name: "...)
+	dst = append(dst, f.Name...)
+	dst = append(dst, "\nID: "...)
+	dst = strconv.AppendInt(dst, int64(f.ID), 10)
+	dst = append(dst, "\nformat:\n"...)
+	for i := range f.Fields {
+		dst = f.Fields[i].appendDecl(dst)
+	}
+	dst = append(dst, "\nprint fmt: "...)
+	return append(append(dst, f.Print...), '\n')
+}
+
+func (f *Field) appendDecl(dst []byte) []byte {
+	dst = append(dst, "\tfield:"...)
+	switch {
+	case f.DataLoc:
+		dst = append(append(append(dst, "__data_loc "...), f.Type...), "[] "...)
+		dst = append(dst, f.Name...)
+	case f.RelLoc:
+		dst = append(append(append(dst, "__rel_loc "...), f.Type...), "[] "...)
+		dst = append(dst, f.Name...)
+	default:
+		dst = append(append(append(dst, f.Type...), ' '), f.Name...)
+		if f.ArrayLen > 0 {
+			dst = append(dst, '[')
+			dst = strconv.AppendInt(dst, int64(f.ArrayLen), 10)
+			dst = append(dst, ']')
+		} else if f.ArrayLen == 0 {
+			dst = append(dst, "[]"...)
+		}
+	}
+	dst = append(dst, ";\toffset:"...)
+	dst = strconv.AppendInt(dst, int64(f.Offset), 10)
+	dst = append(dst, ";\tsize:"...)
+	dst = strconv.AppendInt(dst, int64(f.Size), 10)
+	dst = append(dst, ";\tsigned:"...)
+	if f.Signed {
+		return append(dst, "1;\n"...)
+	}
+	return append(dst, "0;\n"...)
+}

@@ -67,9 +67,14 @@ func (s *Stream) Event(time uint64, id int, rec []byte) error {
 	return nil
 }
 
-// Lost says that so many events are missing before the next. They are counted in the packet that begins with it.
-func (s *Stream) Lost(n uint64) error {
+// Lost says that so many events are missing before the next, whose time is given. They are counted in the packet that begins
+// with it. Readers take differences of the counts: before the first event there is a packet without events to start from.
+func (s *Stream) Lost(n, time uint64) error {
 	s.flush()
+	if s.seq == 0 {
+		s.first, s.last, s.n = time, time, 1
+		s.flush()
+	}
 	s.discarded += n
 	return s.err
 }
