@@ -155,7 +155,7 @@ func (f *finisher) cpu(a *CPUAccount) error {
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
 	s := f.schema.NewStream(w, a.CPU)
-	err = f.convert(NewPages(in, a.CPU, f.header, f.all), s, a)
+	err = f.convert(traceevent.NewPages(in, a.CPU, f.header, f.all), s, a)
 	if err == nil {
 		err = w.Flush()
 	}
@@ -180,7 +180,7 @@ func (f *finisher) cpu(a *CPUAccount) error {
 
 // convert writes the events of a CPU. What the kernel counted as lost beyond what its pages tell is in gaps of unknown size,
 // and is counted at the end of the stream.
-func (f *finisher) convert(in *Pages, s *ctf.Stream, a *CPUAccount) error {
+func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) error {
 	var e traceevent.Event
 	var missed uint64
 	for in.Next(&e) {

@@ -130,7 +130,7 @@ func (t *Trace) openOwn(dir string) error {
 			t.Notes = append(t.Notes, fmt.Sprintf("CPU %d: %v", cpu, err))
 			continue
 		}
-		t.streams = append(t.streams, NewPages(f, cpu, h, asked))
+		t.streams = append(t.streams, traceevent.NewPages(f, cpu, h, asked))
 	}
 	return nil
 }
@@ -253,9 +253,3 @@ func (t *Trace) openFile(name string, size int64) error {
 	}
 	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:n])
 }
-
-// openers are the formats of single files, by how they begin.
-var openers = []struct {
-	magic string
-	open  func(t *Trace, r io.ReaderAt, size int64) error
-}{}

@@ -1,22 +1,20 @@
-package record
+package traceevent
 
 import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/fathom-trace/fathom/traceevent"
 )
 
-// Pages reads the events of one CPU out of pages of the kernel's ring buffer. It implements [traceevent.Stream].
+// Pages reads the events of one CPU out of pages of the kernel's ring buffer. It implements [Stream].
 type Pages struct {
 	r      io.Reader
 	cpu    int
-	header traceevent.PageHeader
-	byID   []*traceevent.Format
+	header PageHeader
+	byID   []*Format
 	buf    []byte // pages read, not yet taken apart
 	at     int
-	cur    traceevent.Cursor
+	cur    Cursor
 	last   uint64
 	gap    bool   // events are missing before the first event of this page
 	lost   uint64 // so many
@@ -31,7 +29,7 @@ type Pages struct {
 const readAhead = 256 << 10
 
 // NewPages reads pages one behind the other, until the end of r.
-func NewPages(r io.Reader, cpu int, h traceevent.PageHeader, formats []*traceevent.Format) *Pages {
+func NewPages(r io.Reader, cpu int, h PageHeader, formats []*Format) *Pages {
 	p := &Pages{r: r, cpu: cpu, header: h, buf: make([]byte, 0, max(readAhead/h.Size, 1)*h.Size)}
 	for _, f := range formats {
 		for len(p.byID) <= f.ID && f.ID < 1<<16 {
@@ -44,11 +42,11 @@ func NewPages(r io.Reader, cpu int, h traceevent.PageHeader, formats []*traceeve
 	return p
 }
 
-// Err implements [traceevent.Stream].
+// Err implements [Stream].
 func (p *Pages) Err() error { return p.err }
 
-// Next implements [traceevent.Stream].
-func (p *Pages) Next(e *traceevent.Event) bool {
+// Next implements [Stream].
+func (p *Pages) Next(e *Event) bool {
 	for {
 		rec := p.cur.Next()
 		if rec == nil {
@@ -63,7 +61,7 @@ func (p *Pages) Next(e *traceevent.Event) bool {
 		if p.gap {
 			// The record is given next: the cursor does not go on in between.
 			p.gap = false
-			*e = traceevent.Event{Time: p.cur.Time, CPU: p.cpu, Lost: p.lost, Since: p.last}
+			*e = Event{Time: p.cur.Time, CPU: p.cpu, Lost: p.lost, Since: p.last}
 			if p.unsure {
 				e.Lost = 0
 			}
@@ -71,7 +69,7 @@ func (p *Pages) Next(e *traceevent.Event) bool {
 			return true
 		}
 		p.last = p.cur.Time
-		var f *traceevent.Format
+		var f *Format
 		if len(rec) >= 2 {
 			if id := int(rec[0]) | int(rec[1])<<8; id < len(p.byID) {
 				f = p.byID[id]
@@ -94,7 +92,7 @@ func (p *Pages) page() bool {
 		}
 		b := p.buf[p.at : p.at+p.header.Size]
 		p.at += p.header.Size
-		page, err := traceevent.ParsePage(b, p.header)
+		page, err := ParsePage(b, p.header)
 		if err != nil {
 			if p.err == nil {
 				p.err = fmt.Errorf("CPU %d: %w", p.cpu, err)
