@@ -56,6 +56,7 @@ type Recorder struct {
 	inst    *tracefs.Instance
 	rings   []*ring
 	tasks   taskTable
+	hidden  map[int]bool // own threads that are not recorded; nil if there is no need
 	stopped atomic.Bool
 	wait    sync.WaitGroup
 	failed  chan struct{}
@@ -75,8 +76,8 @@ type ring struct {
 var helpers = []tracefs.Event{{System: "task", Name: "task_newtask"}, {System: "task", Name: "task_rename"}}
 
 // Start begins to record. What is missing on this kernel is a [feature.ErrUnsupported]. When it fails everything is as before.
-func Start(o Options) (r *Recorder, err error) {
-	r = &Recorder{o: o, own: filepath.Join(o.Dir, ownDir), failed: make(chan struct{})}
+func Start(o Options) (_ *Recorder, err error) {
+	r := &Recorder{o: o, own: filepath.Join(o.Dir, ownDir), failed: make(chan struct{})}
 	if r.fs, err = tracefs.Find(); err != nil {
 		return nil, err
 	}
@@ -112,6 +113,9 @@ func Start(o Options) (r *Recorder, err error) {
 	}
 	for _, g := range r.rings {
 		r.wait.Go(func() { r.move(g) })
+	}
+	if r.hidden != nil {
+		r.wait.Go(r.hide)
 	}
 	return r, nil
 }
@@ -189,25 +193,55 @@ func (r *Recorder) only() error {
 		}
 		return nil
 	}
-	file, pids := "set_event_notrace_pid", threads(os.Getpid()) // since 5.7
-	if r.o.PIDs != nil {
-		file, pids = "set_event_pid", r.o.PIDs
-		for _, p := range r.o.PIDs {
-			pids = append(slices.Clip(pids), threads(p)...)
-		}
+	if r.o.PIDs == nil {
+		r.hidden = map[int]bool{}
+		return r.hideThreads()
 	}
-	var list []string
-	for _, p := range pids {
-		list = append(list, strconv.Itoa(p))
+	var pids []int
+	for _, p := range r.o.PIDs {
+		pids = append(pids, threads(p)...)
 	}
 	if err := r.inst.Write("options/event-fork", "1"); err != nil {
 		return err
 	}
-	err := r.inst.Write(file, strings.Join(list, " "))
-	if r.o.PIDs == nil && errors.Is(err, os.ErrNotExist) {
+	return r.inst.Write("set_event_pid", numbers(pids))
+}
+
+func numbers(list []int) string {
+	var s []string
+	for _, n := range list {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, " ")
+}
+
+// hideThreads leaves the threads of this process out that are not yet. Its children are recorded: event-fork would leave them
+// out, too. Kernels before 5.7 leave nobody out.
+func (r *Recorder) hideThreads() error {
+	var more []int
+	for _, t := range threads(os.Getpid()) {
+		if !r.hidden[t] {
+			r.hidden[t] = true
+			more = append(more, t)
+		}
+	}
+	if len(more) == 0 {
 		return nil
 	}
-	return err
+	if err := r.inst.Write("set_event_notrace_pid", numbers(more)); !errors.Is(err, os.ErrNotExist) { // adds to what is there
+		return err
+	}
+	return nil
+}
+
+// hide goes on hiding while it records: the runtime makes threads as it needs them.
+func (r *Recorder) hide() {
+	for !r.stopped.Load() {
+		time.Sleep(poll)
+		if err := r.hideThreads(); err != nil {
+			r.abort(fmt.Errorf("leave this process out: %w", err))
+		}
+	}
 }
 
 // initialPIDs says if processes have the kernel's own numbers here (PROC_PID_INIT_INO of include/linux/proc_ns.h).
