@@ -67,39 +67,55 @@ type Task struct {
 	Comm     string
 }
 
-// Tasks reads the names of tasks: the records COMM and FORK.
-func (f *File) Tasks() (out []Task, err error) {
+// Tasks reads the names of tasks: the records COMM and FORK, which stand in the file in the order in which buffers were
+// emptied. A child has its parent's name.
+func (f *File) Tasks() ([]Task, error) {
+	type row struct {
+		Task
+		parent int // of a child; 0 is none
+	}
+	var rows []row
 	w := f.walk()
 	defer w.stop()
-	comm := map[int]string{}
 	for {
 		kind, _, body, ok := w.next()
 		if !ok {
-			return out, w.err
+			break
 		}
 		c := bin.NewCursor(body, binary.LittleEndian)
+		var r row
 		switch kind {
 		case recComm:
-			pid, tid := int(c.U32()), int(c.U32())
-			name := c.CString()
-			if c.OK() {
-				t := f.trailerTime(body)
-				if _, known := comm[tid]; !known && t != 0 {
-					out = append(out, Task{PID: pid, TID: tid, Comm: name})
-				}
-				comm[tid] = name
-				out = append(out, Task{Time: t, PID: pid, TID: tid, Comm: name})
-			}
+			r.PID, r.TID = int(c.U32()), int(c.U32())
+			r.Comm, r.Time = c.CString(), f.trailerTime(body)
 		case recFork:
-			pid := int(c.U32())
+			r.PID = int(c.U32())
 			c.Skip(4)
-			tid, ptid, at := int(c.U32()), int(c.U32()), c.U64()
-			if name, ok := comm[ptid]; ok && c.OK() {
-				comm[tid] = name
-				out = append(out, Task{Time: at, PID: pid, TID: tid, Comm: name})
-			}
+			r.TID, r.parent, r.Time = int(c.U32()), int(c.U32()), c.U64()
+		default:
+			continue
+		}
+		if c.OK() {
+			rows = append(rows, r)
 		}
 	}
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.Time, b.Time) })
+	comm := map[int]string{}
+	var out []Task
+	for _, r := range rows {
+		if r.parent != 0 {
+			r.Comm = comm[r.parent]
+		}
+		if r.Comm == "" {
+			continue
+		}
+		if _, known := comm[r.TID]; !known && r.Time != 0 && r.parent == 0 {
+			out = append(out, Task{PID: r.PID, TID: r.TID, Comm: r.Comm})
+		}
+		comm[r.TID] = r.Comm
+		out = append(out, r.Task)
+	}
+	return out, w.err
 }
 
 // trailerTime reads the time from the sample_id at the end of a record that is no sample; 0 if there is none.
