@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 		for range n {
 			_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
 		}
+		if name, err := os.ReadFile("/proc/thread-self/comm"); err == nil {
+			fmt.Printf("%s", name)
+		}
 		os.Exit(0)
 	}
 	if dir := os.Getenv(recordEnv); dir != "" {
@@ -73,13 +76,14 @@ func withLibraries(program string) (out []guest.File) {
 	return out
 }
 
-// calls starts this binary as a workload of n calls of getppid, and runs it.
-func calls(t *testing.T, n int) {
+// calls starts this binary as a workload of n calls of getppid, and runs it. It gives the name of the task that called.
+func calls(t *testing.T, n int) string {
 	t.Helper()
-	cmd := workload(t, n)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := workload(t, n).CombinedOutput()
+	if err != nil {
 		t.Fatalf("workload: %v %s", err, out)
 	}
+	return strings.TrimSpace(string(out))
 }
 
 func workload(t *testing.T, n int) *exec.Cmd {
@@ -95,20 +99,20 @@ func workload(t *testing.T, n int) *exec.Cmd {
 
 func leases(t *testing.T) lease.Dir { return lease.Dir{Path: filepath.Join(t.TempDir(), "leases")} }
 
-// record records while a workload runs.
-func record(t *testing.T, o Options, n int) (*Account, string) {
+// record records while a workload runs, and gives the name of its task.
+func record(t *testing.T, o Options, n int) (acc *Account, dir, task string) {
 	t.Helper()
 	o.Dir, o.Leases = filepath.Join(t.TempDir(), "r"), leases(t)
 	r, err := Start(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls(t, n)
-	acc, err := r.Stop()
+	task = calls(t, n)
+	acc, err = r.Stop()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return acc, o.Dir
+	return acc, o.Dir, task
 }
 
 // TestRecord records a known number of calls: each is there once, the account is exact, and babeltrace2 reads as many.
@@ -116,7 +120,7 @@ func TestRecord(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
 	const n = 20000
 	specs := []Spec{{Pattern: "raw_syscalls:*"}, {Pattern: "sched:*"}}
-	acc, dir := record(t, Options{Events: specs}, n)
+	acc, dir, task := record(t, Options{Events: specs}, n)
 	if !acc.Exact || acc.Events+acc.Helpers+acc.Missed != acc.Written || acc.Missed != 0 {
 		t.Errorf("account: %+v", *acc)
 	}
@@ -135,10 +139,8 @@ func TestRecord(t *testing.T) {
 		if e.Format.Name == "sys_enter" && e.Format.Field("id").Int(e.Rec) == unix.SYS_GETPPID {
 			got++
 			k, ok := tr.Tasks.At(int(e.Format.PIDField().Int(e.Rec)), e.Time)
-			if self := filepath.Base(os.Args[0]); ok && strings.HasPrefix(self, k.Comm) {
+			if ok && k.Comm == task {
 				named++
-			} else if got == 1000 {
-				t.Logf("the task is %+v, %v, and should be %s", k, ok, self)
 			}
 		}
 	}
@@ -158,7 +160,7 @@ func TestRecord(t *testing.T) {
 func TestLoss(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
 	for _, kb := range []int{8, 64, 256} {
-		acc, dir := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls"}}, BufferKB: kb}, 200000)
+		acc, dir, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls"}}, BufferKB: kb}, 60000)
 		tr, err := Open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +184,7 @@ func TestLoss(t *testing.T) {
 // TestFilter: the kernel filters, and says what is wrong with a filter.
 func TestFilter(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
-	acc, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls:sys_enter", Filter: fmt.Sprintf("id == %d", unix.SYS_GETPPID)}}}, 1000)
+	acc, _, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls:sys_enter", Filter: fmt.Sprintf("id == %d", unix.SYS_GETPPID)}}}, 1000)
 	if acc.Events < 1000 || acc.Events > 1010 {
 		t.Errorf("%d events", acc.Events)
 	}
@@ -256,6 +258,9 @@ var reportLine = regexp.MustCompile(`^ *(.+)-(\d+) +\[(\d+)\] +(?:\S+ +)?(\d+\.\
 // TestTraceCmd reads what trace-cmd wrote, and compares with what trace-cmd reports of it.
 func TestTraceCmd(t *testing.T) {
 	ktest.NeedGuest(t, ktest.Tracefs, ktest.Tracepoint)
+	if ktest.Where() != "debian-6.12" {
+		t.Skip("one kernel is enough: the files are the same")
+	}
 	program, err := exec.LookPath("/usr/bin/trace-cmd")
 	if err != nil {
 		ktest.Missing(t, "no trace-cmd")
@@ -269,9 +274,8 @@ func TestTraceCmd(t *testing.T) {
 		args []string
 	}{
 		{"zstd", []string{"-e", "sched", "-e", "raw_syscalls", "-e", "irq", "-e", "timer"}},
-		{"none", []string{"-e", "sched", "-e", "kmem:kmalloc", "--compression", "none"}},
-		{"v6", []string{"-e", "sched", "-e", "net", "--file-version", "6"}},
-		{"lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000"}},
+		{"v6", []string{"-e", "sched", "-e", "kmem:kmalloc", "--file-version", "6"}},
+		{"lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000", "--compression", "none"}},
 	} {
 		file := filepath.Join(dir, tt.name+".dat")
 		w := workload(t, 3000)
@@ -284,6 +288,16 @@ func TestTraceCmd(t *testing.T) {
 	}
 }
 
+var (
+	symbolSize = regexp.MustCompile(`(\+0x[0-9a-f]+)/0x[0-9a-f]+`)
+	hexNumber  = regexp.MustCompile(`=(?:0x)?0*([0-9a-f]{4,16})\b`)
+)
+
+// alike takes out what trace-cmd prints in another way than the kernel: %p has 0x there, %pS no size.
+func alike(l string) string {
+	return hexNumber.ReplaceAllString(symbolSize.ReplaceAllString(l, "$1"), "=$1")
+}
+
 func compareReport(t *testing.T, program, file string) {
 	t.Helper()
 	out, err := exec.Command(program, "report", "-N", "-t", "-i", file).Output()
@@ -293,6 +307,7 @@ func compareReport(t *testing.T, program, file string) {
 	want := map[string]int{}
 	lines, marks := 0, 0
 	for l := range strings.SplitSeq(string(out), "\n") {
+		l = alike(l)
 		if m := reportLine.FindStringSubmatch(l); m != nil {
 			lines++
 			want[strings.Join(m[1:], "|")]++
@@ -324,7 +339,7 @@ func compareReport(t *testing.T, program, file string) {
 		if !ok {
 			k.Comm = "<...>"
 		}
-		line := fmt.Sprintf("%s|%d|%03d|%d.%09d|%s|%s", k.Comm, tid, e.CPU, e.Time/1e9, e.Time%1e9, e.Format.Name, strings.TrimRight(string(p.Append(nil, e.Rec, &tr.Env)), " "))
+		line := fmt.Sprintf("%s|%d|%03d|%d.%09d|%s|%s", k.Comm, tid, e.CPU, e.Time/1e9, e.Time%1e9, e.Format.Name, alike(strings.TrimRight(string(p.Append(nil, e.Rec, &tr.Env)), " ")))
 		if want[line] == 0 {
 			if other++; other < 5 {
 				t.Logf("%s: not in the report: %s", filepath.Base(file), line)

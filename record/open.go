@@ -37,6 +37,7 @@ func (t *Trace) openTraceDat(r io.ReaderAt, size int64) error {
 			t.Notes = append(t.Notes, fmt.Sprintf("the events of instance %s are among the others", b.Name))
 		}
 		for _, d := range b.Data {
+			t.cpus = max(t.cpus, d.CPU+1)
 			if d.Size > 0 {
 				t.streams = append(t.streams, f.Stream(b, d))
 			}
@@ -118,6 +119,6 @@ func (t *Trace) openPerf(r io.ReaderAt, size int64) error {
 	}
 	t.Tasks = NewTasks(append(rows, Task{Comm: "swapper"}))
 	t.symbolTables(f.Kallsyms, f.Printk)
-	t.streams = []traceevent.Stream{f.Events()}
+	t.streams, t.cpus = []traceevent.Stream{f.Events()}, f.CPUs
 	return nil
 }

@@ -29,6 +29,7 @@ type Trace struct {
 	Notes []string
 
 	streams []traceevent.Stream
+	cpus    int // the highest number and one
 	files   []io.Closer
 }
 
@@ -72,6 +73,9 @@ func (t *Trace) Events() traceevent.Stream { return traceevent.Merge(t.streams) 
 
 // Streams are the streams one by one, most often one for each CPU, for those who need no order between them.
 func (t *Trace) Streams() []traceevent.Stream { return t.streams }
+
+// NumCPU is how many CPUs the recorded machine had, as far as the recording tells; at least 1.
+func (t *Trace) NumCPU() int { return max(t.cpus, len(t.streams), 1) }
 
 // file opens a file that stays open with the trace.
 func (t *Trace) file(name string) (*os.File, int64, error) {
@@ -119,6 +123,7 @@ func (t *Trace) openOwn(dir string) error {
 		return err
 	}
 	for _, cpu := range m.CPUs {
+		t.cpus = max(t.cpus, cpu+1)
 		if trace != nil {
 			if f, size, err := t.file(filepath.Join(dir, fmt.Sprintf("cpu%d", cpu))); err == nil {
 				t.streams = append(t.streams, trace.Open(f, size, 0))
@@ -241,7 +246,7 @@ func (t *Trace) openFile(name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	var magic [8]byte
+	var magic [16]byte
 	n, err := f.ReadAt(magic[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -251,5 +256,5 @@ func (t *Trace) openFile(name string, size int64) error {
 			return o.open(t, f, size)
 		}
 	}
-	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:n])
+	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:min(n, 8)])
 }

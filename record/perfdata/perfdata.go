@@ -35,6 +35,7 @@ type File struct {
 	Host     string
 	Release  string
 	Pipe     bool
+	CPUs     int // of the machine; 0 if the file does not tell
 
 	r       io.ReaderAt
 	size    int64
@@ -86,6 +87,7 @@ const (
 	featTracing   = 1
 	featHostname  = 3
 	featOSRelease = 4
+	featCPUs      = 7
 	featEventDesc = 12
 )
 
@@ -258,7 +260,7 @@ func (f *File) features(bits [4]uint64, at int64) {
 			continue
 		}
 		switch bit {
-		case featTracing, featHostname, featOSRelease, featEventDesc:
+		case featTracing, featHostname, featOSRelease, featCPUs, featEventDesc:
 			if b, err := f.read(int64(s.off), int64(s.size)); err == nil {
 				f.feature(bit, b)
 			}
@@ -276,6 +278,9 @@ func (f *File) feature(bit int, b []byte) {
 		f.Host = text()
 	case featOSRelease:
 		f.Release = text()
+	case featCPUs: // those that are online, of those that are there
+		c.U32()
+		f.CPUs = int(min(c.U32(), 1<<14))
 	case featEventDesc:
 		n, size := c.Count(8), int(c.U32())
 		for range n {

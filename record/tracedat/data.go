@@ -19,8 +19,8 @@ func (f *File) Stream(b *Buffer, d Data) traceevent.Stream {
 	h := f.Header
 	h.Size = b.page
 	var r io.Reader = io.NewSectionReader(f.r, d.Off, max(0, min(d.Size, f.size-d.Off)))
-	if b.flags&1 != 0 {
-		r = &chunks{f: f, r: r, off: d.Off}
+	if b.flags&1 != 0 { // the size does not count the heads of all chunks; their number says where they end
+		r = &chunks{f: f, r: io.NewSectionReader(f.r, d.Off, max(0, f.size-d.Off)), off: d.Off}
 	}
 	s := &stream{Stream: traceevent.NewPages(r, d.CPU, h, f.Formats), shift: f.Offset}
 	if f.tsc.mult != 0 && (b.Clock == "x86-tsc" || b.Clock == "tsc2nsec") {
