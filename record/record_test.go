@@ -184,6 +184,31 @@ func TestFinish(t *testing.T) {
 	}
 }
 
+// TestOthersCTF reads what babeltrace2 writes: other types, names and headers for the same events.
+func TestOthersCTF(t *testing.T) {
+	program := oracle.Path(t, "babeltrace2")
+	pages, missing := ringPages(5000, func(i int) bool { return i > 100 && i < 200 }, true)
+	dir, m := unclosed(t, pages)
+	acc := &Account{CPUs: []CPUAccount{{CPU: 0, Written: 5000, Missed: missing}}}
+	if err := finish(dir, m, &taskTable{}, nil, acc); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if b, err := exec.Command(program, dir, "-c", "sink.ctf.fs", "-p", `path="`+out+`"`).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, b)
+	}
+	ours, _ := shown(t, dir)
+	theirs, _ := shown(t, out)
+	if len(theirs) != len(ours) {
+		t.Fatalf("%d lines, not %d", len(theirs), len(ours))
+	}
+	for i := range ours { // without a print fmt the fields are listed: the same names and values, in the same order
+		if theirs[i] != ours[i] && !strings.Contains(ours[i], " lost ") {
+			t.Fatalf("line %d\n got %s\nwant %s", i, theirs[i], ours[i])
+		}
+	}
+}
+
 func events(lines []string) (n int) {
 	for _, l := range lines {
 		if !strings.Contains(l, " lost ") {

@@ -250,7 +250,7 @@ func flat(path string) string {
 }
 
 func (b *builder) integer(t *typ, name, full string, out []step) []step {
-	s := step{op: opInt, t: t, slot: b.slots, role: b.roles[name], dst: -1}
+	s := step{op: opInt, t: t, slot: b.slots, role: b.roles[strip(name)], dst: -1}
 	if t.clock && s.role == roleNone && len(b.roles) > 0 {
 		s.role = roleTime
 	}

@@ -133,9 +133,9 @@ func (t *Trace) event(b *builder, s *stream, e *event, known map[string]*traceev
 	steps = b.scope("event.fields", e.fields, steps)
 	used(steps, in)
 	if l.bound == nil {
-		moved := pidContext(l.fields[:contexts], steps)
+		moved := commonContexts(l.fields[:contexts], steps)
 		for i := range l.fields {
-			if d := &l.fields[i]; d.Name != moved {
+			if d := &l.fields[i]; !slices.Contains(moved, d.Name) {
 				f.Fields = append(f.Fields, *d)
 			}
 		}
@@ -146,16 +146,28 @@ func (t *Trace) event(b *builder, s *stream, e *event, known map[string]*traceev
 	return out
 }
 
-// pidContext lets the context that tells the thread be written where common_pid is. It gives the context's name.
-func pidContext(contexts []traceevent.Field, steps []step) string {
-	for _, name := range pidContexts {
+// commonContexts lets contexts that are among the common fields be written where those are. It gives their names.
+func commonContexts(contexts []traceevent.Field, steps []step) (moved []string) {
+	for _, c := range []struct {
+		off, size int
+		names     []string
+	}{{4, 4, pidContexts}, {2, 1, []string{"common_flags"}}, {3, 1, []string{"common_preempt_count"}}} {
+		if name := moveContext(contexts, steps, c.names, c.off, c.size); name != "" {
+			moved = append(moved, name)
+		}
+	}
+	return moved
+}
+
+func moveContext(contexts []traceevent.Field, steps []step, names []string, off, size int) string {
+	for _, name := range names {
 		for _, d := range contexts {
-			if d.Name != name || d.Size != 4 {
+			if d.Name != name || d.Size != size {
 				continue
 			}
 			for i := range steps {
 				if steps[i].op == opInt && steps[i].dst == d.Offset {
-					steps[i].dst = 4
+					steps[i].dst = off
 					return name
 				}
 			}
