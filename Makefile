@@ -15,9 +15,10 @@ GUESTS ?= all
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
 #   nftables iptables procps   oracles for rules as text and for settings
+#   babeltrace2 trace-cmd linux-perf   oracles for recordings: they read ours, and we read theirs
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
-	nftables iptables procps ethtool iputils-ping python3
+	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
 
