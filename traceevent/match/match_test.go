@@ -1,4 +1,4 @@
-package filter
+package match
 
 import (
 	"encoding/binary"

@@ -1,7 +1,7 @@
-// Package filter compiles conditions over events, in the language of the kernel's event filters
+// Package match compiles conditions over events, in the language of the kernel's event filters
 // (Documentation/trace/events.rst, section 5): comparisons of fields with numbers and texts, &&, ||, ! and parentheses.
 // Beyond the kernel's, a field may be named that only some events have: the others do not match.
-package filter
+package match
 
 import (
 	"bytes"
