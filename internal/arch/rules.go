@@ -3,7 +3,7 @@ package arch
 // Groups of packages that rows name together.
 const (
 	ebpfCore = "github.com/cilium/ebpf github.com/cilium/ebpf/asm github.com/cilium/ebpf/btf"
-	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/ringbuf github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
+	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
 	sys      = "os/... syscall golang.org/x/sys/unix"
 	rtnl     = "github.com/vishvananda/netlink/... github.com/vishvananda/netns github.com/mdlayher/netlink github.com/google/nftables/..."
 	unpack   = "github.com/klauspost/compress/... github.com/pierrec/lz4/v4 github.com/ulikunitz/xz/... github.com/anchore/go-lzo"
@@ -72,7 +72,7 @@ var Edges = []Edge{
 	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},
 	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
 	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
-	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"probe probe/ring record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
