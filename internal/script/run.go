@@ -220,7 +220,7 @@ func (r *runner) load() error {
 			}
 		},
 	})
-	r.maps = r.sess
+	r.maps, r.unwatch = r.sess, r.sess.Unwatch
 	if d, ok := rejection(r.o.Source, err); ok && r.o.Diags != nil {
 		r.o.Diags([]syntax.Diag{d})
 		if r.o.Verbose {
