@@ -310,5 +310,13 @@ func (u *Unit) Stack(m Mem, n int) ir.Val {
 	return u.def(ir.Ins{Op: ir.Stack, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(0)})
 }
 
+// UserStack is Stack of the user's code that was running.
+func (u *Unit) UserStack(m Mem, n int) ir.Val {
+	return u.def(ir.Ins{Op: ir.Stack, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(userStack)})
+}
+
+// userStack is BPF_F_USER_STACK (include/uapi/linux/bpf.h).
+const userStack = 1 << 8
+
 // FuncIP is the address of the traced function.
 func (u *Unit) FuncIP() ir.Val { return u.def(ir.Ins{Op: ir.FuncIP}) }
