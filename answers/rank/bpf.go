@@ -42,12 +42,10 @@ type bpfCounter struct {
 
 // NewBPF loads a query's programs; nothing is counted yet. It refuses what they cannot do.
 func NewBPF(q *Query, w *probe.World, cpus int, names Names) (Counter, error) {
-	targets := [][]probe.Target{{target(Edge{Event: q.Event})}}
-	for _, e := range append([]Edge{{q.Event, q.Format, q.If}}, append(append([]Edge(nil), q.From...), q.Until...)...) {
-		if e.If == "" {
-			continue
-		}
-		x, err := filter.Parse(e.If)
+	var targets [][]probe.Target
+	for _, e := range q.edges() {
+		targets = append(targets, []probe.Target{target(e)})
+		x, err := e.condition()
 		if err != nil {
 			return nil, err
 		}
@@ -59,9 +57,6 @@ func NewBPF(q *Query, w *probe.World, cpus int, names Names) (Counter, error) {
 		if f := q.Format.Field(k.Field); f != nil && f.Common && f.Name != PID {
 			return nil, fmt.Errorf("%s is not given to BPF programs", k.Field)
 		}
-	}
-	for _, e := range append(append([]Edge(nil), q.From...), q.Until...) {
-		targets = append(targets, []probe.Target{target(e)})
 	}
 	p, prog, err := write(q, cpus)
 	if err != nil {

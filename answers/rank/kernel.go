@@ -36,7 +36,7 @@ func NewHist(q *Query, fs tracefs.FS, leases lease.Dir) (Counter, error) {
 	}
 	c := &histCounter{q: q, in: in}
 	if _, err := in.Read(c.file("hist")); err != nil {
-		return nil, errors.Join(feature.Unsupported("hist triggers", "events/"+c.file("hist")+" is not there (CONFIG_HIST_TRIGGERS)", err), in.Close())
+		return nil, errors.Join(feature.Unsupported("hist triggers", "read "+c.file("hist"), nil), in.Close())
 	}
 	return c, nil
 }
@@ -52,10 +52,24 @@ func histRefuses(q *Query) string {
 		return "they have no stacks of processes"
 	case slices.ContainsFunc(q.By, func(k Key) bool { return k.Field == Comm && q.Format.Field(Comm) == nil }):
 		return "they have no key comm: common_pid.execname is one"
+	case q.twice():
+		return "an event opens or closes a window only once"
 	case q.Frames > histFrames:
 		return fmt.Sprintf("their stacks have %d frames", histFrames)
 	}
 	return ""
+}
+
+// twice says if an event is at two edges of the window: the kernel takes one trigger of that kind (EEXIST).
+func (q *Query) twice() bool {
+	seen := map[tracefs.Event]bool{}
+	for _, e := range q.edges()[1:] {
+		if seen[e.Event] {
+			return true
+		}
+		seen[e.Event] = true
+	}
+	return false
 }
 
 func (c *histCounter) file(name string) string {
@@ -67,7 +81,19 @@ var histNames = map[string][]string{KStack: {"common_stacktrace", "stacktrace"},
 
 // Begin writes the triggers: the window's edges last, when what they turn on is there.
 func (c *histCounter) Begin() error {
-	c.trig = hist.Trigger{Values: c.q.Sum, Size: c.q.size(), If: c.q.If, Pause: len(c.q.From) > 0}
+	var conds []string // with texts in quotes, which the kernel wants
+	for _, e := range c.q.edges() {
+		x, err := e.condition()
+		if err != nil {
+			return err
+		}
+		text := ""
+		if x != nil {
+			text = x.String()
+		}
+		conds = append(conds, text)
+	}
+	c.trig = hist.Trigger{Values: c.q.Sum, Size: c.q.size(), If: conds[0], Pause: len(c.q.From) > 0}
 	var err error
 	for old := range 2 {
 		c.trig.Keys = c.keys(old)
@@ -79,13 +105,15 @@ func (c *histCounter) Begin() error {
 		return err
 	}
 	at := c.q.Event.System + ":" + c.q.Event.Name
-	for _, e := range c.q.Until {
-		if err := c.write(e.Event, conditional("disable_hist:"+at, e.If)); err != nil {
-			return err
+	for i, e := range slices.Backward(c.q.edges()) { // what closes the window before what opens it
+		what := "enable_hist:"
+		switch {
+		case i == 0:
+			continue
+		case i > len(c.q.From):
+			what = "disable_hist:"
 		}
-	}
-	for _, e := range c.q.From {
-		if err := c.write(e.Event, conditional("enable_hist:"+at, e.If)); err != nil {
+		if err := c.write(e.Event, conditional(what+at, conds[i])); err != nil {
 			return err
 		}
 	}

@@ -90,30 +90,38 @@ func write(q *Query, cpus int) (*program, *ir.Program, error) {
 	if len(q.From)+len(q.Until) > 0 {
 		w.open = w.p.Map(ir.Map{Name: ".open", Kind: ir.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	}
-	w.count(cols, size)
-	for i, e := range q.From {
-		w.edge(e, 1+i, 1)
+	if err := w.count(cols, size); err != nil {
+		return nil, nil, err
 	}
-	for i, e := range q.Until {
-		w.edge(e, 1+len(q.From)+i, 0)
+	for i, e := range q.edges()[1:] {
+		open := int64(0)
+		if i < len(q.From) {
+			open = 1
+		}
+		if err := w.edge(e, 1+i, open); err != nil {
+			return nil, nil, err
+		}
 	}
 	prog, err := w.p.Finish()
 	return w, prog, err
 }
 
 // edge writes the program that opens the window, or closes it.
-func (w *program) edge(e Edge, target int, open int64) {
+func (w *program) edge(e Edge, target int, open int64) error {
 	u := w.p.Unit("tracepoint", target, e.Event.Name)
 	w.u = u
-	w.condition(e.If, e.Format)
+	if err := w.condition(e); err != nil {
+		return err
+	}
 	zero := u.Slot("zero", 8)
 	u.Store(zero, 8, ir.Imm(0))
 	u.Lookup(w.open, zero, func(m emit.Mem) { u.Store(m, 8, ir.Imm(open)) }, nil)
 	u.Return(ir.Imm(0))
+	return nil
 }
 
 // count writes the program that counts.
-func (w *program) count(cols []column, size int) {
+func (w *program) count(cols []column, size int) error {
 	u := w.p.Unit("tracepoint", 0, w.q.Event.Name)
 	w.u = u
 	if w.open != nil {
@@ -123,7 +131,9 @@ func (w *program) count(cols []column, size int) {
 		u.Lookup(w.open, zero, func(m emit.Mem) { u.Set(is, u.Load(m, 8, false)) }, nil)
 		u.Unless(ir.Ne, is, ir.Imm(0))
 	}
-	w.condition(w.q.If, w.q.Format)
+	if err := w.condition(w.q.edges()[0]); err != nil {
+		return err
+	}
 	key := u.Slot("key", size)
 	u.Zero(key, size)
 	for _, c := range cols {
@@ -149,6 +159,7 @@ func (w *program) count(cols []column, size int) {
 		u.Update(w.table, key, val)
 	})
 	u.Return(ir.Imm(0))
+	return nil
 }
 
 // key stores one key's value.
@@ -233,18 +244,16 @@ func (w *program) text(at emit.Mem, f *traceevent.Field) {
 	u.Call(ir.FnProbeReadKernelStr, u.Addr(at), ir.Imm(int64(textSize(f))), from)
 }
 
-// condition ends the program, counted as filtered, unless an expression holds, which was checked.
-func (w *program) condition(text string, f *traceevent.Format) {
-	if text == "" {
-		return
-	}
-	x, err := filter.Parse(text)
-	if err != nil {
-		return
+// condition ends the program, counted as filtered, unless the edge's condition holds.
+func (w *program) condition(e Edge) error {
+	x, err := e.condition()
+	if x == nil || err != nil {
+		return err
 	}
 	v := w.u.Var(ir.Imm(0))
-	w.eval(x, f, v)
+	w.eval(x, e.Format, v)
 	w.u.Unless(ir.Ne, v, ir.Imm(0))
+	return nil
 }
 
 // eval sets v to whether x holds.
@@ -325,7 +334,7 @@ func pattern(c *filter.Cmp) (start string, open bool) {
 	return strings.CutSuffix(c.Text, "*")
 }
 
-// bpfRefuses names what the program of an expression cannot do; "" if it can.
+// bpfRefuses names what the program of an expression cannot do; "" if it can, as without one.
 func bpfRefuses(x filter.Expr, f *traceevent.Format) string {
 	switch x := x.(type) {
 	case *filter.Not:
@@ -335,7 +344,10 @@ func bpfRefuses(x filter.Expr, f *traceevent.Format) string {
 	case *filter.Or:
 		return cmp.Or(bpfRefuses(x.X, f), bpfRefuses(x.Y, f))
 	}
-	c := x.(*filter.Cmp)
+	c, ok := x.(*filter.Cmp)
+	if !ok {
+		return ""
+	}
 	if start, _ := pattern(c); c.Op == filter.Like && strings.ContainsAny(start, "*?[") {
 		return fmt.Sprintf("%s: BPF programs compare texts from their beginning: only %q can be asked", c, "text*")
 	}

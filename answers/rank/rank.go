@@ -138,19 +138,29 @@ func (q *Query) Check() error {
 			return fmt.Errorf("sum %s: %s has no number of that name; it has %s", s, q.Event.Name, strings.Join(numbers(q.Format), " "))
 		}
 	}
-	for _, e := range append([]Edge{{q.Event, q.Format, q.If}}, append(slices.Clone(q.From), q.Until...)...) {
-		if e.If == "" {
-			continue
-		}
-		x, err := filter.Parse(e.If)
-		if err == nil {
-			err = filter.Check(e.If, x, e.Format)
-		}
-		if err != nil {
+	for _, e := range q.edges() {
+		if _, err := e.condition(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// condition reads and checks the edge's condition; nil if it has none.
+func (e Edge) condition() (filter.Expr, error) {
+	if e.If == "" {
+		return nil, nil
+	}
+	x, err := filter.Parse(e.If)
+	if err == nil {
+		err = filter.Check(e.If, x, e.Format)
+	}
+	return x, err
+}
+
+// edges gives the event that is counted and those of the window, in the order in which programs are written for them.
+func (q *Query) edges() []Edge {
+	return append(append([]Edge{{q.Event, q.Format, q.If}}, q.From...), q.Until...)
 }
 
 func numbers(f *traceevent.Format) (out []string) {
@@ -208,14 +218,24 @@ func (c Cell) String() string {
 	return c.Text
 }
 
-// Sort puts the rows in order: by hits, a sum, or a key, the largest first unless ascending; rows that are equal in that, by
-// their keys. The error names what there is.
-func (t *Table) Sort(by string, ascending bool) error {
+// CheckSort says if a table of the query can be sorted by that name: hits, a sum or a key. The error names what there is.
+func (q *Query) CheckSort(by string) error {
+	all := []string{"hits"}
+	all = append(all, q.Sum...)
+	for _, k := range q.By {
+		all = append(all, k.String())
+	}
+	if by == "" || by == "hitcount" || slices.Contains(all, by) {
+		return nil
+	}
+	return fmt.Errorf("sort by %s: there are %s", by, strings.Join(all, " "))
+}
+
+// Sort puts the rows in order: by a sum, a key, or else by hits, the largest first unless ascending; rows that are equal in
+// that, by their keys.
+func (t *Table) Sort(by string, ascending bool) {
 	i := slices.Index(t.Sum, by)
 	k := slices.Index(t.By, by)
-	if by != "" && by != "hits" && by != "hitcount" && i < 0 && k < 0 {
-		return fmt.Errorf("sort by %s: there are %s", by, strings.Join(append(append([]string{"hits"}, t.Sum...), t.By...), " "))
-	}
 	value := func(a, b Row) int {
 		switch {
 		case i >= 0:
@@ -232,7 +252,6 @@ func (t *Table) Sort(by string, ascending bool) error {
 		}
 		return cmp.Or(c, slices.CompareFunc(a.Keys, b.Keys, compareCells))
 	})
-	return nil
 }
 
 // compareCells puts numbers in the order of numbers and texts in that of texts.

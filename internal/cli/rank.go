@@ -125,7 +125,7 @@ func (f *rankFlags) query(fs tracefs.FS, e tracefs.Event) (*rank.Query, error) {
 	if q.Until, err = edges(fs, until); err != nil {
 		return nil, err
 	}
-	return q, q.Check()
+	return q, errors.Join(q.Check(), q.CheckSort(f.sort))
 }
 
 func format(fs tracefs.FS, e tracefs.Event) (*traceevent.Format, error) {
@@ -330,9 +330,7 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := t.Sort(r.f.sort, r.f.ascending); err != nil {
-			return usageError{"fathom rank", err}
-		}
+		t.Sort(r.f.sort, r.f.ascending)
 		folded = append(folded, t)
 		lost += t.Lost()
 		switch {
@@ -385,7 +383,7 @@ func rankError(what string, err error) error {
 	var none *tracefs.NoEventError
 	switch {
 	case errors.As(err, &wrong):
-		return &diag.Error{What: "read the condition for " + what, Because: wrong.Msg + "\n" + wrong.Caret(), Code: diag.ExitBadInput, Err: err}
+		return usageError{"fathom rank", fmt.Errorf("the condition for %s means nothing\n%s %s", what, wrong.Caret(), wrong.Msg)}
 	case errors.As(err, &none):
 		e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
 		for _, n := range none.Near {
