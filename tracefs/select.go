@@ -19,6 +19,9 @@ var aliases = map[string]Event{
 	"random_get_random_bytes": {"random", "get_random_bytes"}, "rcu_utilization": {"rcu", "rcu_utilization"},
 }
 
+// String gives the event as people write it, "sched:sched_switch".
+func (e Event) String() string { return e.System + ":" + e.Name }
+
 // Matches says if a pattern means an event: "sched:*" and "sched/*" name both parts, "sched" a system or an event; names of
 // LTTng's are understood, as skb_kfree for skb:kfree_skb.
 func (e Event) Matches(pattern string) bool {

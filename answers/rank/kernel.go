@@ -93,7 +93,7 @@ func (c *histCounter) Begin() error {
 		}
 		conds = append(conds, text)
 	}
-	c.trig = hist.Trigger{Values: c.q.Sum, Size: c.q.size(), If: conds[0], Pause: len(c.q.From) > 0}
+	c.trig = hist.Trigger{Values: c.q.Sum, Size: c.q.size(), If: conds[0], Pause: !c.q.opens()}
 	var err error
 	for old := range 2 {
 		c.trig.Keys = c.keys(old)
@@ -138,13 +138,17 @@ func (c *histCounter) keys(old int) (out []string) {
 	return out
 }
 
-// write sets a trigger; the kernel's own words of what is wrong with it are in error_log.
 func (c *histCounter) write(e tracefs.Event, trigger string) error {
-	err := c.in.Write("events/"+e.System+"/"+e.Name+"/trigger", trigger)
+	return writeTrigger(c.in, e, trigger)
+}
+
+// writeTrigger sets a trigger; the kernel's own words of what is wrong with it are in error_log.
+func writeTrigger(in *tracefs.Instance, e tracefs.Event, trigger string) error {
+	err := in.Write("events/"+e.System+"/"+e.Name+"/trigger", trigger)
 	if err == nil {
 		return nil
 	}
-	if log, lerr := c.in.Read("error_log"); lerr == nil && len(strings.TrimSpace(string(log))) > 0 {
+	if log, lerr := in.Read("error_log"); lerr == nil && len(strings.TrimSpace(string(log))) > 0 {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(log)))
 	}
 	return err

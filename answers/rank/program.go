@@ -79,7 +79,7 @@ type program struct {
 	p     *emit.Program
 	u     *emit.Unit
 	table *ir.Map
-	open  *ir.Map // one word: 1 while the window is open
+	open  *ir.Map // one word: is the window as it was at the start (0), or not?
 }
 
 // write writes a program for the event, and one for each edge of the window, whose targets follow in that order.
@@ -94,11 +94,7 @@ func write(q *Query, cpus int) (*program, *ir.Program, error) {
 		return nil, nil, err
 	}
 	for i, e := range q.edges()[1:] {
-		open := int64(0)
-		if i < len(q.From) {
-			open = 1
-		}
-		if err := w.edge(e, 1+i, open); err != nil {
+		if err := w.edge(e, 1+i, i < len(q.From) != q.opens()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -106,16 +102,20 @@ func write(q *Query, cpus int) (*program, *ir.Program, error) {
 	return w, prog, err
 }
 
-// edge writes the program that opens the window, or closes it.
-func (w *program) edge(e Edge, target int, open int64) error {
+// edge writes the program that opens the window, or closes it: changed is true if that is not how it was at the start.
+func (w *program) edge(e Edge, target int, changed bool) error {
 	u := w.p.Unit("tracepoint", target, e.Event.Name)
 	w.u = u
 	if err := w.condition(e); err != nil {
 		return err
 	}
+	word := ir.Imm(0)
+	if changed {
+		word = ir.Imm(1)
+	}
 	zero := u.Slot("zero", 8)
 	u.Store(zero, 8, ir.Imm(0))
-	u.Lookup(w.open, zero, func(m emit.Mem) { u.Store(m, 8, ir.Imm(open)) }, nil)
+	u.Lookup(w.open, zero, func(m emit.Mem) { u.Store(m, 8, word) }, nil)
 	u.Return(ir.Imm(0))
 	return nil
 }
@@ -127,9 +127,13 @@ func (w *program) count(cols []column, size int) error {
 	if w.open != nil {
 		zero := u.Slot("zero", 8)
 		u.Store(zero, 8, ir.Imm(0))
-		is := u.Var(ir.Imm(0))
-		u.Lookup(w.open, zero, func(m emit.Mem) { u.Set(is, u.Load(m, 8, false)) }, nil)
-		u.Unless(ir.Ne, is, ir.Imm(0))
+		changed := u.Var(ir.Imm(0))
+		u.Lookup(w.open, zero, func(m emit.Mem) { u.Set(changed, u.Load(m, 8, false)) }, nil)
+		open := ir.Ne
+		if w.q.opens() {
+			open = ir.Eq
+		}
+		u.Unless(open, changed, ir.Imm(0))
 	}
 	if err := w.condition(w.q.edges()[0]); err != nil {
 		return err

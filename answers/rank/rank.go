@@ -27,6 +27,7 @@ type Query struct {
 	Size   int      // keys that are told apart at most; 0 is 2048
 	From   []Edge   // events that open the window; without any it is open from the start
 	Until  []Edge   // events that close it
+	Open   bool     // the window is open from the start, with From, too
 	Frames int      // of a stack, for the BPF engine; 0 is 64
 }
 
@@ -171,6 +172,9 @@ func numbers(f *traceevent.Format) (out []string) {
 	}
 	return out
 }
+
+// opens says if the window is open from the start.
+func (q *Query) opens() bool { return q.Open || len(q.From) == 0 }
 
 // size gives the keys that are told apart: a power of two, as the kernel rounds it.
 func (q *Query) size() int {

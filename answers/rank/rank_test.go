@@ -3,8 +3,11 @@ package rank
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -26,7 +29,18 @@ import (
 
 var guests = ktest.Config{Kernels: []string{"debian-6.12", "debian-6.1"}}
 
-func TestMain(m *testing.M)  { ktest.Main(m, guests) }
+// childEnv makes the test binary a program that runs until its input ends.
+const childEnv = "FATHOM_RANK_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		fmt.Println("runs")
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	ktest.Main(m, guests)
+}
+
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
 
 type names struct{ l *live.Live }
@@ -296,5 +310,98 @@ func TestWindow(t *testing.T) {
 		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 5 || tab.Rows[0].Sums[0] != 5*128+10 {
 			t.Errorf("%s: %+v", engine, tab.Rows)
 		}
+	}
+}
+
+func (p place) trigger(t *testing.T, event, text string) Trigger {
+	t.Helper()
+	tr := Trigger{Text: text}
+	tr.Event, tr.Format = p.event(t, event)
+	if err := tr.Parse(); err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+// TestTriggers: what is written in the kernel's words is counted by both engines, the conditional start and end, too.
+func TestTriggers(t *testing.T) {
+	p := here(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	comm := filepath.Base(self)
+	qs, err := Queries([]Trigger{
+		p.trigger(t, "net:netif_receive_skb", "hist:keys=name:vals=len:pause if len > 127 && len < 138"),
+		p.trigger(t, "sched:sched_process_exec", `enable_hist:net:netif_receive_skb if filename=="`+self+`"`),
+		p.trigger(t, "sched:sched_process_exit", "disable_hist:net:netif_receive_skb if comm=="+comm[:min(15, len(comm))]),
+	})
+	if err != nil || len(qs) != 1 {
+		t.Fatal(qs, err)
+	}
+	tabs := p.count(t, qs[0], func() {
+		datagrams(t, 3)
+		child := exec.Command(self)
+		child.Env = append(os.Environ(), childEnv+"=1")
+		in, err := child.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, len("runs"))); err != nil {
+			t.Fatal(err)
+		}
+		datagrams(t, 5)
+		in.Close()
+		if err := child.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		datagrams(t, 7)
+	})
+	for engine, tab := range tabs {
+		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 5 || tab.Rows[0].Sums[0] != 5*128+10 || tab.Rows[0].Keys[0].Text != "lo" {
+			t.Errorf("%s: %+v", engine, tab.Rows)
+		}
+	}
+}
+
+// TestRaw: the kernel's own histograms take variables and actions.
+func TestRaw(t *testing.T) {
+	p := here(t)
+	ktest.Need(t, ktest.HistTriggers)
+	ts := []Trigger{
+		p.trigger(t, "raw_syscalls:sys_enter", "hist:keys=common_pid:ts0=common_timestamp.usecs if id == 110"),
+		p.trigger(t, "raw_syscalls:sys_exit", "hist:keys=common_pid:lat=common_timestamp.usecs-$ts0:onmax($lat).save(id) if id == 110"),
+	}
+	if qs, err := Queries(ts); qs != nil || err != nil {
+		t.Fatal(qs, err)
+	}
+	raw, err := NewRaw(ts, p.fs, p.lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := raw.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := raw.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		unix.Getppid()
+	}
+	text, err := raw.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text, "max:") || !strings.Contains(text, "id:        110") {
+		t.Error(text)
 	}
 }

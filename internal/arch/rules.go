@@ -47,7 +47,7 @@ var Edges = []Edge{
 	{"wire/filter", "./ir", "filters become IR"},
 	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
 	{"oops/cause", "./oops ./debuginfo/disasm", "a cause needs the incident and its code in words"},
-	{"traceevent/...", "./traceevent", "conditions and histograms are of events"},
+	{"traceevent/...", "./traceevent ./traceevent/filter", "conditions and histograms are of events"},
 	{"record/ctf record/tracedat record/perfdata", "./traceevent " + unpack, "recordings carry the kernel's event formats"},
 
 	// Models: what a kernel, a process, a network is (rules 3 and 4).

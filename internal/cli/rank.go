@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -19,13 +14,8 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/rank"
 	"github.com/fathom-trace/fathom/internal/diag"
-	"github.com/fathom-trace/fathom/internal/sysno"
-	"github.com/fathom-trace/fathom/kernel/live"
-	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/traceevent"
-	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/tracefs"
-	"github.com/fathom-trace/fathom/usersym"
 )
 
 // rankFlags are what fathom rank was asked.
@@ -38,6 +28,8 @@ type rankFlags struct {
 	size, frames int
 	from, until  []string
 	whileRunning string
+	triggers     []string
+	overlap      string
 	engine       string
 	folded       string
 	find         bool
@@ -69,7 +61,9 @@ Examples:
 			switch {
 			case f.find:
 				return f.search(c.OutOrStdout())
-			case len(args) == 0:
+			case f.overlap != "" && (len(args)+len(f.triggers) > 0 || f.cond != "" || f.engine == "hist"):
+				return usageError{c.CommandPath(), errors.New("--overlap counts the calls of a function, by BPF: without events, conditions and triggers")}
+			case len(args) == 0 && len(f.triggers) == 0 && f.overlap == "":
 				return usageError{c.CommandPath(), errors.New("name an event; fathom rank --find WORDS proposes some")}
 			case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
 				return usageError{c.CommandPath(), fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)}
@@ -89,6 +83,8 @@ Examples:
 	fl.StringArrayVar(&f.from, "from", nil, "begin to count at `EVENT[:EXPR]`")
 	fl.StringArrayVar(&f.until, "until", nil, "stop counting at `EVENT[:EXPR]`; --from may come again")
 	fl.StringVar(&f.whileRunning, "while-running", "", "count while `PROGRAM` runs, from its exec to its exit")
+	fl.StringArrayVar(&f.triggers, "trigger", nil, "what to count in the kernel's own words: 'SYSTEM:EVENT hist:keys=…', 'SYSTEM:EVENT enable_hist:…'")
+	fl.StringVar(&f.overlap, "overlap", "", "count the calls of kernel `FUNCTION` by how many are inside it at once")
 	fl.StringVar(&f.engine, "engine", "auto", "count by `WHAT`: hist triggers of the kernel, bpf programs, or auto: hist if the kernel has them")
 	fl.StringVar(&f.folded, "folded", "", "write the stacks for a flame graph to `FILE`, weighed by hits or by the first sum")
 	fl.BoolVar(&f.find, "find", false, "propose events for the words that follow")
@@ -97,6 +93,59 @@ Examples:
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if an event was not counted")
 	forVar(fl, &f.forTime, "count for this `TIME`, such as 10s")
 	return c
+}
+
+// queries gives what is asked: for each event that the patterns mean a query, or what triggers say; raw are triggers that only
+// the kernel itself can carry out.
+func (f *rankFlags) queries(fs tracefs.FS) (qs []*rank.Query, raw []rank.Trigger, err error) {
+	for _, p := range f.events {
+		es, err := fs.Select(p)
+		if err != nil {
+			return nil, nil, rankError(p, err)
+		}
+		for _, e := range es {
+			q, err := f.query(fs, e)
+			if err != nil {
+				return nil, nil, rankError(e.String(), err)
+			}
+			qs = append(qs, q)
+		}
+	}
+	var ts []rank.Trigger
+	for _, text := range f.triggers {
+		t, err := trigger(fs, text)
+		if err != nil {
+			return nil, nil, rankError("trigger "+text, err)
+		}
+		ts = append(ts, t)
+	}
+	if len(ts) == 0 {
+		return qs, nil, nil
+	}
+	more, err := rank.Queries(ts)
+	switch {
+	case err != nil:
+		return nil, nil, rankError("triggers", err)
+	case more == nil && len(qs) > 0:
+		return nil, nil, usageError{"fathom rank", errors.New("triggers with variables, actions or names go alone")}
+	case more == nil:
+		return nil, ts, nil
+	}
+	return append(qs, more...), nil, nil
+}
+
+// trigger reads "SYSTEM:EVENT TRIGGER".
+func trigger(fs tracefs.FS, text string) (t rank.Trigger, err error) {
+	event, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	es, err := fs.Select(event)
+	if err != nil {
+		return t, err
+	}
+	t = rank.Trigger{Event: es[0], Text: strings.TrimSpace(rest)}
+	if t.Format, err = format(fs, es[0]); err != nil {
+		return t, err
+	}
+	return t, t.Parse()
 }
 
 // query describes an event as it was asked for.
@@ -159,239 +208,6 @@ func edges(fs tracefs.FS, texts []string) (out []rank.Edge, err error) {
 		}
 	}
 	return out, nil
-}
-
-// rankNames names what the running machine's numbers mean.
-type rankNames struct {
-	live  *live.Live
-	users *usersym.Resolver
-}
-
-func (n rankNames) KernelStack(addrs []uint64) (out []string) {
-	for _, f := range n.live.Stack(addrs) {
-		out = append(out, frameText(f.Addr, f.Name, f.Off))
-	}
-	return out
-}
-
-func (n rankNames) UserStack(pid int, addrs []uint64) (out []string) {
-	for i, f := range n.users.Frames(pid, addrs) {
-		out = append(out, frameText(addrs[i], f.Name, f.Offset))
-	}
-	return out
-}
-
-func frameText(addr uint64, name string, off uint64) string {
-	if name == "" {
-		return fmt.Sprintf("0x%x", addr)
-	}
-	return fmt.Sprintf("%s+0x%x", name, off)
-}
-
-func (n rankNames) KernelSymbol(addr uint64) (string, uint64, bool) { return n.live.Symbolise(addr) }
-
-func (n rankNames) Syscall(nr uint64) (string, bool) {
-	name := sysno.Name(runtime.GOARCH, nr)
-	return name, name != ""
-}
-
-// ranking is what a run holds open.
-type ranking struct {
-	f        *rankFlags
-	fs       tracefs.FS
-	live     *live.Live
-	users    *usersym.Resolver
-	world    *probe.World
-	counters []rank.Counter
-}
-
-func (r *ranking) close() error {
-	var errs []error
-	for _, c := range r.counters {
-		errs = append(errs, c.Close())
-	}
-	if r.world != nil {
-		errs = append(errs, r.world.Close(), r.users.Close(), r.live.Close())
-	}
-	return errors.Join(append(errs, r.fs.Close())...)
-}
-
-func (f *rankFlags) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	r := &ranking{f: f}
-	if r.fs, err = tracefs.Find(); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	var events []tracefs.Event
-	for _, p := range f.events {
-		es, err := r.fs.Select(p)
-		if err != nil {
-			return rankError(p, err)
-		}
-		events = append(events, es...)
-	}
-	sweep()
-	for _, e := range events {
-		q, err := f.query(r.fs, e)
-		if err == nil {
-			err = r.add(q)
-		}
-		if err != nil {
-			return rankError(e.System+":"+e.Name, err)
-		}
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
-	defer stop()
-	for i, c := range r.counters {
-		if err := c.Begin(); err != nil {
-			return rankError(events[i].System+":"+events[i].Name, err)
-		}
-	}
-	cmdErr := r.wait(ctx, stderr)
-	return errors.Join(r.tables(stdout, stderr), cmdErr)
-}
-
-// add makes a counter by the engine that was asked for, or the best that works.
-func (r *ranking) add(q *rank.Query) error {
-	var hist error
-	if r.f.engine != "bpf" {
-		c, err := rank.NewHist(q, r.fs, leases())
-		if err == nil {
-			r.counters = append(r.counters, c)
-			return nil
-		}
-		if hist = err; r.f.engine == "hist" {
-			return err
-		}
-	}
-	if r.world == nil {
-		var err error
-		if r.live, err = live.Open(live.Options{}); err != nil {
-			return err
-		}
-		r.users = usersym.New(usersym.Options{})
-		r.world = probe.NewWorld(r.live, r.users, 0)
-	}
-	cpus, err := r.live.NumCPU()
-	if err != nil {
-		return err
-	}
-	c, err := rank.NewBPF(q, r.world, cpus, rankNames{r.live, r.users})
-	if err != nil {
-		return errors.Join(err, hist)
-	}
-	r.counters = append(r.counters, c)
-	return nil
-}
-
-// wait lets time pass: until the command, the time, or the person ends it.
-func (r *ranking) wait(ctx context.Context, stderr io.Writer) error {
-	if r.f.forTime > 0 {
-		var cancel func()
-		ctx, cancel = context.WithTimeout(ctx, r.f.forTime)
-		defer cancel()
-	}
-	if len(r.f.cmd) == 0 {
-		if !r.f.quiet {
-			fmt.Fprintln(stderr, "counting; Ctrl-C ends")
-		}
-		<-ctx.Done()
-		return nil
-	}
-	cmd := exec.CommandContext(ctx, r.f.cmd[0], r.f.cmd[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = time.Second
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stderr, os.Stderr // the table alone is on standard output
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		if !r.f.quiet {
-			fmt.Fprintf(stderr, "fathom: %s: %v\n", r.f.cmd[0], exit)
-		}
-	case err != nil:
-		return &diag.Error{What: "run " + r.f.cmd[0], Code: diag.ExitNoInput, Err: err}
-	}
-	return nil
-}
-
-// tables prints what was counted, and the account.
-func (r *ranking) tables(stdout, stderr io.Writer) error {
-	for _, c := range r.counters {
-		if err := c.End(); err != nil {
-			return err
-		}
-	}
-	out := bufio.NewWriter(stdout)
-	var folded []*rank.Table
-	var lost uint64
-	for i, c := range r.counters {
-		t, err := c.Table()
-		if err != nil {
-			return err
-		}
-		t.Sort(r.f.sort, r.f.ascending)
-		folded = append(folded, t)
-		lost += t.Lost()
-		switch {
-		case r.f.json:
-			err = t.JSON(out, r.f.top)
-		default:
-			if len(r.counters) > 1 {
-				fmt.Fprintf(out, "%s%s\n", strings.Repeat("\n", min(i, 1)), t.Event)
-			}
-			err = t.Text(out, r.f.top)
-		}
-		if err := errors.Join(err, out.Flush()); err != nil {
-			return err
-		}
-		if !r.f.quiet {
-			fmt.Fprintln(stderr, t.Summary())
-		}
-	}
-	if r.f.folded != "" {
-		if err := r.fold(folded); err != nil {
-			return err
-		}
-	}
-	if lost > 0 && r.f.strict {
-		return exitError{exitLost}
-	}
-	return nil
-}
-
-func (r *ranking) fold(ts []*rank.Table) error {
-	f, err := os.Create(r.f.folded)
-	if err != nil {
-		return err
-	}
-	sum := ""
-	if len(r.f.sum) > 0 {
-		sum = r.f.sum[0]
-	}
-	for _, t := range ts {
-		if err := t.Folded(f, sum); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return f.Close()
-}
-
-// rankError tells what went wrong in four lines.
-func rankError(what string, err error) error {
-	var wrong *filter.Error
-	var none *tracefs.NoEventError
-	switch {
-	case errors.As(err, &wrong):
-		return usageError{"fathom rank", fmt.Errorf("the condition for %s means nothing\n%s %s", what, wrong.Caret(), wrong.Msg)}
-	case errors.As(err, &none):
-		e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
-		for _, n := range none.Near {
-			e.Try = append(e.Try, "fathom rank "+n)
-		}
-		return e
-	}
-	return &diag.Error{What: "rank " + what, Err: err}
 }
 
 // search proposes events for words.

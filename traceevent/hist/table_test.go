@@ -73,13 +73,6 @@ func TestParseCut(t *testing.T) {
 	}
 }
 
-func TestTrigger(t *testing.T) {
-	tr := Trigger{Keys: []string{"common_stacktrace", "len.log2"}, Values: []string{"len"}, Size: 4096, Pause: true, If: `comm == "nc"`}
-	if got, want := tr.String(), `hist:keys=common_stacktrace,len.log2:vals=len:size=4096:pause if comm == "nc"`; got != want {
-		t.Errorf("%s, want %s", got, want)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(file)
 	f.Add("# trigger info: hist:keys=a [active]\n{ a: 1 } hitcount: 5\nTotals:\n Hits: 5\n")
