@@ -16,8 +16,10 @@ GUESTS ?= all
 #   tcpdump           oracle for packet filters and for packets as text
 #   nftables iptables procps   oracles for rules as text and for settings
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
+#   makedumpfile python3-lzo python3-snappy python3-zstandard   dumps in every encoding, and compressors that are not ours
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
-	nftables iptables procps ethtool iputils-ping python3
+	nftables iptables procps ethtool iputils-ping python3 \
+	makedumpfile python3-lzo python3-snappy python3-zstandard
 
 .PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
 

@@ -39,6 +39,9 @@ import (
 const envDumps = "FATHOM_DUMPS"
 
 func TestMain(m *testing.M) {
+	if disk := os.Getenv(envCapture); disk != "" && os.Getpid() == 1 {
+		capture(disk)
+	}
 	if len(os.Args) > 1 && os.Args[1] == "die" {
 		os.Exit(die())
 	}
@@ -47,6 +50,12 @@ func TestMain(m *testing.M) {
 
 // die runs in the guest: it writes what /proc says of the kernel as JSON, path to contents, and crashes the kernel.
 func die() int {
+	if len(os.Args) > 2 {
+		if err := loadCapture(); err != nil {
+			fmt.Fprintln(os.Stderr, "load the capture kernel:", err)
+			return 1
+		}
+	}
 	keep, err := os.Open("/etc/hostname") // a file that a walk over our descriptors must find
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -176,8 +185,8 @@ var formats = map[string]map[string]any{
 	"kdump-zlib": {"paging": false, "format": "kdump-zlib"},
 }
 
-// killGuest boots a kernel, lets it die and dumps it in all formats.
-func killGuest(t *testing.T, kernel string, vmcoreinfo bool) corpse {
+// need skips a test of a kernel that is not wanted.
+func need(t *testing.T, kernel string) {
 	t.Helper()
 	if os.Getenv(ktest.EnvGuests) == "" && os.Getenv(envDumps) == "" {
 		t.Skip(ktest.EnvGuests + " is not set")
@@ -185,6 +194,12 @@ func killGuest(t *testing.T, kernel string, vmcoreinfo bool) corpse {
 	if wanted := os.Getenv(ktest.EnvGuests); wanted != "" && wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
 		t.Skipf("%s does not name %s", ktest.EnvGuests, kernel)
 	}
+}
+
+// killGuest boots a kernel, lets it die and dumps it in all formats.
+func killGuest(t *testing.T, kernel string, vmcoreinfo bool) corpse {
+	t.Helper()
+	need(t, kernel)
 	c := corpse{dir: t.TempDir()}
 	if d := os.Getenv(envDumps); d != "" {
 		c.dir = filepath.Join(d, fmt.Sprintf("%s-%v", kernel, vmcoreinfo))
@@ -247,31 +262,36 @@ func (c *corpse) load() error {
 
 // start boots a kernel whose only command is [die]; with panic=0 it stays for its dumps.
 func start(ctx context.Context, kernel string, vmcoreinfo bool, said io.Writer) (*guest.Guest, error) {
-	cache, err := guest.UserCache()
+	o, err := options(ctx, kernel)
 	if err != nil {
 		return nil, err
 	}
-	o := guest.Options{
-		Commands: []pid1.Command{{Args: []string{"/init", "die"}}},
-		Files:    []guest.File{{Name: "/etc/hostname", Data: []byte("corpse")}},
-		Modules:  []string{"veth", "dummy"},
-		Append:   []string{"panic=0"},
-		QEMUArgs: []string{"-device", "vmcoreinfo"},
-		Stdout:   said,
-	}
+	o.Commands = []pid1.Command{{Args: []string{"/init", "die"}}}
+	o.Append = []string{"panic=0"}
+	o.QEMUArgs = []string{"-device", "vmcoreinfo"}
+	o.Stdout = said
 	if vmcoreinfo {
 		o.Modules = append(o.Modules, "qemu_fw_cfg") // without it QEMU does not learn where the note is
 	}
+	return guest.Start(ctx, o)
+}
+
+// options are what all guests here have.
+func options(ctx context.Context, kernel string) (o guest.Options, err error) {
+	cache, err := guest.UserCache()
+	if err != nil {
+		return o, err
+	}
+	o.Files = []guest.File{{Name: "/etc/hostname", Data: []byte("corpse")}}
+	o.Modules = []string{"veth", "dummy"}
 	if o.Kernel, err = cache.Kernel(ctx, kernel); err != nil {
-		return nil, err
+		return o, err
 	}
 	if o.Init, err = os.Executable(); err != nil {
-		return nil, err
+		return o, err
 	}
-	if o.Accel, err = guest.ParseAccel(os.Getenv(ktest.EnvAccel)); err != nil {
-		return nil, err
-	}
-	return guest.Start(ctx, o)
+	o.Accel, err = guest.ParseAccel(os.Getenv(ktest.EnvAccel))
+	return o, err
 }
 
 // kernels are those that are killed: the newest and the oldest.
@@ -299,18 +319,23 @@ func TestNoVMCoreInfo(t *testing.T) {
 	checkTasks(t, c, d)
 }
 
-func open(t *testing.T, name string) *dump.Dump {
+// open opens a dump: one file, or all of a split one.
+func open(t *testing.T, names ...string) *dump.Dump {
 	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
+	var files []vmcore.File
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		st, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, vmcore.File{R: f, Size: st.Size()})
 	}
-	t.Cleanup(func() { f.Close() })
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
+	mem, err := vmcore.Open(files...)
 	if err != nil {
 		t.Fatal(err)
 	}
