@@ -638,6 +638,7 @@ func checkPage(t *testing.T, d *dump.Dump) {
 			t.Errorf("the page lacks %q:\n%s", want, page.String())
 		}
 	}
+	checkHTML(t, s)
 	for command, want := range map[string]string{
 		"bt -a": `COMMAND: "swapper/`, "bt 1": `COMMAND: "init"`, "foreach bt": "kthreadd:2", "log": "fathom: last words", "ps": "[kthreadd]", "mod": "veth",
 		"sys": "RELEASE: 6.", "kmem -i": "TOTAL MEM", "kmem -s task_struct": "task_struct", "files dying": "/etc/hostname", "mount": "devtmpfs",
@@ -654,10 +655,33 @@ func checkPage(t *testing.T, d *dump.Dump) {
 			t.Errorf("%s: %v, without %q:\n%.400s", command, err, want, out.String())
 		}
 	}
+	var same bytes.Buffer
+	if differ, err := core.Diff(&same, s, core.New(d, "test")); differ || err != nil {
+		t.Errorf("a dump differs from itself: %v\n%s", err, same.String())
+	}
 	var u *core.Usage
 	for _, bad := range []string{"nosuch", "kmem", "rd", "list x", "struct"} {
 		if err := s.Run(io.Discard, strings.Fields(bad)); !errors.As(err, &u) {
 			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// checkHTML wants one file that asks for no other, with an answer of each command.
+func checkHTML(t *testing.T, s *core.Session) {
+	var page bytes.Buffer
+	if err := s.HTML(&page); err != nil {
+		t.Error(err)
+	}
+	out := page.String()
+	for _, bad := range []string{"<script", "src=", "href=", "url(", "usage: ", "reads failed"} {
+		if strings.Contains(out, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+	for _, want := range []string{"sysrq-c, a deliberate crash", "<summary>Tasks", "[kthreadd]", "fathom: last words", "&lt;TASK&gt;"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the page lacks %q", want)
 		}
 	}
 }
