@@ -18,11 +18,19 @@ import (
 type Session struct {
 	t      kernel.Target
 	source string // what the dump is, for people
+	lines  Lines
 
 	tasks    []walk.Task
 	tasksErr error
 	haveTask bool
 }
+
+// Lines says where in the source an instruction of the kernel is: function is the symbol it is in and off how far; call says
+// that pc is a return address. The innermost inlined function comes first; nil where nobody knows.
+type Lines func(function, module string, pc, off uint64, call bool) []string
+
+// Source makes the stacks that are printed say where in the source they are.
+func (s *Session) Source(l Lines) { s.lines = l }
 
 // New returns a Session; source says in a line what is being read.
 func New(t kernel.Target, source string) *Session { return &Session{t: t, source: source} }
@@ -42,7 +50,7 @@ type Command struct {
 // Commands are all there are, by name.
 func Commands() []Command {
 	c := []Command{
-		{"bt", "[-a] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a)", (*Session).bt},
+		{"bt", "[-a] [-l] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a); with source lines (-l)", (*Session).bt},
 		{"foreach", "bt|files|vm|sig|task [-R MEMBER,…]", "a command for all: stacks of tasks, equal ones together; of processes", (*Session).foreach},
 		{"log", "", "the kernel's messages", (*Session).log},
 		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
@@ -188,6 +196,19 @@ func (s *Session) name(at, pc uint64) string {
 	return n
 }
 
+// sourceOf prints where in the source a frame is.
+func (s *Session) sourceOf(w io.Writer, f unwind.Frame) {
+	at := f.PC
+	if f.Call {
+		at--
+	}
+	if y, ok := s.t.Symbols().At(at); ok && s.lines != nil {
+		for _, l := range s.lines(y.Name, y.Module, f.PC, f.PC-y.Addr, f.Call) {
+			fmt.Fprintf(w, "        %s\n", l)
+		}
+	}
+}
+
 func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 	for i, f := range st.Frames {
 		mark := ""
@@ -195,6 +216,7 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 			mark = "  ? found by scanning"
 		}
 		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.place(f), mark)
+		s.sourceOf(w, f)
 		if f.Regs != nil && (*f.Regs)["cs"]&3 == 0 {
 			fmt.Fprintf(w, "      -- interrupted here --\n")
 		}

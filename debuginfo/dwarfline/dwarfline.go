@@ -26,8 +26,13 @@ type Place struct {
 	Inline bool // Func was inlined into the next
 }
 
-// String is "function at file:line".
-func (p Place) String() string { return fmt.Sprintf("%s at %s:%d", p.Func, p.File, p.Line) }
+// String is "function at file:line", or "file:line" of code that is in no function, such as assembly.
+func (p Place) String() string {
+	if p.Func == "" {
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s at %s:%d", p.Func, p.File, p.Line)
+}
 
 // ErrNone is a file without debug information.
 var ErrNone = errors.New("no debug information")
@@ -180,25 +185,23 @@ func buildID(e *elf.File) string {
 	return fmt.Sprintf("%x", b[16:min(uint64(len(b)), 16+uint64(n))])
 }
 
+// padding is what may be behind a function before the next: they begin at multiples of up to this.
+const padding = 64
+
 // Func gives the address of a function by name. size, if it is not 0, is how long the function is with what follows up to the
-// next: of several of a name the one is taken whose own size is nearest below. Without it a name must be of one only.
+// next, as kernels print it: one of another size is of another build, and not given. Of several of a name there must be one
+// that fits.
 func (o *Object) Func(name string, size uint64) (addr uint64, ok bool) {
-	all := o.funcs[name]
-	if len(all) == 1 {
-		return all[0].addr, true
-	}
-	var fit []fn
-	for _, f := range all {
-		const padding = 64 // functions begin at multiples of up to this
-		if size != 0 && f.size <= size && size-f.size < padding {
-			fit = append(fit, f)
+	for _, f := range o.funcs[name] {
+		if size != 0 && f.size != 0 && (f.size > size || size-f.size >= padding) {
+			continue
 		}
+		if ok && f.addr != addr {
+			return 0, false
+		}
+		addr, ok = f.addr, true
 	}
-	slices.SortFunc(fit, func(a, b fn) int { return int(b.size) - int(a.size) })
-	if len(fit) == 0 || len(fit) > 1 && fit[0].size == fit[1].size && fit[0].addr != fit[1].addr {
-		return 0, false
-	}
-	return fit[0].addr, true
+	return addr, ok
 }
 
 // At gives the source of the instruction at an address: the innermost inlined function first, the one whose code it is last.

@@ -16,12 +16,13 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
 func coreCommand() *cobra.Command {
-	var parts []string
+	var parts, debug []string
 	var guest, page string
 	c := &cobra.Command{
 		Use:   "core FILE [COMMAND…] | core --guest NAME [COMMAND…]",
@@ -55,7 +56,8 @@ Examples:
 				return err
 			}
 			defer done()
-			s := &coreSession{core.New(t, source), t}
+			s := &coreSession{Session: core.New(t, source), t: t}
+			defer s.sources(debug)()
 			if page != "" {
 				if len(args) > 0 {
 					return usageError{"fathom core", errors.New("--html is for the page, not for a command")}
@@ -65,7 +67,8 @@ Examples:
 			return runCore(s, args)
 		},
 	}
-	c.Flags().StringArrayVar(&parts, "part", nil, "another file of a split dump; may be repeated")
+	c.Flags().StringArrayVar(&parts, "part", nil, "another `FILE` of a split dump; may be repeated")
+	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().StringVar(&page, "html", "", "write the page and what commands say to `FILE`, for any browser, offline")
 	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`")
 	c.Flags().SetInterspersed(false)
@@ -126,7 +129,33 @@ func describe(name string, c *vmcore.Core) string {
 // coreSession is a kernel that commands are asked of.
 type coreSession struct {
 	*core.Session
-	t kernel.Target
+	t     kernel.Target
+	lines core.Lines
+}
+
+// sources makes stacks have source lines: all of them if paths were given, else those of bt -l.
+func (s *coreSession) sources(given []string) (done func()) {
+	d := &debugFiles{given: given}
+	if dead, ok := s.t.(*dump.Dump); ok {
+		d.release, d.buildID = dead.Info.Release, dead.Info.BuildID
+	}
+	text := s.t.Symbols().ByName("_text")
+	s.lines = func(function, module string, pc, off uint64, call bool) []string {
+		from := uint64(0)
+		if len(text) > 0 {
+			from = pc - text[0]
+		}
+		return d.lines(source{symbol: function, module: module, off: off, call: call, fromText: from})
+	}
+	if len(given) > 0 {
+		s.Source(s.lines)
+	}
+	return func() {
+		for _, n := range d.notes {
+			fmt.Fprintln(os.Stderr, "fathom:", n)
+		}
+		d.Close()
+	}
 }
 
 // run runs one command. text is its arguments as they were written.
@@ -138,6 +167,12 @@ func (s *coreSession) run(w, errw io.Writer, name string, args []string, text st
 	case "diff":
 		return s.diff(w, args)
 	case "eval", "p": // as crash's users write it
+	case "bt":
+		if i := slices.Index(args, "-l"); i >= 0 {
+			s.Source(s.lines)
+			args = slices.Delete(slices.Clone(args), i, i+1)
+		}
+		return s.Run(w, append([]string{name}, args...))
 	default:
 		return s.Run(w, append([]string{name}, args...))
 	}

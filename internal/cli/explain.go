@@ -17,6 +17,7 @@ import (
 func explainCommand() *cobra.Command {
 	var json, all bool
 	var module, against string
+	var debug []string
 	c := &cobra.Command{
 		Use:   "explain [FILE] | explain --module X.ko [--against KERNEL]",
 		Short: "Explain an oops, a warning, a lockup or a panic from the kernel's console text",
@@ -48,11 +49,14 @@ Examples:
 				fmt.Fprintln(os.Stderr, "fathom: the text has no oops, warning, lockup or panic")
 				return exitError{exitNegative}
 			}
+			files := &debugFiles{given: debug}
+			defer files.Close()
+			src := files.ofReport
 			w := bufio.NewWriter(os.Stdout)
 			if json {
-				err = explain.JSON(w, list)
+				err = explain.JSON(w, list, src)
 			} else {
-				explain.Text(w, list, all)
+				explain.Text(w, list, all, src)
 			}
 			if err == nil {
 				err = w.Flush()
@@ -66,8 +70,17 @@ Examples:
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
 	c.Flags().StringVar(&module, "module", "", "compare the module in `FILE` with a kernel, by its debug information")
 	c.Flags().StringVar(&against, "against", "live", "`KERNEL` to compare with: live, a dump, or a bzImage")
+	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().BoolVar(&all, "all", false, "explain every incident in full, not only the first")
 	return c
+}
+
+// ofReport is where in the source a location of an incident is. What is found is of the first release that is met.
+func (d *debugFiles) ofReport(r *oops.Report, l oops.Location, call bool) []string {
+	if d.release == "" {
+		d.release = r.Release
+	}
+	return d.lines(source{symbol: l.Symbol, module: l.Module, off: l.Off, size: l.Size, call: call})
 }
 
 // readText reads a file, or standard input, up to what oops reads at all.
