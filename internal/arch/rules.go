@@ -106,6 +106,7 @@ var Edges = []Edge{
 	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
+	{"internal/netlog", "./oops net os", "netconsole is received and syslog sent over sockets"},
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/diag ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
 	{"internal/oracle", "os os/exec testing", "tests find the programs that they compare with"},
