@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fathom-trace/fathom/internal/hostile"
 )
 
 // TestNetconsole sends a text as netconsole does: raw in pieces, extended with long lines in parts, with one packet lost.
@@ -70,6 +72,24 @@ func TestJoinPstore(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "dmesg-efi_pstore-5.enc.z") {
 		t.Error(err)
 	}
+}
+
+// TestHostile gives texts, packets and records cut short and changed.
+func TestHostile(t *testing.T) {
+	hostile.Check(t, []byte(nullDeref), 0, func(b []byte) {
+		for _, r := range Parse(b) {
+			r.Guilty()
+			r.Where()
+		}
+	})
+	hostile.Check(t, []byte("6.12.0,4,400,7000,-,ncfrag=0/9;text of a message\n SUBSYSTEM=pci\n"), 0, func(b []byte) {
+		var n Netconsole
+		n.Add(b)
+		n.Add([]byte("4,401,7000,-,ncfrag=9/18;the rest"))
+	})
+	hostile.Check(t, []byte("Oops#1 Part2\n"+nullDeref), 16, func(b []byte) {
+		_, _ = JoinPstore([]PstoreFile{{"dmesg-efi-1", b}, {"dmesg-efi-2", []byte("Oops#1 Part1\nend\n")}})
+	})
 }
 
 func FuzzNetconsole(f *testing.F) {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/hostile"
 	"github.com/fathom-trace/fathom/internal/oracle"
 )
 
@@ -229,6 +230,23 @@ func TestKernel(t *testing.T) {
 		}
 	}
 	checkGDB(t, o, name, spots)
+}
+
+// TestHostile gives an object file cut short and changed.
+func TestHostile(t *testing.T) {
+	good, err := os.ReadFile(compile(t, "-O2", "-g"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostile.Check(t, good, 0, func(b []byte) {
+		o, err := Read(b)
+		if err != nil {
+			return
+		}
+		for _, fs := range o.funcs {
+			_, _ = o.At(fs[0].addr)
+		}
+	})
 }
 
 func FuzzRead(f *testing.F) {

@@ -110,6 +110,7 @@ var Edges = []Edge{
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/diag ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
 	{"internal/oracle", "os os/exec testing", "tests find the programs that they compare with"},
+	{"internal/hostile", "os testing/...", "tests give parsers bytes that they do not expect, as often as they are told"},
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},

@@ -26,6 +26,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
+	"github.com/fathom-trace/fathom/internal/hostile"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
@@ -709,10 +710,14 @@ func TestHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(5, 6))
-	for i := range 60 {
+	ways := 60
+	if n, err := strconv.Atoi(os.Getenv(hostile.Env)); err == nil {
+		ways = n
+	}
+	for i := range ways {
 		size, at := st.Size(), map[int64]byte{}
 		if i%2 == 0 {
-			size = size * int64(i+1) / 61
+			size = size * int64(i+1) / int64(ways+1)
 		} else {
 			for range 2000 {
 				at[rng.Int64N(size)] = byte(rng.Uint32())

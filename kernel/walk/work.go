@@ -9,7 +9,7 @@ import (
 
 // Pool is a pool of workers (kworker threads) of workqueues.
 type Pool struct {
-	ID, CPU, Nice int // CPU is -1 for pools that are bound to none
+	ID, CPU, Nice int  // CPU is -1 for pools that are bound to none
 	BH            bool // its work is done in softirqs, by no thread
 	Workers, Idle int
 	Busy          []Work // what workers are at
