@@ -16,6 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/traceevent/match"
 	"github.com/fathom-trace/fathom/view/events"
 )
@@ -254,7 +255,11 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 		}
 		var err error
 		if cond, err = match.Parse(f.filter, comm); err != nil {
-			return nil, usageError{c.CommandPath(), fmt.Errorf("--filter: %w", err)}
+			var bad *filter.Error
+			if errors.As(err, &bad) {
+				err = fmt.Errorf("--filter: %s\n%s", bad.Msg, bad.Caret())
+			}
+			return nil, usageError{c.CommandPath(), err}
 		}
 	}
 	all := len(f.events) == 0

@@ -5,11 +5,9 @@ package match
 
 import (
 	"bytes"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
 )
 
 // Filter is a condition. One goroutine may use it.
@@ -21,36 +19,35 @@ type Filter struct {
 	comm  func(*traceevent.Event) (string, bool)
 }
 
-// Error is a condition that is not understood; Off is the byte where.
-type Error struct {
-	Text string
-	Off  int
-	Msg  string
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s\n%s\n%s^", e.Msg, e.Text, strings.Repeat(" ", min(e.Off, len(e.Text))))
-}
-
 // Parse compiles a condition. comm, which may be nil, names the task of an event, for the fields comm and COMM of those that
-// have none.
-func Parse(text string, comm func(*traceevent.Event) (string, bool)) (f *Filter, err error) {
-	defer func() {
-		if e := recover(); e != nil {
-			pe, ok := e.(*Error)
-			if !ok {
-				panic(e)
-			}
-			f, err = nil, pe
-		}
-	}()
-	p := &parser{text: text}
-	n := p.or()
-	if p.skip(); p.at < len(text) {
-		p.fail("unexpected %q", text[p.at:])
+// have none. Errors are *[filter.Error].
+func Parse(text string, comm func(*traceevent.Event) (string, bool)) (*Filter, error) {
+	x, err := filter.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	return &Filter{root: n, plans: map[*traceevent.Format]func(*traceevent.Event) bool{}, comm: comm}, nil
+	return &Filter{root: compile(x), plans: map[*traceevent.Format]func(*traceevent.Event) bool{}, comm: comm}, nil
 }
+
+// compile makes nodes of an expression.
+func compile(x filter.Expr) node {
+	switch x := x.(type) {
+	case *filter.And:
+		return pair{compile(x.X), compile(x.Y), true}
+	case *filter.Or:
+		return pair{compile(x.X), compile(x.Y), false}
+	case *filter.Not:
+		return not{compile(x.X)}
+	case *filter.Cmp:
+		return compare{x.Field, string(x.Op), x.Num, x.Text, x.IsText}
+	}
+	return nothing{}
+}
+
+// nothing matches no event.
+type nothing struct{}
+
+func (nothing) bind(*traceevent.Format, *Filter) func(*traceevent.Event) bool { return never }
 
 // Match says if an event fulfils the condition. Gaps do.
 func (f *Filter) Match(e *traceevent.Event) bool {
@@ -193,135 +190,4 @@ func glob(pattern, s []byte) bool {
 		p++
 	}
 	return p == len(pattern)
-}
-
-type parser struct {
-	text  string
-	at    int
-	depth int
-}
-
-func (p *parser) fail(format string, args ...any) {
-	panic(&Error{p.text, p.at, fmt.Sprintf(format, args...)})
-}
-
-func (p *parser) skip() {
-	for p.at < len(p.text) && strings.IndexByte(" \t\n", p.text[p.at]) >= 0 {
-		p.at++
-	}
-}
-
-func (p *parser) accept(s string) bool {
-	if p.skip(); strings.HasPrefix(p.text[p.at:], s) {
-		p.at += len(s)
-		return true
-	}
-	return false
-}
-
-// or := and {"||" and}
-func (p *parser) or() node {
-	n := p.and()
-	for p.accept("||") {
-		n = pair{n, p.and(), false}
-	}
-	return n
-}
-
-// and := unary {"&&" unary}
-func (p *parser) and() node {
-	n := p.unary()
-	for p.accept("&&") {
-		n = pair{n, p.unary(), true}
-	}
-	return n
-}
-
-// maxDepth bounds how deeply conditions nest.
-const maxDepth = 100
-
-// unary := "!" unary | "(" or ")" | FIELD OP VALUE
-func (p *parser) unary() node {
-	if p.depth++; p.depth > maxDepth {
-		p.fail("nested too deeply")
-	}
-	defer func() { p.depth-- }()
-	if p.accept("!") {
-		return not{p.unary()}
-	}
-	if p.accept("(") {
-		n := p.or()
-		if !p.accept(")") {
-			p.fail("a ) is missing")
-		}
-		return n
-	}
-	return p.compare()
-}
-
-func isWord(c byte) bool {
-	return c == '_' || c == '.' || c == ':' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
-}
-
-func (p *parser) word() string {
-	p.skip()
-	start := p.at
-	for p.at < len(p.text) && isWord(p.text[p.at]) {
-		p.at++
-	}
-	return p.text[start:p.at]
-}
-
-func (p *parser) compare() node {
-	c := compare{field: p.word()}
-	if c.field == "" {
-		p.fail("a field is missing")
-	}
-	for _, op := range []string{"==", "!=", "<=", ">=", "<", ">", "&&", "&", "~"} {
-		if op != "&&" && p.accept(op) {
-			c.op = op
-			break
-		}
-		if op == "&&" && strings.HasPrefix(strings.TrimLeft(p.text[p.at:], " "), op) {
-			break
-		}
-	}
-	if c.op == "" {
-		p.fail("a comparison is missing: == != < <= > >= & or ~")
-	}
-	p.skip()
-	if p.at < len(p.text) && (p.text[p.at] == '"' || p.text[p.at] == '\'') {
-		quote := p.text[p.at]
-		end := strings.IndexByte(p.text[p.at+1:], quote)
-		if end < 0 {
-			p.fail("a text that does not end")
-		}
-		c.text, c.isText = p.text[p.at+1:p.at+1+end], true
-		p.at += end + 2
-		return c.check(p)
-	}
-	start := p.at
-	neg := p.accept("-")
-	w := p.word()
-	n, err := strconv.ParseUint(w, 0, 64)
-	if err != nil {
-		if w == "" || neg {
-			p.at = start
-			p.fail("a value is missing")
-		}
-		c.text, c.isText = w, true
-		return c.check(p)
-	}
-	if c.num = int64(n); neg {
-		c.num = -c.num
-	}
-	c.text = w
-	return c.check(p)
-}
-
-func (c compare) check(p *parser) node {
-	if c.isText && strings.Contains("< <= > >= &", c.op) {
-		p.fail("%s compares numbers", c.op)
-	}
-	return c
 }

@@ -2,9 +2,11 @@ package match
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
 )
 
 const format = `name: net_dev_queue
@@ -67,19 +69,10 @@ func TestMatch(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	tests := []struct{ text, want string }{
-		{"len >", "a value is missing\nlen >\n     ^"},
-		{"len", "a comparison is missing: == != < <= > >= & or ~\nlen\n   ^"},
-		{"(len == 1", "a ) is missing\n(len == 1\n         ^"},
-		{"len == 1 x", "unexpected \"x\"\nlen == 1 x\n         ^"},
-		{"name < abc", "< compares numbers\nname < abc\n          ^"},
-		{`name == "abc`, "a text that does not end\nname == \"abc\n        ^"},
-		{"", "a field is missing\n\n^"},
-	}
-	for _, tt := range tests {
-		_, err := Parse(tt.text, nil)
-		if err == nil || err.Error() != tt.want {
-			t.Errorf("%q: %v", tt.text, err)
+	for _, text := range []string{"len >", "len", "(len == 1", "len == 1 x", `name == "abc`, ""} {
+		var bad *filter.Error
+		if _, err := Parse(text, nil); !errors.As(err, &bad) {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

@@ -44,6 +44,10 @@ func main() {
 		packets(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "dumps" {
+		dumps()
+		return
+	}
 	if os.Getenv("FATHOM_BENCH") == "" {
 		os.Exit(private())
 	}
@@ -61,6 +65,7 @@ func main() {
 	counting(tools)
 	perRun(tools)
 	boots()
+	dumps()
 	var peers []string
 	if path, err := exec.LookPath("pwru"); err == nil {
 		peers = append(peers, path)
