@@ -104,8 +104,8 @@ func (s shifted) Next(e *traceevent.Event) bool {
 }
 
 // openRecordings opens recordings; all are shown in the clock of the first.
-func openRecordings(names []string) (o *opened, err error) {
-	o = &opened{}
+func openRecordings(names []string) (_ *opened, err error) {
+	o := &opened{}
 	defer func() {
 		if err != nil {
 			o.close()
