@@ -76,8 +76,8 @@ var Edges = []Edge{
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
-	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
-	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./probe ./usersym ./ctype ./wire/filter " + sys, "packet in a row: see, read the machine's state, explain"},
+	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
+	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
@@ -112,7 +112,7 @@ var Edges = []Edge{
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
+	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/packets/capture"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate"
+	"github.com/fathom-trace/fathom/netstate/changes"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/usersym"
@@ -235,6 +237,9 @@ const again = 100 * time.Millisecond
 
 // look reads the state of the namespace in which a loss was, at that moment: what is to blame may be gone later.
 func (r *run) look(l *packet.Loss) {
+	if strings.HasPrefix(l.Reason, "BPF_CGROUP_") {
+		r.cgroups(l)
+	}
 	inode := uint64(l.Netns)
 	x := r.reader(inode)
 	if x == nil || time.Since(r.read[inode]) < again {
@@ -242,6 +247,18 @@ func (r *run) look(l *packet.Loss) {
 	}
 	r.read[inode] = time.Now()
 	r.rec.At[inode] = x.Read(netlive.All)
+}
+
+// cgroups reads what programs there are on cgroups, once, and in which cgroup a loss's sender is.
+func (r *run) cgroups(l *packet.Loss) {
+	if r.rec.CgroupProgs == nil {
+		r.rec.CgroupProgs = cgroupProgs()
+	}
+	if f := l.Flow(); f != nil && f.Sender.PID != 0 {
+		if p, ok := changes.ReadProcess(int(f.Sender.PID)); ok {
+			f.Cgroup = p.Cgroup
+		}
+	}
 }
 
 // slice is how long one wait for events is: interrupts and the end are looked at as often.

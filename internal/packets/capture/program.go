@@ -227,7 +227,7 @@ const newSynRecv = 12
 // begin clears the record and fills in which packet it is, and where.
 func (c *code) begin(p *seen) {
 	u := p.u
-	u.Zero(p.rec, recStack)
+	u.Zero(p.rec, recBytes) // recCaptured says which bytes behind that mean something
 	u.Store(p.rec.At(recSkb), 8, p.skb)
 	u.Store(p.rec.At(recHead), 8, p.head)
 	c.where(p)
