@@ -23,6 +23,7 @@ type source struct {
 	dev  string // argument with the device, where it is not the packet's own
 	ends bool   // the packet is gone afterwards
 	late bool   // no packet is taken up here: what matters of one was seen before
+	rare bool   // the same, unless only losses are asked for: then what comes before is left out
 	flow bool   // seen often: left out where only losses are asked for
 }
 
@@ -37,11 +38,11 @@ var sources = []source{
 	{kind: packet.RxEntry, tp: "netif_receive_skb_entry", skb: "skb", flow: true},
 	{kind: packet.RxEntry, tp: "napi_gro_receive_entry", skb: "skb", flow: true},
 	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true, late: true},
-	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true},
+	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true, late: true},
 	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true, late: true},
-	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb"},
-	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc"},
-	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb"},
+	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb", rare: true},
+	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc", rare: true},
+	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb", rare: true},
 }
 
 // code writes the programs of one capture.
@@ -164,6 +165,7 @@ func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 			p.dev = u.Arg(args[s.dev])
 		}
 	}
+	s.late = s.late || s.rare && !c.o.Losses
 	early := !s.late || c.track == nil
 	switch lo, hi := c.l.front(); {
 	case p.typed:
@@ -452,7 +454,7 @@ func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind, brief ir.Val) {
 	stack := func() { u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*maxFrames)) }
 	if k.Names() {
 		leave := u.Var(ir.Imm(0))
-		u.If(ir.Ne, brief, ir.Imm(0), func() { c.afford(u, rec, k, leave) }, nil)
+		u.If(ir.Ne, brief, ir.Imm(0), func() { c.afford(u, rec, leave) }, nil)
 		u.If(ir.Eq, leave, ir.Imm(0), stack, func() { u.Set(size, ir.Imm(recStack)) })
 	} else {
 		stack()
@@ -466,19 +468,14 @@ func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind, brief ir.Val) {
 	u.Return(ir.Imm(0))
 }
 
-// Stacks are the dearest part of an event: on each CPU so many are taken in so long a time, four times as many where
-// packets are sent, as that stack says who did it.
+// Stacks are the dearest part of an event: on each CPU so many are taken in so long a time.
 const (
 	stackTime = 26 // logarithm of nanoseconds: 67 ms
 	stacksIn  = 64
 )
 
 // afford sets leave if the stack of an event cannot be had.
-func (c *code) afford(u *emit.Unit, rec emit.Mem, k packet.Kind, leave ir.Val) {
-	most := int64(stacksIn)
-	if k == packet.Queue {
-		most *= 4
-	}
+func (c *code) afford(u *emit.Unit, rec emit.Mem, leave ir.Val) {
 	now := u.Bin(ir.Shr, u.Load(rec.At(recTime), 8, false), ir.Imm(stackTime))
 	zero := u.Slot("zero", 8)
 	u.Store(zero, 8, ir.Imm(0))
@@ -489,6 +486,6 @@ func (c *code) afford(u *emit.Unit, rec emit.Mem, k packet.Kind, leave ir.Val) {
 		}, nil)
 		n := u.Load(v.At(8), 8, false)
 		u.Store(v.At(8), 8, u.Add(n, 1))
-		u.If(ir.Ge, n, ir.Imm(most), func() { u.Set(leave, ir.Imm(1)) }, nil)
+		u.If(ir.Ge, n, ir.Imm(stacksIn), func() { u.Set(leave, ir.Imm(1)) }, nil)
 	}, nil)
 }
