@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options) (*packet.Recording, error) {
 	if o.Ready != nil {
 		o.Ready(r.rec.Level, r.cap.Missing())
 	}
-	r.watch()
+	r.watch(ctx)
 	if err := r.follow(ctx); err != nil {
 		return nil, err
 	}
@@ -79,10 +79,12 @@ type run struct {
 	read    map[uint64]time.Time // when the state of a namespace was read last
 	active  map[uint64]bool      // namespaces that packets were seen in
 	more    chan stepping        // nil once that is known
+	enough  func()               // says that no more is wanted
 }
 
 func (r *run) close() {
 	if r.more != nil {
+		r.enough()
 		<-r.more // it uses what is closed here
 	}
 	for _, x := range r.readers {
@@ -134,10 +136,12 @@ type stepping struct {
 }
 
 // watch begins to watch functions. That takes as long as all that was done before, and packets are seen meanwhile.
-func (r *run) watch() {
+func (r *run) watch(ctx context.Context) {
 	r.more = make(chan stepping, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	r.enough = cancel
 	go func() {
-		n, err := r.cap.Functions(r.world)
+		n, err := r.cap.Functions(ctx, r.world)
 		r.more <- stepping{n, err}
 	}()
 }
@@ -327,6 +331,7 @@ func (r *run) drain(until time.Time) error {
 const settle = 200 * time.Millisecond
 
 func (r *run) finish() (*packet.Recording, error) {
+	r.enough()
 	if err := r.drain(time.Now().Add(settle)); err != nil {
 		return nil, err
 	}

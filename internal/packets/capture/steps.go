@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/fathom-trace/fathom/answers/packet"
@@ -15,14 +16,14 @@ const mostArg = 5
 
 // Functions attaches to the functions that were asked for, all at once: events of them come from some moment on while it
 // runs, which is about as long as all that Open does. It gives how many they are. It may run while another goroutine reads
-// events, not beside other methods.
-func (c *Capture) Functions(w *probe.World) (n int, err error) {
+// events, not beside other methods; when ctx is done, it ends soon.
+func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, err error) {
 	if c.step < 0 {
 		return 0, nil
 	}
 	targets, args, err := stepTargets(w, c.functions)
 	if err == nil {
-		n, err = c.sess.AttachTo(c.step, targets, args)
+		n, err = c.sess.AttachTo(ctx, c.step, targets, args)
 	}
 	if err != nil {
 		return n, fmt.Errorf("watch functions: %w", err)
