@@ -61,7 +61,6 @@ type names struct {
 	src  *Source
 	tid  int
 	comm string
-	from uint64 // time of the lookup
 }
 
 // comm names a task. What is not known is "<...>", as in the kernel's own output.
