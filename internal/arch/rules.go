@@ -91,7 +91,7 @@ var Edges = []Edge{
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
 	{"view/events", "./traceevent", "events are printed as their format says"},
-	{"traceevent/filter", "./traceevent", "conditions are over events"},
+	{"traceevent/match", "./traceevent ./traceevent/filter", "conditions are over events"},
 	{"traceevent", "net/netip", "addresses are printed as the kernel prints them"},
 	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},

@@ -278,7 +278,8 @@ func (f *traceFlags) openPlace(c *cobra.Command, o *script.Options) (done func()
 			o.Recording = t
 			return func() { t.Close() }, nil
 		}
-		if st, serr := os.Stat(f.on.file); !errors.Is(err, record.ErrNoRecording) || serr == nil && st.IsDir() {
+		st, serr := os.Stat(f.on.file)
+		if serr == nil && (st.IsDir() || !errors.Is(err, record.ErrNoRecording)) {
 			return nil, viewError(f.on.file, err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/traceevent"
-	"github.com/fathom-trace/fathom/traceevent/filter"
+	"github.com/fathom-trace/fathom/traceevent/match"
 	"github.com/fathom-trace/fathom/view/events"
 )
 
@@ -244,7 +244,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 			Try: []string{"fathom view --stats " + o.traces[0].Name}}
 	}
 	o.formats = kept
-	var cond *filter.Filter
+	var cond *match.Filter
 	if f.filter != "" {
 		comm := func(e *traceevent.Event) (string, bool) {
 			if o.source.Comm == nil {
@@ -253,7 +253,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 			return o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time)
 		}
 		var err error
-		if cond, err = filter.New(f.filter, comm); err != nil {
+		if cond, err = match.Parse(f.filter, comm); err != nil {
 			return nil, conditionError(c.CommandPath(), "--filter", err)
 		}
 	}

@@ -88,7 +88,9 @@ type named struct {
 type layout struct {
 	fields []traceevent.Field
 	size   int
-	bound  map[string]*traceevent.Field // layout that is given; nil makes one
+	// contexts are how many of the fields are contexts, once they are all there.
+	contexts int
+	bound    map[string]*traceevent.Field // layout that is given; nil makes one
 }
 
 // add places a field of the given size and gives its offset, -1 if it is not wanted.
@@ -112,21 +114,28 @@ func (l *layout) add(f traceevent.Field) (off, size int) {
 	}
 	l.size = (l.size + align - 1) &^ (align - 1)
 	f.Offset = l.size
-	if l.size+f.Size > maxRecord || len(l.fields) >= maxFields || l.has(f.Name) {
+	if l.size+f.Size > maxRecord || len(l.fields) >= maxFields {
 		return -1, 0
 	}
+	f.Name = l.unique(f.Name)
 	l.size += f.Size
 	l.fields = append(l.fields, f)
 	return f.Offset, f.Size
 }
 
-func (l *layout) has(name string) bool {
+// unique makes a name that no field has yet: an event's own field takes its name from a context, which becomes context_NAME.
+func (l *layout) unique(name string) string {
 	for i := range l.fields {
-		if l.fields[i].Name == name {
-			return true
+		if l.fields[i].Name != name {
+			continue
 		}
+		if i < l.contexts {
+			l.fields[i].Name = "context_" + name
+			return name
+		}
+		return l.unique(name + "_")
 	}
-	return false
+	return name
 }
 
 // maxRecord bounds the fixed part of a record, as locations have 16 bits, and maxFields how many fields an event has.

@@ -129,11 +129,11 @@ func (t *Trace) event(b *builder, s *stream, e *event, known map[string]*traceev
 	b.layout = l
 	steps := b.scope("stream.event.context", s.context, nil)
 	steps = b.scope("event.context", e.context, steps)
-	contexts := len(l.fields)
+	l.contexts = len(l.fields)
 	steps = b.scope("event.fields", e.fields, steps)
 	used(steps, in)
 	if l.bound == nil {
-		moved := commonContexts(l.fields[:contexts], steps)
+		moved := commonContexts(l.fields[:l.contexts], steps)
 		for i := range l.fields {
 			if d := &l.fields[i]; !slices.Contains(moved, d.Name) {
 				f.Fields = append(f.Fields, *d)

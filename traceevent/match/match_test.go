@@ -1,13 +1,15 @@
-package filter
+package match
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
 )
 
-const queue = `name: net_dev_queue
+const format = `name: net_dev_queue
 ID: 9
 format:
 	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
@@ -20,8 +22,8 @@ format:
 print fmt: "%d", REC->len
 `
 
-func queued(t testing.TB) *traceevent.Event {
-	f, err := traceevent.Parse([]byte(queue))
+func event(t testing.TB) *traceevent.Event {
+	f, err := traceevent.Parse([]byte(format))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +40,7 @@ func queued(t testing.TB) *traceevent.Event {
 func comm(*traceevent.Event) (string, bool) { return "curl", true }
 
 func TestMatch(t *testing.T) {
-	e := queued(t)
+	e := event(t)
 	tests := []struct {
 		text string
 		want bool
@@ -49,7 +51,7 @@ func TestMatch(t *testing.T) {
 		{"comm == curl", true}, {"COMM ~ 'c?rl'", true}, {"nosuch == 1", false}, {"event == net:net_dev_queue", true}, {"len <= 1500", true},
 	}
 	for _, tt := range tests {
-		f, err := New(tt.text, comm)
+		f, err := Parse(tt.text, comm)
 		if err != nil {
 			t.Errorf("%s: %v", tt.text, err)
 			continue
@@ -60,8 +62,29 @@ func TestMatch(t *testing.T) {
 			}
 		}
 	}
-	f, _ := New("len == 0", nil)
+	f, _ := Parse("len == 0", nil)
 	if !f.Match(&traceevent.Event{Lost: 5}) {
 		t.Error("a gap is hidden")
 	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, text := range []string{"len >", "len", "(len == 1", "len == 1 x", `name == "abc`, ""} {
+		var bad *filter.Error
+		if _, err := Parse(text, nil); !errors.As(err, &bad) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"len > 1000 && !(name ~ \"e*\")", "cpu == 1 || rc & 0x3", "((((", "a == -1"} {
+		f.Add(s)
+	}
+	e := event(f)
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, err := Parse(text, comm); err == nil {
+			c.Match(e)
+		}
+	})
 }

@@ -1,15 +1,18 @@
-package filter
+// Package match holds conditions in the language of the kernel's event filters (package filter) against events that were read.
+// Beyond the kernel's, a condition may name fields that only some events have, the others do not match, and event, which is
+// "system:name".
+package match
 
 import (
 	"bytes"
 
 	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
 )
 
-// Filter is a condition over events that were read. Beyond the kernel's, it may name fields that only some events have, the
-// others do not match, and event, which is "system:name". One goroutine may use it.
+// Filter is a condition. One goroutine may use it.
 type Filter struct {
-	root  Expr
+	root  filter.Expr
 	plans map[*traceevent.Format]match
 	last  *traceevent.Format
 	match match
@@ -18,10 +21,10 @@ type Filter struct {
 
 type match func(*traceevent.Event) bool
 
-// New compiles a condition. comm, which may be nil, names the task of an event, for the fields comm and COMM of those that
-// have none. Errors are *[Error].
-func New(text string, comm func(*traceevent.Event) (string, bool)) (*Filter, error) {
-	x, err := Parse(text)
+// Parse compiles a condition. comm, which may be nil, names the task of an event, for the fields comm and COMM of those that
+// have none. Errors are *[filter.Error].
+func Parse(text string, comm func(*traceevent.Event) (string, bool)) (*Filter, error) {
+	x, err := filter.Parse(text)
 	if err != nil {
 		return nil, err
 	}
@@ -45,45 +48,45 @@ func (f *Filter) Match(e *traceevent.Event) bool {
 }
 
 // bind compiles an expression for the layout of one kind of event.
-func (f *Filter) bind(x Expr, ev *traceevent.Format) match {
+func (f *Filter) bind(x filter.Expr, ev *traceevent.Format) match {
 	switch x := x.(type) {
-	case *And:
+	case *filter.And:
 		a, b := f.bind(x.X, ev), f.bind(x.Y, ev)
 		return func(e *traceevent.Event) bool { return a(e) && b(e) }
-	case *Or:
+	case *filter.Or:
 		a, b := f.bind(x.X, ev), f.bind(x.Y, ev)
 		return func(e *traceevent.Event) bool { return a(e) || b(e) }
-	case *Not:
+	case *filter.Not:
 		m := f.bind(x.X, ev)
 		return func(e *traceevent.Event) bool { return !m(e) }
 	}
-	return f.compare(x.(*Cmp), ev)
+	return f.compare(x.(*filter.Cmp), ev)
 }
 
 func never(*traceevent.Event) bool { return false }
 
-func (f *Filter) compare(c *Cmp, ev *traceevent.Format) match {
-	kind, d, ok := KindOf(ev, c.Field)
+func (f *Filter) compare(c *filter.Cmp, ev *traceevent.Format) match {
+	kind, d, ok := filter.KindOf(ev, c.Field)
 	switch {
 	case d == nil && c.Field == "event":
-		return c.words(func(*traceevent.Event) []byte { return []byte(ev.System + ":" + ev.Name) })
+		return words(c, func(*traceevent.Event) []byte { return []byte(ev.System + ":" + ev.Name) })
 	case !ok:
 		return never
-	case kind == CPU:
-		return c.number(func(e *traceevent.Event) int64 { return int64(e.CPU) }, false)
-	case kind == Comm && f.comm == nil:
+	case kind == filter.CPU:
+		return number(c, func(e *traceevent.Event) int64 { return int64(e.CPU) }, false)
+	case kind == filter.Comm && f.comm == nil:
 		return never
-	case kind == Comm:
-		return c.words(func(e *traceevent.Event) []byte { s, _ := f.comm(e); return []byte(s) })
-	case kind == Text:
-		return c.words(func(e *traceevent.Event) []byte { return d.String(e.Rec) })
+	case kind == filter.Comm:
+		return words(c, func(e *traceevent.Event) []byte { s, _ := f.comm(e); return []byte(s) })
+	case kind == filter.Text:
+		return words(c, func(e *traceevent.Event) []byte { return d.String(e.Rec) })
 	case d.Signed:
-		return c.number(func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false)
+		return number(c, func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false)
 	}
-	return c.number(func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true)
+	return number(c, func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true)
 }
 
-func (c *Cmp) number(get func(*traceevent.Event) int64, unsigned bool) match {
+func number(c *filter.Cmp, get func(*traceevent.Event) int64, unsigned bool) match {
 	n := c.Num
 	if c.IsText {
 		return never
@@ -93,32 +96,32 @@ func (c *Cmp) number(get func(*traceevent.Event) int64, unsigned bool) match {
 		less = func(a, b int64) bool { return uint64(a) < uint64(b) }
 	}
 	switch c.Op {
-	case Eq:
+	case filter.Eq:
 		return func(e *traceevent.Event) bool { return get(e) == n }
-	case Ne:
+	case filter.Ne:
 		return func(e *traceevent.Event) bool { return get(e) != n }
-	case Has:
+	case filter.Has:
 		return func(e *traceevent.Event) bool { return get(e)&n != 0 }
-	case Lt:
+	case filter.Lt:
 		return func(e *traceevent.Event) bool { return less(get(e), n) }
-	case Le:
+	case filter.Le:
 		return func(e *traceevent.Event) bool { return !less(n, get(e)) }
-	case Gt:
+	case filter.Gt:
 		return func(e *traceevent.Event) bool { return less(n, get(e)) }
-	case Ge:
+	case filter.Ge:
 		return func(e *traceevent.Event) bool { return !less(get(e), n) }
 	}
 	return never
 }
 
-func (c *Cmp) words(get func(*traceevent.Event) []byte) match {
+func words(c *filter.Cmp, get func(*traceevent.Event) []byte) match {
 	want := []byte(c.Text)
 	switch c.Op {
-	case Eq:
+	case filter.Eq:
 		return func(e *traceevent.Event) bool { return bytes.Equal(get(e), want) }
-	case Ne:
+	case filter.Ne:
 		return func(e *traceevent.Event) bool { return !bytes.Equal(get(e), want) }
-	case Like:
+	case filter.Like:
 		return func(e *traceevent.Event) bool { return glob(want, get(e)) }
 	}
 	return never
