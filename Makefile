@@ -25,7 +25,7 @@ APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps.
 SOAKAPT = python3-drgn
 
-.PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
+.PHONY: build demo test test-unit bench bench-packet insns lint dist deps soak compat scenarios
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
@@ -46,6 +46,10 @@ test: build deps
 # PEERS are further programs with bpftrace's command line to measure beside it: make bench PEERS=/path/to/bpftrace-0.27
 bench: build deps
 	$(GO) run ./internal/gen/bench $(PEERS) > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
+
+# PWRU is the path of pwru to measure beside fathom packet, in a guest and here
+bench-packet: build deps
+	$(GO) build -o .bench ./internal/gen/bench && trap 'rm -f .bench' EXIT && ./.bench packet-page $(PWRU) > docs/benchmarks-packet.md.new && mv docs/benchmarks-packet.md.new docs/benchmarks-packet.md && cat docs/benchmarks-packet.md
 
 # PEER is bpftrace 0.27 or later, TOOLS the folder of its tools: make insns PEER=/path/to/bpftrace TOOLS=/path/to/tools
 insns:

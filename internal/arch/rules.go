@@ -80,8 +80,8 @@ var Edges = []Edge{
 	{"record", "./debuginfo/kallsyms", "trace-cmd's and perf's files have the kernel's symbols in them"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are spliced"},
-	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
-	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./probe ./usersym ./ctype ./wire/filter " + sys, "packet in a row: see, read the machine's state, explain"},
+	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
+	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
@@ -122,7 +122,7 @@ var Edges = []Edge{
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
+	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 

@@ -16,7 +16,6 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/traceevent"
-	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/traceevent/match"
 	"github.com/fathom-trace/fathom/view/events"
 )
@@ -255,11 +254,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 		}
 		var err error
 		if cond, err = match.Parse(f.filter, comm); err != nil {
-			var bad *filter.Error
-			if errors.As(err, &bad) {
-				err = fmt.Errorf("--filter: %s\n%s", bad.Msg, bad.Caret())
-			}
-			return nil, usageError{c.CommandPath(), err}
+			return nil, conditionError(c.CommandPath(), "--filter", err)
 		}
 	}
 	all := len(f.events) == 0

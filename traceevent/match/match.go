@@ -1,6 +1,6 @@
-// Package match compiles conditions over events, in the language of the kernel's event filters
-// (Documentation/trace/events.rst, section 5): comparisons of fields with numbers and texts, &&, ||, ! and parentheses.
-// Beyond the kernel's, a field may be named that only some events have: the others do not match.
+// Package match holds conditions in the language of the kernel's event filters (package filter) against events that were read.
+// Beyond the kernel's, a condition may name fields that only some events have, the others do not match, and event, which is
+// "system:name".
 package match
 
 import (
@@ -12,12 +12,14 @@ import (
 
 // Filter is a condition. One goroutine may use it.
 type Filter struct {
-	root  node
-	plans map[*traceevent.Format]func(*traceevent.Event) bool
+	root  filter.Expr
+	plans map[*traceevent.Format]match
 	last  *traceevent.Format
-	match func(*traceevent.Event) bool
+	match match
 	comm  func(*traceevent.Event) (string, bool)
 }
+
+type match func(*traceevent.Event) bool
 
 // Parse compiles a condition. comm, which may be nil, names the task of an event, for the fields comm and COMM of those that
 // have none. Errors are *[filter.Error].
@@ -26,28 +28,8 @@ func Parse(text string, comm func(*traceevent.Event) (string, bool)) (*Filter, e
 	if err != nil {
 		return nil, err
 	}
-	return &Filter{root: compile(x), plans: map[*traceevent.Format]func(*traceevent.Event) bool{}, comm: comm}, nil
+	return &Filter{root: x, plans: map[*traceevent.Format]match{}, comm: comm}, nil
 }
-
-// compile makes nodes of an expression.
-func compile(x filter.Expr) node {
-	switch x := x.(type) {
-	case *filter.And:
-		return pair{compile(x.X), compile(x.Y), true}
-	case *filter.Or:
-		return pair{compile(x.X), compile(x.Y), false}
-	case *filter.Not:
-		return not{compile(x.X)}
-	case *filter.Cmp:
-		return compare{x.Field, string(x.Op), x.Num, x.Text, x.IsText}
-	}
-	return nothing{}
-}
-
-// nothing matches no event.
-type nothing struct{}
-
-func (nothing) bind(*traceevent.Format, *Filter) func(*traceevent.Event) bool { return never }
 
 // Match says if an event fulfils the condition. Gaps do.
 func (f *Filter) Match(e *traceevent.Event) bool {
@@ -57,7 +39,7 @@ func (f *Filter) Match(e *traceevent.Event) bool {
 	if e.Format != f.last {
 		m := f.plans[e.Format]
 		if m == nil {
-			m = f.root.bind(e.Format, f)
+			m = f.bind(f.root, e.Format)
 			f.plans[e.Format] = m
 		}
 		f.last, f.match = e.Format, m
@@ -65,103 +47,81 @@ func (f *Filter) Match(e *traceevent.Event) bool {
 	return f.match(e)
 }
 
-// node is a condition before it is bound to an event's layout.
-type node interface {
-	bind(f *traceevent.Format, in *Filter) func(*traceevent.Event) bool
-}
-
-type pair struct {
-	a, b node
-	and  bool
-}
-type not struct{ n node }
-
-// compare is FIELD OP VALUE.
-type compare struct {
-	field, op string
-	num       int64
-	text      string
-	isText    bool
-}
-
-func (p pair) bind(f *traceevent.Format, in *Filter) func(*traceevent.Event) bool {
-	a, b := p.a.bind(f, in), p.b.bind(f, in)
-	if p.and {
+// bind compiles an expression for the layout of one kind of event.
+func (f *Filter) bind(x filter.Expr, ev *traceevent.Format) match {
+	switch x := x.(type) {
+	case *filter.And:
+		a, b := f.bind(x.X, ev), f.bind(x.Y, ev)
 		return func(e *traceevent.Event) bool { return a(e) && b(e) }
+	case *filter.Or:
+		a, b := f.bind(x.X, ev), f.bind(x.Y, ev)
+		return func(e *traceevent.Event) bool { return a(e) || b(e) }
+	case *filter.Not:
+		m := f.bind(x.X, ev)
+		return func(e *traceevent.Event) bool { return !m(e) }
 	}
-	return func(e *traceevent.Event) bool { return a(e) || b(e) }
-}
-
-func (n not) bind(f *traceevent.Format, in *Filter) func(*traceevent.Event) bool {
-	m := n.n.bind(f, in)
-	return func(e *traceevent.Event) bool { return !m(e) }
+	return f.compare(x.(*filter.Cmp), ev)
 }
 
 func never(*traceevent.Event) bool { return false }
 
-func (c compare) bind(f *traceevent.Format, in *Filter) func(*traceevent.Event) bool {
-	switch c.field {
-	case "cpu", "CPU", "common_cpu":
-		if f.Field(c.field) == nil {
-			return c.number(func(e *traceevent.Event) int64 { return int64(e.CPU) }, false)
-		}
-	case "event":
-		return c.words(func(*traceevent.Event) []byte { return []byte(f.System + ":" + f.Name) })
-	}
-	d := f.Field(c.field)
+func (f *Filter) compare(c *filter.Cmp, ev *traceevent.Format) match {
+	kind, d, ok := filter.KindOf(ev, c.Field)
 	switch {
-	case d == nil && (c.field == "comm" || c.field == "COMM" || c.field == "common_comm") && in.comm != nil:
-		return c.words(func(e *traceevent.Event) []byte { s, _ := in.comm(e); return []byte(s) })
-	case d == nil:
+	case d == nil && c.Field == "event":
+		return words(c, func(*traceevent.Event) []byte { return []byte(ev.System + ":" + ev.Name) })
+	case !ok:
 		return never
-	case d.IsText():
-		return c.words(func(e *traceevent.Event) []byte { return d.String(e.Rec) })
-	case d.IsArray() || c.isText:
+	case kind == filter.CPU:
+		return number(c, func(e *traceevent.Event) int64 { return int64(e.CPU) }, false)
+	case kind == filter.Comm && f.comm == nil:
 		return never
+	case kind == filter.Comm:
+		return words(c, func(e *traceevent.Event) []byte { s, _ := f.comm(e); return []byte(s) })
+	case kind == filter.Text:
+		return words(c, func(e *traceevent.Event) []byte { return d.String(e.Rec) })
 	case d.Signed:
-		return c.number(func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false)
+		return number(c, func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false)
 	}
-	return c.number(func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true)
+	return number(c, func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true)
 }
 
-func (c compare) number(get func(*traceevent.Event) int64, uns bool) func(*traceevent.Event) bool {
-	n := c.num
-	if c.isText {
+func number(c *filter.Cmp, get func(*traceevent.Event) int64, unsigned bool) match {
+	n := c.Num
+	if c.IsText {
 		return never
 	}
-	switch c.op {
-	case "==":
-		return func(e *traceevent.Event) bool { return get(e) == n }
-	case "!=":
-		return func(e *traceevent.Event) bool { return get(e) != n }
-	case "&":
-		return func(e *traceevent.Event) bool { return get(e)&n != 0 }
-	}
 	less := func(a, b int64) bool { return a < b }
-	if uns {
+	if unsigned {
 		less = func(a, b int64) bool { return uint64(a) < uint64(b) }
 	}
-	switch c.op {
-	case "<":
+	switch c.Op {
+	case filter.Eq:
+		return func(e *traceevent.Event) bool { return get(e) == n }
+	case filter.Ne:
+		return func(e *traceevent.Event) bool { return get(e) != n }
+	case filter.Has:
+		return func(e *traceevent.Event) bool { return get(e)&n != 0 }
+	case filter.Lt:
 		return func(e *traceevent.Event) bool { return less(get(e), n) }
-	case "<=":
+	case filter.Le:
 		return func(e *traceevent.Event) bool { return !less(n, get(e)) }
-	case ">":
+	case filter.Gt:
 		return func(e *traceevent.Event) bool { return less(n, get(e)) }
-	case ">=":
+	case filter.Ge:
 		return func(e *traceevent.Event) bool { return !less(get(e), n) }
 	}
 	return never
 }
 
-func (c compare) words(get func(*traceevent.Event) []byte) func(*traceevent.Event) bool {
-	want := []byte(c.text)
-	switch c.op {
-	case "==":
+func words(c *filter.Cmp, get func(*traceevent.Event) []byte) match {
+	want := []byte(c.Text)
+	switch c.Op {
+	case filter.Eq:
 		return func(e *traceevent.Event) bool { return bytes.Equal(get(e), want) }
-	case "!=":
+	case filter.Ne:
 		return func(e *traceevent.Event) bool { return !bytes.Equal(get(e), want) }
-	case "~":
+	case filter.Like:
 		return func(e *traceevent.Event) bool { return glob(want, get(e)) }
 	}
 	return never

@@ -56,12 +56,9 @@ func (c *cache) of(f *traceevent.Format) *info {
 	return i
 }
 
-// names remembers the name of the task on each CPU: most events are of the one before.
+// names names tasks.
 type names struct {
-	src  *Source
-	tid  int
-	comm string
-	from uint64 // time of the lookup
+	src *Source
 }
 
 // comm names a task. What is not known is "<...>", as in the kernel's own output.

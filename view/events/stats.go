@@ -20,7 +20,6 @@ type Stats struct {
 	events map[*info]uint64
 	cpus   map[int]*cpuStat
 	tasks  map[int]*taskStat
-	order  []*info
 	first  uint64
 	last   uint64
 	n      uint64
