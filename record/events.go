@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/fathom-trace/fathom/traceevent"
@@ -93,6 +94,59 @@ func describe(fs tracefs.FS, e tracefs.Event) (Event, error) {
 		return Event{}, fmt.Errorf("format of %s:%s: %w", e.System, e.Name, err)
 	}
 	return Event{System: e.System, Name: e.Name, Format: string(text)}, nil
+}
+
+// resolve replaces the names of constants in the print fmt of a format file by their numbers. The kernel does so for those that
+// its authors listed (TRACE_DEFINE_ENUM) and leaves others; where the recording is read nobody knows them any more.
+func resolve(text string, constant func(string) (int64, bool)) string {
+	head, expr, ok := strings.Cut(text, "print fmt:")
+	if !ok || constant == nil {
+		return text
+	}
+	var out strings.Builder
+	for i := 0; i < len(expr); {
+		n := i + 1
+		switch c := expr[i]; {
+		case c == '"':
+			for n < len(expr) && expr[n] != '"' {
+				if expr[n] == '\\' {
+					n++
+				}
+				n++
+			}
+			n = min(n+1, len(expr))
+		case isWord(c):
+			for n < len(expr) && isWord(expr[n]) {
+				n++
+			}
+			if v, ok := constantAt(expr, i, n, constant); ok {
+				out.WriteString(v)
+				i = n
+				continue
+			}
+		}
+		out.WriteString(expr[i:n])
+		i = n
+	}
+	return head + "print fmt:" + out.String()
+}
+
+func isWord(c byte) bool { return c == '_' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' }
+
+// constantAt gives the number of the name at expr[i:n], if it is one: neither a field, nor a function, nor a number.
+func constantAt(expr string, i, n int, constant func(string) (int64, bool)) (string, bool) {
+	name := expr[i:n]
+	if name == "REC" || name[0] >= '0' && name[0] <= '9' || name != strings.ToUpper(name) || strings.HasSuffix(expr[:i], "->") || strings.HasPrefix(expr[n:], "(") {
+		return "", false
+	}
+	v, ok := constant(name)
+	if !ok {
+		return "", false
+	}
+	if v < 0 {
+		return fmt.Sprintf("(%d)", v), true
+	}
+	return strconv.FormatInt(v, 10), true
 }
 
 // near lists a few events that have a part of the pattern in their name.

@@ -300,6 +300,23 @@ func TestSpec(t *testing.T) {
 	}
 }
 
+func TestResolve(t *testing.T) {
+	constant := func(name string) (int64, bool) {
+		v, ok := map[string]int64{"MODE_REL": 1, "NEG": -1, "FIELD": 9, "FN": 9}[name]
+		return v, ok
+	}
+	const in = `name: MODE_REL
+print fmt: "MODE_REL \"%s", __print_symbolic(REC->FIELD & MODE_REL, {MODE_REL|NEG, "NEG"}, {UNKNOWN, "u"}), FN(1)`
+	const want = `name: MODE_REL
+print fmt: "MODE_REL \"%s", __print_symbolic(REC->FIELD & 1, {1|(-1), "NEG"}, {UNKNOWN, "u"}), FN(1)`
+	if got := resolve(in, constant); got != want {
+		t.Errorf("got %s", got)
+	}
+	if got := resolve(in, nil); got != in {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestTasks(t *testing.T) {
 	tab := &taskTable{rows: []Task{{TID: 5, TGID: 5, Comm: "bash"}, {Time: 10, TID: 5, Comm: "ls"}, {Time: 20, TID: 6, TGID: -5, Comm: "ls"},
 		{Time: 30, TID: 7, Comm: "new"}, {Time: 0, TID: 7, Comm: "old"}}}

@@ -34,6 +34,8 @@ type Options struct {
 	Leases   lease.Dir
 	// Symbol names kernel addresses, for what events tell of functions; nil if there is nobody to ask.
 	Symbol func(addr uint64) (name string, off, size uint64, module string, ok bool)
+	// Constant gives the value of an enumerator of the kernel, for print fmts that name it; nil if there is nobody to ask.
+	Constant func(name string) (int64, bool)
 }
 
 // Budget of ring buffers: all CPUs together, and the most that one has, in KiB.
@@ -125,6 +127,9 @@ func (r *Recorder) describe() error {
 	events, err := selectEvents(r.fs, r.o.Events)
 	if err != nil {
 		return err
+	}
+	for i := range events {
+		events[i].Format = resolve(events[i].Format, r.o.Constant)
 	}
 	header, err := r.fs.PageHeader()
 	if err != nil {

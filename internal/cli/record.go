@@ -85,6 +85,14 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 	}
 	defer l.Close()
 	o.Symbol = addressNames(l)
+	o.Constant = func(name string) (int64, bool) {
+		t, err := l.Types()
+		if err != nil {
+			return 0, false
+		}
+		_, v, ok := t.EnumValue(name)
+		return v, ok
+	}
 	var child *script.Command
 	if len(command) > 0 {
 		if child, err = script.StartCommand(command); err != nil {
