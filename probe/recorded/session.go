@@ -104,7 +104,10 @@ func (s *Session) enter(e *traceevent.Event) {
 	if k.TGID == 0 {
 		v.Tgid = uint32(tid)
 	}
-	if !ok {
+	switch {
+	case tid == 0: // what a running kernel calls its idle tasks (init_idle of kernel/sched/core.c)
+		v.Comm = fmt.Sprintf("swapper/%d", v.CPU)
+	case !ok:
 		v.Comm = "<...>"
 		s.nobody++
 	}
