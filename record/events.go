@@ -27,50 +27,26 @@ func ParseSpec(s string) (Spec, error) {
 	return spec, nil
 }
 
-// Matches says if a pattern means an event: "sched:*" and "sched/*" name both parts, "sched" a system or an event.
+// Matches says if the pattern means an event, as [tracefs.Event.Matches] says.
 func (s Spec) Matches(system, event string) bool {
-	sys, name, both := strings.Cut(strings.Replace(s.Pattern, "/", ":", 1), ":")
-	if both {
-		return glob(sys, system) && glob(name, event)
-	}
-	return glob(sys, system) || glob(sys, event)
+	return tracefs.Event{System: system, Name: event}.Matches(s.Pattern)
 }
 
-func glob(pattern, s string) bool {
-	ok, err := path.Match(pattern, s)
-	return ok && err == nil
-}
-
-// NoEventError says that a pattern means no event of this kernel.
-type NoEventError struct {
-	Pattern string
-	Near    []string // events with similar names
-}
-
-func (e *NoEventError) Error() string { return "no event matches " + e.Pattern }
-
-// selectEvents finds the events that were asked for, each once, with its filter: the last that is given for it.
+// selectEvents finds the events that were asked for, each once, with its filter: the last that is given for it. A pattern that means none is
+// a *[tracefs.NoEventError].
 func selectEvents(fs tracefs.FS, specs []Spec) ([]Event, error) {
-	all, err := fs.Events()
-	if err != nil {
-		return nil, err
-	}
 	want := map[tracefs.Event]Spec{}
 	var order []tracefs.Event
 	for _, s := range specs {
-		found := false
-		for _, e := range all {
-			if !s.Matches(e.System, e.Name) {
-				continue
-			}
-			found = true
+		es, err := fs.Select(s.Pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range es {
 			if _, twice := want[e]; !twice {
 				order = append(order, e)
 			}
 			want[e] = s
-		}
-		if !found {
-			return nil, &NoEventError{s.Pattern, near(all, s.Pattern)}
 		}
 	}
 	var out []Event
@@ -147,19 +123,4 @@ func constantAt(expr string, i, n int, constant func(string) (int64, bool)) (str
 		return fmt.Sprintf("(%d)", v), true
 	}
 	return strconv.FormatInt(v, 10), true
-}
-
-// near lists a few events that have a part of the pattern in their name.
-func near(all []tracefs.Event, pattern string) (out []string) {
-	_, name, both := strings.Cut(pattern, ":")
-	if !both {
-		name = pattern
-	}
-	name = strings.Trim(name, "*?")
-	for _, e := range all {
-		if len(name) >= 3 && (strings.Contains(e.Name, name) || strings.Contains(name, e.Name)) && len(out) < 3 {
-			out = append(out, e.System+":"+e.Name)
-		}
-	}
-	return out
 }

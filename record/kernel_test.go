@@ -194,7 +194,7 @@ func TestFilter(t *testing.T) {
 	if !errors.As(err, &fe) || !strings.Contains(fe.Log, "nosuch") {
 		t.Errorf("a bad filter: %v", err)
 	}
-	var none *NoEventError
+	var none *tracefs.NoEventError
 	if _, err := Start(Options{Dir: dir, Leases: leases(t), Events: []Spec{{Pattern: "sched:sched_swich*"}}}); !errors.As(err, &none) {
 		t.Errorf("no such event: %v", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/record"
+	"github.com/fathom-trace/fathom/tracefs"
 )
 
 // recordFlags say what to record.
@@ -285,7 +286,7 @@ func lossText(acc *record.Account) string {
 // recordError tells why there is no recording.
 func recordError(err error) error {
 	const what = "record"
-	var none *record.NoEventError
+	var none *tracefs.NoEventError
 	var filter *record.FilterError
 	switch {
 	case errors.As(err, &none):

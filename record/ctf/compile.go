@@ -75,7 +75,6 @@ type builder struct {
 // scopeNames are the fields that were seen, by their path in a scope such as "stream.event.context".
 type scopeNames struct {
 	name   string
-	prefix string
 	fields map[string]named
 }
 

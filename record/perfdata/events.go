@@ -341,7 +341,7 @@ func (r *reader) Next(e *traceevent.Event) bool {
 func (r *reader) round() bool {
 	r.queue = slices.Delete(r.queue, 0, r.give)
 	r.give, r.ready = 0, 0
-	upTo := r.prev
+	var upTo uint64
 	for {
 		kind, _, body, ok := r.w.next()
 		if !ok {

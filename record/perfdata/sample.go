@@ -57,7 +57,6 @@ type sample struct {
 	cpu                                               uint32
 	chain                                             []byte
 	raw                                               []byte
-	attr                                              *Attr
 }
 
 // sampleField is a field of the format that is made for samples of no tracepoint.

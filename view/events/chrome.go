@@ -27,12 +27,6 @@ type run struct {
 	from uint64
 }
 
-// Processes that stand for CPUs and for tasks.
-const (
-	cpuProcess  = 1
-	taskProcess = 2
-)
-
 // NewChrome writes to w.
 func NewChrome(w io.Writer, src *Source) *Chrome {
 	return &Chrome{w: w, src: src, names: names{src: src}, runs: map[int]run{}}
