@@ -644,7 +644,7 @@ func checkPage(t *testing.T, d *dump.Dump) {
 		"bt -a": `COMMAND: "swapper/`, "bt 1": `COMMAND: "init"`, "foreach bt": "kthreadd:2", "log": "fathom: last words", "ps": "[kthreadd]", "mod": "veth",
 		"sys": "RELEASE: 6.", "kmem -i": "TOTAL MEM", "kmem -s task_struct": "task_struct", "files dying": "/etc/hostname", "mount": "devtmpfs",
 		"net": "127.0.0.1/8", "irq": "timer", "waitq": "no task waits", "sym schedule": "(T) schedule", "rd linux_banner 2": "Linux version",
-		"dis schedule 3": "<schedule+0x0>", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
+		"dis schedule 3": "<schedule+0x0>", "dis vfs_read": "# struct file.f_mode", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
 		"mach": "PROCESSOR: QEMU", "swap": "/dev/vda", "timer": "delayed_work_timer_fn", "wq -a": "any CPU", "irq -s": "SCHED", "net -s": "LISTEN",
 		"whatis vfs_read": "vfs_read(struct file *", "list module.list modules": "ffffffffc",
 	} {

@@ -1,6 +1,7 @@
 package dump_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -226,15 +228,21 @@ func checkWheel(t *testing.T, d *dump.Dump) {
 }
 
 // checkSearch wants what was written where it was written.
-func checkSearch(t *testing.T, d *dump.Dump, run func(string) string) {
+func checkSearch(t *testing.T, d *dump.Dump) {
+	s := core.New(d, "test")
+	run := func(command string) string {
+		var out bytes.Buffer
+		if err := s.Run(&out, strings.Fields(command)); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		return out.String()
+	}
 	if out := run("search -c fathom:"); !strings.Contains(out, "__log_buf+") || !strings.Contains(out, "last words") {
 		t.Errorf("search -c:\n%s", out)
 	}
 	init := d.Kallsyms().ByName("init_task")[0]
-	if out := run(fmt.Sprintf("search %#x", init)); strings.Count(out, "\n") < 5 {
-		t.Errorf("search init_task:\n%s", out)
-	}
-	if a, b := run(fmt.Sprintf("search %#x", init)), run(fmt.Sprintf("search -m 0xfff %#x", init)); len(b) < len(a) {
-		t.Errorf("search with a mask found less:\n%s", b)
+	exact, masked := run(fmt.Sprintf("search %#x", init)), run(fmt.Sprintf("search -m 0xfff %#x", init))
+	if strings.Count(exact, "\n") < 5 || len(masked) < len(exact) {
+		t.Errorf("search init_task:\n%s\nwith a mask:\n%s", exact, masked)
 	}
 }
