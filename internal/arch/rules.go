@@ -3,17 +3,17 @@ package arch
 // Groups of packages that rows name together.
 const (
 	ebpfCore = "github.com/cilium/ebpf github.com/cilium/ebpf/asm github.com/cilium/ebpf/btf"
-	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/ringbuf github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
+	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
 	sys      = "os/... syscall golang.org/x/sys/unix"
 	rtnl     = "github.com/vishvananda/netlink/... github.com/vishvananda/netns github.com/mdlayher/netlink github.com/google/nftables/..."
 	unpack   = "github.com/klauspost/compress/... github.com/pierrec/lz4/v4 github.com/ulikunitz/xz/... github.com/anchore/go-lzo"
 
-	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
+	decoders = "wire/... traceevent/... ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
 	compiler = "lang/syntax lang/types lang/check lang/stdlib ir/... bpf/..."
 	backends = "kernel/live kernel/dump kernel/image kernel/remote"
 	answers  = "answers/graph answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
 
-	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
+	ourDecoders = "./wire/... ./traceevent/... ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
 	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate/..."
 	ourBackends = "./kernel/live ./kernel/dump ./kernel/image ./kernel/remote"
 )
@@ -47,6 +47,7 @@ var Edges = []Edge{
 	{"wire/filter", "./ir", "filters become IR"},
 	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
 	{"oops/cause", "./oops ./debuginfo/disasm", "a cause needs the incident and its code in words"},
+	{"traceevent/...", "./traceevent ./traceevent/filter", "conditions and histograms are of events"},
 	{"record/ctf record/tracedat record/perfdata", "./traceevent " + unpack, "recordings carry the kernel's event formats"},
 
 	// Models: what a kernel, a process, a network is (rules 3 and 4).
@@ -72,12 +73,13 @@ var Edges = []Edge{
 	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},
 	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
 	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
-	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"probe probe/ring record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
 	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet", "programs written as IR read the kernel's structs by their types"},
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./probe ./usersym ./ctype ./wire/filter " + sys, "packet in a row: see, read the machine's state, explain"},
+	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},

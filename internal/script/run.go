@@ -220,7 +220,7 @@ func (r *runner) load() error {
 			}
 		},
 	})
-	r.maps = r.sess
+	r.maps, r.unwatch = r.sess, r.sess.Unwatch
 	if d, ok := rejection(r.o.Source, err); ok && r.o.Diags != nil {
 		r.o.Diags([]syntax.Diag{d})
 		if r.o.Verbose {
@@ -530,8 +530,8 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 func (r *runner) rest(ring *probe.Reader, drop bool) error {
 	until := time.Now().Add(2 * time.Second)
 	r.done = false
-	for time.Now().Before(until) {
-		rec, err := ring.Next(time.Now())
+	for n := 0; n&1023 != 0 || time.Now().Before(until); n++ {
+		rec, err := ring.Next(time.Time{})
 		if err != nil {
 			return err
 		}
