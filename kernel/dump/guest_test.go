@@ -175,7 +175,7 @@ func witness() map[string]string {
 		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
 		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
-		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
+		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime", "/proc/iomem", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
 	} {
 		paths, _ := filepath.Glob(pattern)
 		for _, p := range paths {
