@@ -38,7 +38,7 @@ import (
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
-// envDumps names a folder in which dumps are kept from run to run; without it they live as long as the test.
+// envDumps names a folder in which dumps are kept from run to run; without it they live as long as the tests.
 const envDumps = "FATHOM_DUMPS"
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,21 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "die" {
 		os.Exit(die())
 	}
-	ktest.Main(m, ktest.Config{})
+	os.Exit(run(m))
+}
+
+// run runs the tests with a folder for dumps, so that a guest dies once for all of them.
+func run(m *testing.M) int {
+	if os.Getenv(ktest.EnvGuests) != "" && os.Getenv(envDumps) == "" && !pid1.IsInit() {
+		dir, err := os.MkdirTemp("", "dumps-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		os.Setenv(envDumps, dir)
+	}
+	return ktest.Run(m, ktest.Config{})
 }
 
 // die runs in the guest: it writes what /proc says of the kernel as JSON, path to contents, and crashes the kernel.
