@@ -15,16 +15,17 @@ GUESTS ?= all
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
 #   nftables iptables procps   oracles for rules as text and for settings
+#   babeltrace2 trace-cmd linux-perf   oracles for recordings: they read ours, and we read theirs
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
 #   makedumpfile python3-lzo python3-snappy python3-zstandard   dumps in every encoding, and compressors that are not ours
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
-	nftables iptables procps ethtool iputils-ping python3 \
+	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf \
 	makedumpfile python3-lzo python3-snappy python3-zstandard
 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps.
 SOAKAPT = python3-drgn
 
-.PHONY: build demo test test-unit bench insns lint dist deps soak compat scenarios
+.PHONY: build demo test test-unit bench bench-packet insns lint dist deps soak compat scenarios
 
 build:
 	$(GO) build -trimpath -ldflags '-s -w' -o fathom ./cmd/fathom
@@ -45,6 +46,10 @@ test: build deps
 # PEERS are further programs with bpftrace's command line to measure beside it: make bench PEERS=/path/to/bpftrace-0.27
 bench: build deps
 	$(GO) run ./internal/gen/bench $(PEERS) > docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md && cat docs/benchmarks.md
+
+# PWRU is the path of pwru to measure beside fathom packet, in a guest and here
+bench-packet: build deps
+	$(GO) build -o .bench ./internal/gen/bench && trap 'rm -f .bench' EXIT && ./.bench packet-page $(PWRU) > docs/benchmarks-packet.md.new && mv docs/benchmarks-packet.md.new docs/benchmarks-packet.md && cat docs/benchmarks-packet.md
 
 # PEER is bpftrace 0.27 or later, TOOLS the folder of its tools: make insns PEER=/path/to/bpftrace TOOLS=/path/to/tools
 insns:

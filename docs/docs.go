@@ -22,3 +22,8 @@ var Packet string
 //
 //go:embed watch.md
 var Watch string
+
+// Record is about recordings, in Markdown.
+//
+//go:embed record.md
+var Record string

@@ -39,6 +39,9 @@ func (e *AttachError) Unwrap() error { return e.Err }
 func (s *Session) Attach() (int, error) {
 	n := 0
 	for _, l := range s.attachOrder() {
+		if l.more() {
+			continue
+		}
 		k, err := s.attach(l)
 		n += k
 		if err != nil {

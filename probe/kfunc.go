@@ -11,11 +11,15 @@ import (
 
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
 // KfuncID gives the number by which programs call a function of the kernel: that of its BTF.
 func (w *World) KfuncID(name string) (btf.TypeID, error) {
+	if id, ok := w.kfuncs[name]; ok {
+		return id, nil
+	}
 	b, err := w.live.BTF()
 	if err != nil {
 		return 0, err
@@ -24,8 +28,15 @@ func (w *World) KfuncID(name string) (btf.TypeID, error) {
 	if !ok {
 		return 0, fmt.Errorf("kernel function %s: %w", name, ctype.ErrNotFound)
 	}
+	if w.kfuncs == nil {
+		w.kfuncs = map[string]btf.TypeID{}
+	}
+	w.kfuncs[name] = btf.TypeID(id)
 	return btf.TypeID(id), nil
 }
+
+// BTF is the kernel's own types, in the kernel's form.
+func (w *World) BTF() (*btftypes.BTF, error) { return w.live.BTF() }
 
 // Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which
 // looks at who may call it before it looks at the arguments (check_kfunc_call in kernel/bpf/verifier.c).

@@ -28,6 +28,9 @@ type Options struct {
 	// World is the machine the program was checked for: it numbers events and functions, and knows which targets must not be
 	// attached. Never nil.
 	World *World
+	// Plain loads programs without the types of their functions and the lines of their source, which serve those who read the
+	// verifier's log and cost as much as the program itself. What is refused is loaded again, with them.
+	Plain bool
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
 	Missing string
 	// Warn is told about targets that were left out.
@@ -175,7 +178,7 @@ func (s *Session) loadPrograms() error {
 	}
 	s.pair()
 	for _, l := range s.units {
-		if l.returns != nil || l.entry != nil {
+		if l.returns != nil || l.entry != nil || l.more() {
 			continue
 		}
 		if err := s.loadUnit(l); err != nil {
@@ -328,6 +331,11 @@ func (s *Session) skip(t check.Target, err error) bool {
 }
 
 func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	if s.opts.Plain {
+		if p, err := s.loadPlain(spec); err == nil {
+			return p, nil
+		}
+	}
 	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogSizeStart: s.opts.LogSize})
 	if err != nil {
 		var ve *ebpf.VerifierError

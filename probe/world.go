@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
@@ -34,6 +36,7 @@ type World struct {
 	// ftraceSays is set if funcs is what ftrace itself lists, not all symbols of code.
 	ftraceSays bool
 	types      ctype.Lookup
+	kfuncs     map[string]btf.TypeID // those that were asked for
 }
 
 // Function is a kernel function that may be probed.
@@ -288,7 +291,7 @@ func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return tracepointArgs(f, t.Module, w.Types()), nil, nil
+		return TracepointArgs(f, t.Module, w.Types()), nil, nil
 	case "fentry", "fexit":
 		f, err := w.Types().Func(t.Module, t.Func)
 		if err != nil {

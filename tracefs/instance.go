@@ -134,6 +134,9 @@ func (p *Pipe) Read(b []byte) (int, error) {
 	}
 }
 
+// FD is the buffer's descriptor, which does not block, for those who move pages by splice.
+func (p *Pipe) FD() int { return p.fd }
+
 // Close closes the buffer.
 func (p *Pipe) Close() error { return unix.Close(p.fd) }
 

@@ -37,6 +37,14 @@ var kindNames = [NumKinds]string{"drop", "consume", "queue", "xmit", "rx", "rx_q
 
 func (k Kind) String() string { return kindNames[k] }
 
+// places are the functions that kinds of events are in, each in one alone: what needs no stack to be told. Consume tells its
+// place itself.
+var places = map[Kind]string{Consume: "", Queue: "__dev_queue_xmit", Xmit: "dev_hard_start_xmit", Rx: "__netif_receive_skb_core",
+	RxQueue: "netif_rx_internal", RxEntry: "", Copied: "skb_copy_datagram_iter", Enqueued: "", Dequeued: ""}
+
+// Names says if events of this kind can do without a stack, as their place says most of what it would.
+func (k Kind) Names() bool { _, ok := places[k]; return ok }
+
 // MarshalText writes a kind by its name.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 

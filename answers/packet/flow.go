@@ -58,6 +58,7 @@ type Flow struct {
 	OpenSample  *Packet   `json:"open_sample,omitempty"` // one that nobody told the end of
 	Rewritten   []Rewrite `json:"rewritten,omitempty"`
 	Sender      Process   `json:"sender,omitzero"`
+	Cgroup      string    `json:"cgroup,omitempty"` // of the sender, where a program on a cgroup dropped something
 }
 
 // Open is how many packets nobody told the end of.
@@ -97,6 +98,14 @@ type Loss struct {
 	Repeats uint64  `json:"repeats,omitempty"`
 	Sample  *Packet `json:"sample"`
 	At      *Hop    `json:"at"` // of the sample: the drop
+}
+
+// Flow is the flow of the packet that was lost first; nil if it belongs to none.
+func (l *Loss) Flow() *Flow {
+	if l.Sample == nil {
+		return nil
+	}
+	return l.Sample.flow
 }
 
 // Refusal is system calls that failed alike.

@@ -32,6 +32,8 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 		return false
 	case p.state == Lost && !freed:
 		return false
+	case h.Proto == 0 && was.Proto != 0 && !b.Dst.IsValid():
+		return false // messages of Unix sockets and of netlink are sk_buffs too
 	case !moves(was, h):
 		return false
 	case !a.Dst.IsValid() || !b.Dst.IsValid():
@@ -41,7 +43,7 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 			return h.GSO > 1 || was.GSO > 1
 		}
 		// A router takes one off the TTL; a bridge leaves it, and so does a device on top of another.
-		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || handedOn(h)
+		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || handedOn(p, h)
 	case carries(a.Inner, b.Tuple) || carries(b.Inner, a.Tuple):
 		return true // packed into a tunnel, or taken out
 	case a.Proto != b.Proto:
@@ -64,8 +66,14 @@ func moves(was, h *Hop) bool {
 }
 
 // handedOn says if a packet that is given to a device was on its way already: a device on top of this one, a bridge, or
-// what redirects at ingress had it. Softirqs run on top of whatever sent last, which is another packet.
-func handedOn(h *Hop) bool {
+// what redirects at ingress had it. Softirqs run on top of whatever sent last, which is another packet. Without a stack, it
+// was if this device has not had it yet.
+func handedOn(p *Packet, h *Hop) bool {
+	if len(h.Path) == 1 && h.Path[0] == places[h.Kind] {
+		return !slices.ContainsFunc(p.Hops, func(was *Hop) bool {
+			return was.Kind == Queue && was.Netns == h.Netns && was.Ifindex == h.Ifindex
+		})
+	}
 	return slices.ContainsFunc(h.Path, func(fn string) bool {
 		return (bridging(fn) || fn == "dev_hard_start_xmit" || fn == "__netif_receive_skb_core") && !elsewhere(h, fn)
 	})

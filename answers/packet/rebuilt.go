@@ -26,7 +26,8 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 		}
 		was := lastEvent(p.Hops)
 		a, b := &was.View, &h.View
-		if was.Kind != Xmit && (was.Kind != Consume || !slices.ContainsFunc(was.Path, xdp)) || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
+		gone := was.Kind == Consume && (len(was.Path) == 0 || slices.ContainsFunc(was.Path, xdp)) // without a stack, by whom is not known
+		if was.Kind != Xmit && !gone || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {
 			continue
 		}
 		t.forget(p)

@@ -17,6 +17,7 @@ var steps = []step{
 		return s.reason("TC_INGRESS", "TC_EGRESS", "TC_ERROR", "TC_CLS", "TC_COOKIE_ERROR", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP") ||
 			s.in("sch_handle_ingress", "sch_handle_egress", "tc_run", "tcx_run")
 	}, tcDropped},
+	{"cgroup", func(s *scene) bool { return s.reason("BPF_CGROUP_EGRESS", "BPF_CGROUP_INGRESS") }, cgroupDropped},
 	{"netfilter", func(s *scene) bool {
 		return s.reason("NETFILTER_DROP", "NETFILTER_INGRESS", "NETFILTER_EGRESS") || s.in("nf_hook_slow", "nft_do_chain", "ipt_do_table", "nf_hook_slow_list")
 	}, netfilterDropped},

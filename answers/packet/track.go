@@ -166,6 +166,9 @@ func (t *Tracker) name(e *Event) (fn string, path []string) {
 			break
 		}
 	}
+	if at := places[e.Kind]; len(path) == 0 && at != "" {
+		path = []string{at}
+	}
 	if fn == "" && len(path) > 0 {
 		fn = path[0]
 	}

@@ -118,6 +118,12 @@ func TestTracker(t *testing.T) {
 		{"a bridge leaves the TTL", []seen{
 			{in, "rx skb=1 ns=1 dev=1"}, {in, "queue skb=1 ns=1 dev=2 path=br_forward_finish"},
 		}, []sums{{flowA, 1, 0, 0, 1}}},
+		{"a bridge, no stack", []seen{
+			{in, "queue skb=1 ns=1 dev=3"}, {in, "rx skb=1 ns=1 dev=1"}, {in, "queue skb=1 ns=1 dev=2"},
+		}, []sums{{flowA, 1, 0, 0, 1}}},
+		{"an address again in silence, no stack", []seen{
+			{in, "queue skb=1 ns=1 dev=1"}, {in, "xmit skb=1 ns=1 dev=1"}, {in, "queue skb=1 ns=1 dev=1"},
+		}, []sums{{flowA, 2, 0, 0, 2}}},
 		{"a router takes one off it", []seen{
 			{in, "rx skb=1 ns=1 dev=1"}, {in.with(ttl(63)), "queue skb=1 ns=1 dev=2 path=ip_forward"},
 		}, []sums{{flowA, 1, 0, 0, 1}}},
@@ -167,6 +173,54 @@ func TestTracker(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestOtherMessages: what is no packet of a network does not stand for the one whose memory it has.
+func TestOtherMessages(t *testing.T) {
+	w := newWorld(t)
+	in := udp(a0, b0).bytes()
+	w.see(in, "rx skb=1 head=9 ns=1 dev=1", "drop skb=1 head=9 ns=1 dev=1 by=nft_do_chain reason=9")
+	w.see(nil, "copied skb=2 head=9", "consume skb=2 head=9 last by=unix_dgram_recvmsg")
+	if diff := cmp.Diff(sums{flowA, 1, 0, 1, 0}, w.sums()[0]); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestPlaces: without a stack, the place of an event is a function if there is but one; with one, it is the innermost.
+func TestPlaces(t *testing.T) {
+	w := newWorld(t)
+	for text, want := range map[string]string{
+		"queue skb=1": "__dev_queue_xmit", "xmit skb=1": "dev_hard_start_xmit", "rx_queue skb=1": "netif_rx_internal", "enqueued skb=1": "",
+		"xmit skb=1 path=a,b": "a", "consume skb=1 by=x": "x", "drop skb=1 by=x": "x",
+	} {
+		e := w.event(text, nil)
+		if fn, _ := w.path(&e); fn != want {
+			t.Errorf("%s: %q, want %q", text, fn, want)
+		}
+	}
+}
+
+// TestCgroupPrograms: of programs on cgroups those are to blame that see what the sender sends; if there is one, it is certain.
+func TestCgroupPrograms(t *testing.T) {
+	progs := []CgroupProg{{"/", "ingress", 1, "in"}, {"/a", "egress", 2, "outer"}, {"/a/b", "egress", 3, "inner"}, {"/ab", "egress", 4, "beside"}}
+	for _, c := range []struct {
+		reason, sender string
+		progs          []CgroupProg
+		want           any // id
+		certain        bool
+	}{
+		{"BPF_CGROUP_EGRESS", "/a/b/c", progs, uint32(3), false},
+		{"BPF_CGROUP_EGRESS", "/a/x", progs, uint32(2), true},
+		{"BPF_CGROUP_EGRESS", "/ab", progs, uint32(4), true},
+		{"BPF_CGROUP_INGRESS", "/nowhere", progs, uint32(1), true},
+		{"BPF_CGROUP_EGRESS", "/a", nil, nil, false},
+	} {
+		s := &scene{rec: &Recording{CgroupProgs: c.progs}, flow: &Flow{Cgroup: c.sender}, loss: &Loss{Reason: c.reason}}
+		f := cgroupDropped(s)
+		if diff := cmp.Diff([]any{c.want, c.certain}, []any{f.culprit["id"], f.certain}); diff != "" {
+			t.Errorf("%s of %s: -want +got\n%s", c.reason, c.sender, diff)
+		}
 	}
 }
 

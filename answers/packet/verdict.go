@@ -65,15 +65,17 @@ type Recording struct {
 	// BootToReal is what to add to the time of an event to have ns since 1970.
 	BootToReal int64 `json:"boot_to_real"`
 	// States of namespaces, by inode: before, when something was first lost in them, and at the end.
-	Before   map[uint64]*netstate.State `json:"before"`
-	At       map[uint64]*netstate.State `json:"at,omitempty"`
-	After    map[uint64]*netstate.State `json:"after"`
-	Init     uint64                     `json:"init"` // inode of the first namespace: counters of the machine are in it
-	Errnos   map[int32]string           `json:"errnos,omitempty"`
-	LostRing uint64                     `json:"lost_ring"`
-	Missed   uint64                     `json:"missed"`
-	Unkept   uint64                     `json:"unkept"`
-	Losses   bool                       `json:"losses_only,omitempty"` // what was not lost was not looked at
+	Before map[uint64]*netstate.State `json:"before"`
+	At     map[uint64]*netstate.State `json:"at,omitempty"`
+	After  map[uint64]*netstate.State `json:"after"`
+	Init   uint64                     `json:"init"` // inode of the first namespace: counters of the machine are in it
+	Errnos map[int32]string           `json:"errnos,omitempty"`
+	// CgroupProgs are the programs on cgroups, read when one of them dropped something first.
+	CgroupProgs []CgroupProg `json:"cgroup_progs,omitempty"`
+	LostRing    uint64       `json:"lost_ring"`
+	Missed      uint64       `json:"missed"`
+	Unkept      uint64       `json:"unkept"`
+	Losses      bool         `json:"losses_only,omitempty"` // what was not lost was not looked at
 }
 
 // State gives what is known of a namespace when something was lost in it, else at the end, else before; nil if nothing is.

@@ -204,6 +204,12 @@ func TestIdentity(t *testing.T) {
 	if _, ok := b.FuncID("node"); ok {
 		t.Error("node is no function")
 	}
+	if id, ok := b.ID(ctype.KindStruct, "node"); !ok || id == 0 {
+		t.Error(id, ok)
+	}
+	if _, ok := b.ID(ctype.KindStruct, "walk"); ok {
+		t.Error("walk is no struct")
+	}
 	if d := cmp.Diff([]string{"node_t"}, b.Names(ctype.KindTypedef, "node")); d != "" {
 		t.Error(d)
 	}

@@ -166,7 +166,7 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	var stop func()
 	f.o.Interrupt, stop = interrupts()
 	defer stop()
-	f.o.Ready = f.ready
+	f.o.Ready, f.o.More = f.ready, f.more
 	st := f.style()
 	if f.o.Losses && !f.json {
 		f.o.Lost = func(v *packet.Verdict) {
@@ -241,6 +241,19 @@ func (f *packetFlags) ready(level string, missing []string) {
 		if f.verbose && len(missing) > 0 {
 			fmt.Fprintf(os.Stderr, "this kernel has not got: %s\n", strings.Join(missing, ", "))
 		}
+	}
+}
+
+// more says by which means packets are seen from now on.
+func (f *packetFlags) more(level string, missing []string) {
+	switch {
+	case f.json:
+		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "level", "level": level, "missing": missing})
+	case f.quiet:
+	case len(missing) == 0:
+		fmt.Fprintf(os.Stderr, "from now on by %s\n", level)
+	case f.verbose:
+		fmt.Fprintf(os.Stderr, "still by %s: %s\n", level, strings.Join(missing, ", "))
 	}
 }
 

@@ -291,13 +291,22 @@ func (r *ranking) fold(ts []*rank.Table) error {
 	return f.Close()
 }
 
+// conditionError shows what is wrong with a condition, or with a trigger, at its place.
+func conditionError(command, what string, err error) error {
+	var e *filter.Error
+	if errors.As(err, &e) {
+		err = fmt.Errorf("that means nothing\n%s %s", e.Caret(), e.Msg)
+	}
+	return usageError{command, fmt.Errorf("%s: %w", what, err)}
+}
+
 // rankError tells what went wrong in four lines.
 func rankError(what string, err error) error {
 	var wrong *filter.Error
 	var none *tracefs.NoEventError
 	switch {
 	case errors.As(err, &wrong):
-		return usageError{"fathom rank", fmt.Errorf("%s: that means nothing\n%s %s", what, wrong.Caret(), wrong.Msg)}
+		return conditionError("fathom rank", what, err)
 	case errors.As(err, &none):
 		e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
 		for _, n := range none.Near {

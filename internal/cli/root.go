@@ -119,7 +119,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), rankCommand(), packetCommand(), watchCommand(), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), rankCommand(), packetCommand(), watchCommand(), recordCommand(), viewCommand(), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
 	return c
 }
 
@@ -128,6 +128,7 @@ var topics = map[string]func(io.Writer) error{
 	"lang":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
 	"graph":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Graph); return err },
 	"packet": func(w io.Writer) error { _, err := io.WriteString(w, docs.Packet); return err },
+	"record": func(w io.Writer) error { _, err := io.WriteString(w, docs.Record); return err },
 	"watch":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Watch); return err },
 	"tools": func(w io.Writer) error {
 		fmt.Fprintf(w, "Tools that come with fathom: run one with fathom trace NAME.\n\n")
@@ -143,8 +144,8 @@ var topics = map[string]func(io.Writer) error{
 // helpCommand is help VERB, help TOPIC, and help E-CODE for what the last line of an error names.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [VERB|lang|graph|packet|watch|tools|E-CODE]",
-		Short: "Explain a verb, the language, call graphs, packets, watching changes, the tools that come along, or the code of an error",
+		Use:   "help [VERB|lang|graph|packet|record|watch|tools|E-CODE]",
+		Short: "Explain a verb, the language, call graphs, packets, recordings, watching changes, the tools that come along, or the code of an error",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -52,7 +52,12 @@ func ref(ns netns.NS) string { return fmt.Sprintf("/proc/self/fd/%d", ns.FD()) }
 func watch(t testing.TB, o Options, do func()) (rec *packet.Recording, level string) {
 	t.Helper()
 	ready, stop, done := make(chan string, 1), make(chan os.Signal, 1), make(chan error, 1)
-	o.Ready = func(level string, _ []string) { ready <- level }
+	o.Ready = func(level string, _ []string) {
+		if o.Plain || o.Losses {
+			ready <- level
+		}
+	}
+	o.More = func(level string, _ []string) { ready <- level }
 	o.Interrupt = stop
 	go func() {
 		var err error

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/packets/capture"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate"
+	"github.com/fathom-trace/fathom/netstate/changes"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/usersym"
@@ -34,8 +36,10 @@ type Options struct {
 	Losses bool   // only what is lost, of all packets
 	Count  uint64 // end after so many packets; 0 is no limit
 	For    time.Duration
-	// Ready is called when packets are seen, with the means.
+	// Ready is called when packets are seen, with the means. Unless only tracepoints or losses are asked for, More is called
+	// once what more there is has been added, with all means, and with why there are none; it may be nil.
 	Ready func(level string, missing []string)
+	More  func(level string, missing []string)
 	// Lost is called at the first loss of each kind, as it happens; may be nil.
 	Lost      func(*packet.Verdict)
 	Interrupt <-chan os.Signal
@@ -50,8 +54,9 @@ func Run(ctx context.Context, o Options) (*packet.Recording, error) {
 		return nil, err
 	}
 	if o.Ready != nil {
-		o.Ready(r.cap.Level(), r.cap.Missing())
+		o.Ready(r.rec.Level, r.cap.Missing())
 	}
+	r.watch(ctx)
 	if err := r.follow(ctx); err != nil {
 		return nil, err
 	}
@@ -73,9 +78,15 @@ type run struct {
 	readers map[uint64]*netlive.Reader
 	read    map[uint64]time.Time // when the state of a namespace was read last
 	active  map[uint64]bool      // namespaces that packets were seen in
+	more    chan stepping        // nil once that is known
+	enough  func()               // says that no more is wanted
 }
 
 func (r *run) close() {
+	if r.more != nil {
+		r.enough()
+		<-r.more // it uses what is closed here
+	}
 	for _, x := range r.readers {
 		if x != nil {
 			x.Close()
@@ -114,8 +125,40 @@ func (r *run) open() (err error) {
 	if err != nil {
 		return err
 	}
-	r.rec.Level = r.cap.Level()
+	r.rec.Level = "tracepoints"
 	return nil
+}
+
+// stepping is what became of the attempt to watch functions.
+type stepping struct {
+	n   int
+	err error
+}
+
+// watch begins to watch functions. That takes as long as all that was done before, and packets are seen meanwhile.
+func (r *run) watch(ctx context.Context) {
+	r.more = make(chan stepping, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	r.enough = cancel
+	go func() {
+		n, err := r.cap.Functions(ctx, r.world)
+		r.more <- stepping{n, err}
+	}()
+}
+
+// level takes what watch came to, once.
+func (r *run) level(w stepping) {
+	r.more = nil
+	var missing []string
+	if w.err != nil {
+		missing = []string{w.err.Error()}
+	}
+	if w.n > 0 {
+		r.rec.Level = fmt.Sprintf("tracepoints and %d functions (kprobe.multi)", w.n)
+	}
+	if r.o.More != nil && r.functions() != nil {
+		r.o.More(r.rec.Level, missing)
+	}
 }
 
 // functions are what is watched beside the tracepoints.
@@ -198,6 +241,9 @@ const again = 100 * time.Millisecond
 
 // look reads the state of the namespace in which a loss was, at that moment: what is to blame may be gone later.
 func (r *run) look(l *packet.Loss) {
+	if strings.HasPrefix(l.Reason, "BPF_CGROUP_") {
+		r.cgroups(l)
+	}
 	inode := uint64(l.Netns)
 	x := r.reader(inode)
 	if x == nil || time.Since(r.read[inode]) < again {
@@ -205,6 +251,18 @@ func (r *run) look(l *packet.Loss) {
 	}
 	r.read[inode] = time.Now()
 	r.rec.At[inode] = x.Read(netlive.All)
+}
+
+// cgroups reads what programs there are on cgroups, once, and in which cgroup a loss's sender is.
+func (r *run) cgroups(l *packet.Loss) {
+	if r.rec.CgroupProgs == nil {
+		r.rec.CgroupProgs = cgroupProgs()
+	}
+	if f := l.Flow(); f != nil && f.Sender.PID != 0 {
+		if p, ok := changes.ReadProcess(int(f.Sender.PID)); ok {
+			f.Cgroup = p.Cgroup
+		}
+	}
 }
 
 // slice is how long one wait for events is: interrupts and the end are looked at as often.
@@ -221,6 +279,8 @@ func (r *run) follow(ctx context.Context) error {
 			return nil
 		case <-r.o.Interrupt:
 			return nil
+		case w := <-r.more:
+			r.level(w)
 		default:
 		}
 		now := time.Now()
@@ -271,8 +331,12 @@ func (r *run) drain(until time.Time) error {
 const settle = 200 * time.Millisecond
 
 func (r *run) finish() (*packet.Recording, error) {
+	r.enough()
 	if err := r.drain(time.Now().Add(settle)); err != nil {
 		return nil, err
+	}
+	if r.more != nil {
+		r.level(<-r.more)
 	}
 	r.cap.Stop()
 	for !r.cap.Empty() {

@@ -88,10 +88,11 @@ func (m Mem) At(off int) Mem { m.off += int32(off); return m }
 
 // Unit is one program being written.
 type Unit struct {
-	U  *ir.Unit
-	p  *Program
-	f  *ir.Func
-	at *ir.Block
+	U   *ir.Unit
+	p   *Program
+	f   *ir.Func
+	at  *ir.Block
+	out *ir.Block // counts the run as filtered and ends it; nil until somebody goes there
 }
 
 func (u *Unit) put(n ir.Ins) {
@@ -210,6 +211,11 @@ func (u *Unit) Call(helper int32, args ...ir.Val) ir.Val {
 	return u.def(ir.Ins{Op: ir.Call, Fn: helper, Args: args})
 }
 
+// Kfunc calls a function of the kernel by its name.
+func (u *Unit) Kfunc(name string, args ...ir.Val) ir.Val {
+	return u.def(ir.Ins{Op: ir.Call, Name: name, Args: args})
+}
+
 // Context is the program's context, as helpers want it.
 func (u *Unit) Context() ir.Val { return u.def(ir.Ins{Op: ir.Ctx}) }
 
@@ -274,7 +280,20 @@ func (u *Unit) arm(b, end *ir.Block, fn func()) {
 
 // Unless ends the program, counted as filtered, unless a c b holds.
 func (u *Unit) Unless(c ir.Cond, a, b ir.Val) {
-	u.If(c, a, b, nil, func() { u.Count(ir.Filtered); u.Return(ir.Imm(0)) })
+	u.If(c, a, b, nil, u.Drop)
+}
+
+// Drop ends the program, counted as filtered: all places that do so share the code.
+func (u *Unit) Drop() {
+	if u.out == nil {
+		at := u.at
+		u.out = u.f.NewBlock()
+		u.at = u.out
+		u.Count(ir.Filtered)
+		u.Return(ir.Imm(0))
+		u.at = at
+	}
+	u.put(ir.Ins{Op: ir.Jump, Then: u.out})
 }
 
 // Return ends the program.
@@ -295,7 +314,16 @@ const (
 
 // Output sends n bytes through the ring; a full ring is counted.
 func (u *Unit) Output(m Mem, n int, w Wake) {
-	r := u.def(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(int64(w))})
+	u.output(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(int64(w))})
+}
+
+// OutputUpTo is Output of n bytes, a variable whose values the verifier knows to be between 1 and most.
+func (u *Unit) OutputUpTo(m Mem, most int, n ir.Val, w Wake) {
+	u.output(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(most), B: n, A: ir.Imm(int64(w))})
+}
+
+func (u *Unit) output(n ir.Ins) {
+	r := u.def(n)
 	u.If(ir.SLt, r, ir.Imm(0), func() { u.Count(ir.LostRing) }, nil)
 }
 

@@ -1,5 +1,5 @@
 // Package attach puts small BPF programs on a network's devices, for faults and exercises: programs of XDP and of traffic
-// control with one answer for all packets, and one that gives packets to AF_XDP sockets. What it attaches goes when it is
+// control with one answer for all packets, one that gives packets to AF_XDP sockets, and one on a cgroup. What it attaches goes when it is
 // closed, or with its process.
 package attach
 
@@ -86,6 +86,36 @@ func TCX(dev, name string, answer int32, egress bool) (*Attached, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("attach tcx program to %s: %w", dev, err), a.Close())
+	}
+	return a, nil
+}
+
+// offDport is where the destination port of UDP is behind a header of IPv4 without options.
+const offDport = 22
+
+// CgroupEgress attaches a program to a cgroup that drops datagrams over IPv4 to one port, of all that its processes send.
+func CgroupEgress(folder, name string, port uint16) (*Attached, error) {
+	a := &Attached{}
+	prog := asm.Instructions{ // the data begins with the network header (__cgroup_bpf_run_filter_skb in kernel/bpf/cgroup.c)
+		asm.Mov.Imm(asm.R2, offDport),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, -8),
+		asm.Mov.Imm(asm.R4, 2),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "pass"),
+		asm.LoadMem(asm.R1, asm.RFP, -8, asm.Half),
+		asm.HostTo(asm.BE, asm.R1, asm.Half),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.JEq.Imm(asm.R1, int32(port), "out"),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
+		asm.Return().WithSymbol("out"),
+	}
+	var err error
+	if a.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSKB, Name: name, License: "GPL", Instructions: prog, AttachType: ebpf.AttachCGroupInetEgress}); err == nil {
+		a.link, err = link.AttachCgroup(link.CgroupOptions{Path: folder, Attach: ebpf.AttachCGroupInetEgress, Program: a.prog})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("attach program to cgroup %s: %w", folder, err), a.Close())
 	}
 	return a, nil
 }

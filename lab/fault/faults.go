@@ -107,6 +107,7 @@ func ofLinks() []Fault {
 		{Name: "tc-egress", Title: "a filter of traffic control at egress", Need: Matchall, make: tcEgress},
 		{Name: "tcx-ingress", Title: "a program of tcx at ingress", Need: TCX, make: tcx(false)},
 		{Name: "tcx-egress", Title: "a program of tcx at egress", Need: TCX, make: tcx(true)},
+		{Name: "cgroup-egress", Title: "a program on a cgroup that drops what its processes send", Need: CgroupBPF, make: cgroupEgress},
 		{Name: "xdp-drop", Title: "a program of XDP drops, generic", make: xdp(attach.XDPDrop, "XDP_DROP", false)},
 		{Name: "xdp-aborted", Title: "a program of XDP aborts, generic", make: xdp(attach.XDPAborted, "XDP_ABORTED", false)},
 		{Name: "xdp-native", Title: "a program of XDP drops, in the driver", make: xdp(attach.XDPDrop, "XDP_DROP", true)},

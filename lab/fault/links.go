@@ -225,6 +225,39 @@ func tcx(egress bool) func(*Scene) error {
 	}
 }
 
+// cgroupEgress is a program on the root of all cgroups that drops what goes to one port; the call that sends it fails.
+func cgroupEgress(s *Scene) error {
+	root := cgroupRoot()
+	if root == "" {
+		return fmt.Errorf("find the hierarchy of cgroups: %w", unix.ENOENT)
+	}
+	a, b := s.pair()
+	port, name := s.deck.Port(), s.deck.Word()
+	if err := s.up(); err != nil {
+		return err
+	}
+	if err := s.program("a", func() (*attach.Attached, error) { return attach.CgroupEgress(root, name, uint16(port)) }); err != nil {
+		return err
+	}
+	s.datagrams("a", datagrams{to: b.port(port), count: s.few()})
+	s.lostAtSend("EPERM")
+	s.drops("ip_finish_output", "BPF_CGROUP_EGRESS")
+	s.blame("cgroup_bpf", "a", "parent", "egress", "cgroup", "/", "name", name)
+	s.at("a", a.dev)
+	return nil
+}
+
+// cgroupRoot is where the unified hierarchy of cgroups is mounted, "" if it is not.
+func cgroupRoot() string {
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return dir
+		}
+	}
+	return ""
+}
+
 // program attaches a program in a role's namespace.
 func (s *Scene) program(role string, f func() (*attach.Attached, error)) error {
 	return s.ns[role].Do(func() error {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -35,6 +37,7 @@ const (
 	Matchall      Need = "tc's matchall classifier (CONFIG_NET_CLS_MATCHALL, CONFIG_NET_ACT_GACT)"
 	VLANFiltering Need = "VLAN filtering of bridges (CONFIG_BRIDGE_VLAN_FILTERING)"
 	TCX           Need = "tcx (Linux 6.6)"
+	CgroupBPF     Need = "BPF programs on cgroups (CONFIG_CGROUP_BPF), in the unified hierarchy"
 	XFRM          Need = "IPsec policies (CONFIG_XFRM_USER)"
 	Netem         Need = "netem (CONFIG_NET_SCH_NETEM)"
 	Egress        Need = "nftables at egress (CONFIG_NETFILTER_EGRESS)"
@@ -104,6 +107,9 @@ func (s *Scene) Namespaces() []string { return slices.Sorted(maps.Values(s.Netns
 
 // Send sends the traffic, and waits until what arrives has arrived. Afterwards the answer is complete.
 func (s *Scene) Send(ctx context.Context) error {
+	if err := s.running(ctx); err != nil {
+		return err
+	}
 	if err := s.send(ctx); err != nil {
 		return err
 	}
@@ -111,6 +117,29 @@ func (s *Scene) Send(ctx context.Context) error {
 	if s.Answer.Class == expect.Errno {
 		for _, n := range s.failed {
 			s.Answer.Sent += n
+		}
+	}
+	return nil
+}
+
+// running waits until devices that are up can send, which the kernel finds out some time later (net/core/link_watch.c): until
+// then they drop. Those that never will, as their other end is down, are not waited for longer than it takes.
+func (s *Scene) running(ctx context.Context) error {
+	const longest = time.Second
+	begin := time.Now()
+	for _, ns := range s.ns {
+		for ready := false; !ready && time.Since(begin) < longest; {
+			err := ns.Do(func() error {
+				devs, err := net.Interfaces()
+				ready = !slices.ContainsFunc(devs, func(d net.Interface) bool { return d.Flags&net.FlagUp != 0 && d.Flags&net.FlagRunning == 0 })
+				return err
+			})
+			if err == nil && !ready {
+				err = wait(ctx, 5*time.Millisecond)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -247,9 +247,9 @@ const (
 func KindOf(f *traceevent.Format, name string) (k Kind, field *traceevent.Field, ok bool) {
 	if field = f.Field(name); field != nil {
 		switch {
-		case field.ArrayLen < 0 && !field.DataLoc && !field.RelLoc:
+		case !field.IsArray():
 			return Number, field, field.Size == 1 || field.Size == 2 || field.Size == 4 || field.Size == 8
-		case strings.HasSuffix(field.Type, "char"):
+		case field.IsText():
 			return Text, field, true
 		}
 		return 0, field, false

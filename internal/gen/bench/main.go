@@ -1,5 +1,5 @@
-// Command bench measures fathom beside bpftrace in the same run and prints docs/benchmarks.md. It needs root. These
-// machines are shared: only ratios count, and minima more than medians.
+// Command bench measures fathom beside bpftrace in the same run and prints docs/benchmarks.md; as "bench packet-page" beside
+// pwru, and docs/benchmarks-packet.md. It needs root. These machines are shared: only ratios count, and minima more than medians.
 package main
 
 import (
@@ -40,8 +40,17 @@ func main() {
 		loop(os.Args[2])
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == "packets" {
-		packets(os.Args[2:])
+	if len(os.Args) > 1 && (os.Args[1] == "packet-page" || os.Args[1] == "packets") {
+		var err error
+		if os.Args[1] == "packet-page" {
+			err = packetPage(os.Args[2:])
+		} else if len(os.Args) > 2 {
+			err = packets(os.Args[2], os.Args[3:])
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == "dumps" {
@@ -66,11 +75,6 @@ func main() {
 	perRun(tools)
 	boots()
 	dumps()
-	var peers []string
-	if path, err := exec.LookPath("pwru"); err == nil {
-		peers = append(peers, path)
-	}
-	packets(peers)
 	size(tools)
 }
 

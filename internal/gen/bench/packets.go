@@ -8,22 +8,30 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/answers/packet"
 	"github.com/fathom-trace/fathom/lab/topology"
+	"github.com/fathom-trace/fathom/probe/try"
 )
 
-// follower is a program that follows packets: how it is started, and what it prints when it is ready.
+// follower is a program that follows packets: how it is started, what it prints when it is ready, and when all that it
+// watches is watched; "" is at the same time.
 type follower struct {
 	name  string
 	argv  []string // the filter goes behind
 	ready string
+	all   string
 }
 
 // Ports of the packets in packets: those that are followed, if the filter matches, and those that nobody sends.
@@ -35,35 +43,137 @@ const (
 // pings is how many round trips one round of packets takes, rttRounds how many rounds, taken in turns.
 const (
 	pings     = 400
-	rttRounds = 3
+	rttRounds = 4
 )
 
-// packets measures fathom packet beside pwru, if its path is given, on the kernel that this runs on. It needs root. Inside
-// of a guest: fathom lab boot --load veth -- bench packets /path/of/pwru.
-func packets(peers []string) {
-	tools := []follower{
-		{"fathom packet --plain", []string{"./fathom", "packet", "--plain"}, "following packets"},
-		{"fathom packet", []string{"./fathom", "packet"}, "following packets"},
+// packetPage prints docs/benchmarks-packet.md: packets in a guest, then on the machine at hand. peers is the path of pwru, or
+// nothing.
+func packetPage(peers []string) error {
+	fmt.Printf("# Following packets\n\nMade by `make bench-packet`. A UDP datagram of 56 bytes goes over a veth pair and its echo comes back, %d times in each of %d "+
+		"rounds, all tools in turns; what is followed is `udp port %s`, which the datagrams match, or `udp port %s`, which nobody uses. "+
+		"The machine is shared: only ratios count, and minima more than means.\n\n", pings, rttRounds, echoPort, quietPort)
+	dir, err := os.MkdirTemp(".", ".bench-") // the guest sees the working folder
+	if err != nil {
+		return err
 	}
-	for _, p := range peers {
-		tools = append(tools, follower{"pwru", []string{p, "--backend", "kprobe-multi"}, "Listening for events"})
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := []string{"lab", "boot", "--load", "veth", "--for", "30m", "--", filepath.Join(dir, "bench"), "packets", filepath.Join(dir, "fathom")}
+	files := map[string]string{self: "bench", "fathom": "fathom"}
+	for _, p := range peers[:min(1, len(peers))] {
+		files[p] = "pwru"
+		args = append(args, filepath.Join(dir, "pwru"))
+	}
+	for from, to := range files {
+		if err := copyFile(from, filepath.Join(dir, to)); err != nil {
+			return err
+		}
+	}
+	guest := exec.Command("./fathom", args...)
+	guest.Env = append(os.Environ(), "FATHOM_ACCEL=tcg")
+	guest.Stdout, guest.Stderr = os.Stdout, os.Stderr
+	fmt.Printf("## In a guest, emulated\n\n")
+	if err := guest.Run(); err != nil {
+		return fmt.Errorf("run in a guest: %w", err)
+	}
+	fmt.Printf("## On the machine at hand\n\n")
+	return packets("fathom", peers)
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
+}
+
+// packets measures fathom packet beside pwru, if its path is given, on the kernel that this runs on. It needs root. The
+// programs are copied to memory first: where their files are is not what is compared.
+func packets(fathom string, peers []string) error {
+	dir, err := os.MkdirTemp("/dev/shm", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	bin := filepath.Join(dir, "fathom")
+	if err := copyFile(fathom, bin); err != nil {
+		return err
+	}
+	tools := []follower{{name: "fathom packet --plain", argv: []string{bin, "packet", "--plain"}, ready: "following packets"}}
+	full := follower{name: "fathom packet", argv: []string{bin, "packet", "-v"}, ready: "following packets", all: " by tracepoints and "}
+	if !kprobes() {
+		full.all = ""
+	}
+	tools = append(tools, full)
+	for _, p := range peers[:min(1, len(peers))] {
+		if !kprobes() {
+			continue // it has nothing to follow packets with
+		}
+		to := filepath.Join(dir, "pwru")
+		if err := copyFile(p, to); err != nil {
+			return err
+		}
+		tools = append(tools, follower{name: "pwru", argv: []string{to, "--backend", "kprobe-multi"}, ready: "Listening for events"})
 	}
 	pair, err := topology.NewPair("va", "vb")
+	if err != nil {
+		return err
+	}
+	defer pair.Close()
+	fmt.Printf("On %s, %d CPUs.\n\n", kernel(), cpus())
+	starting(tools)
+	attaching()
+	trips(pair, tools)
+	rates(pair, tools)
+	return nil
+}
+
+// kprobes says if this kernel lets functions be watched by kprobe.multi.
+func kprobes() bool { return try.Detect(try.KprobeMulti) == nil }
+
+// attaching measures the bare call that attaches a program, which does nothing, to the functions that fathom packet watches.
+func attaching() {
+	if !kprobes() {
+		return
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceKprobeMulti, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return
 	}
-	defer pair.Close()
-	fmt.Printf("## Following packets\n\nOn %s, %d CPUs. A UDP datagram and its echo over a veth pair, %d of them in each of %d rounds, taken in turns; the filter is `udp port %s`, which matches, or `udp port %s`, which does not.\n\n", kernel(), cpus(), pings, rttRounds, echoPort, quietPort)
-	starting(tools)
-	trips(pair, tools)
-	rates(pair, tools[:2])
+	defer prog.Close()
+	var names []string
+	if b, err := os.ReadFile("/sys/kernel/tracing/available_filter_functions"); err == nil {
+		for l := range strings.Lines(string(b)) {
+			if f := strings.Fields(l); len(f) == 1 && slices.Contains(packet.Landmarks(), f[0]) {
+				names = append(names, f[0])
+			}
+		}
+	}
+	least := time.Hour
+	for range 5 {
+		begin := time.Now()
+		lk, err := link.KprobeMulti(prog, link.KprobeMultiOptions{Symbols: names})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		least = min(least, time.Since(begin))
+		lk.Close()
+	}
+	fmt.Printf("The bare call that attaches a program to %d functions takes %.2f s, the least of 5. fathom makes one such call, after packets are seen.\n\n", len(names), least.Seconds())
 }
 
 // started is a follower that is ready.
 type started struct {
 	cmd   *exec.Cmd
-	took  time.Duration
+	took  time.Duration // until ready
+	whole time.Duration // until all that it watches is watched
 	lines chan struct{} // closed when its output ended
 }
 
@@ -82,11 +192,12 @@ func (f follower) start(port string) (*started, error) {
 		defer close(s.lines)
 		sc := bufio.NewScanner(r)
 		for sc.Scan() {
-			if strings.Contains(sc.Text(), f.ready) {
-				select {
-				case ready <- true:
-				default:
-				}
+			if s.took == 0 && strings.Contains(sc.Text(), f.ready) {
+				s.took = time.Since(begin)
+			}
+			if s.took != 0 && s.whole == 0 && strings.Contains(sc.Text(), f.all) {
+				s.whole = time.Since(begin)
+				ready <- true
 			}
 		}
 		io.Copy(io.Discard, r)
@@ -101,7 +212,6 @@ func (f follower) start(port string) (*started, error) {
 		cmd.Process.Kill()
 		return nil, errors.New(f.name + " is not ready")
 	}
-	s.took = time.Since(begin)
 	return s, nil
 }
 
@@ -121,31 +231,30 @@ func (s *started) stop() (rss int64, took time.Duration) {
 
 // starting measures start to readiness and memory.
 func starting(tools []follower) {
-	fmt.Printf("| tool | start to ready, s | to its end, s | peak RSS MB |\n| --- | --- | --- | --- |\n")
-	for _, f := range tools {
-		var ready, end []float64
-		var most int64
-		for range 3 {
+	fmt.Printf("Seconds: median (least) of %d starts, taken in turns.\n\n| tool | start to ready | to all being watched | to its end | peak RSS MB |\n| --- | --- | --- | --- | --- |\n", startRounds)
+	ready, whole, end, most := make([][]float64, len(tools)), make([][]float64, len(tools)), make([][]float64, len(tools)), make([]int64, len(tools))
+	for range startRounds {
+		for i, f := range tools {
 			s, err := f.start(quietPort)
 			if err != nil {
-				fmt.Printf("| %s | %v | | |\n", f.name, err)
-				break
+				fmt.Fprintln(os.Stderr, err)
+				continue
 			}
 			rss, took := s.stop()
-			ready, end, most = append(ready, s.took.Seconds()), append(end, took.Seconds()), max(most, rss)
-			if s.took > patience {
-				break
-			}
+			ready[i], whole[i], end[i] = append(ready[i], s.took.Seconds()), append(whole[i], s.whole.Seconds()), append(end[i], took.Seconds())
+			most[i] = max(most[i], rss)
 		}
-		if len(ready) > 0 {
-			fmt.Printf("| %s | %.2f (%.2f) | %.2f | %.1f |\n", f.name, middle(ready), slices.Min(ready), middle(end), float64(most)/1e6)
+	}
+	for i, f := range tools {
+		if len(ready[i]) > 0 {
+			fmt.Printf("| %s | %.2f (%.2f) | %.2f (%.2f) | %.2f | %.1f |\n", f.name, middle(ready[i]), slices.Min(ready[i]), middle(whole[i]), slices.Min(whole[i]), middle(end[i]), float64(most[i])/1e6)
 		}
 	}
 	fmt.Println()
 }
 
-// patience is how long a start may take that is repeated.
-const patience = 5 * time.Second
+// startRounds is how often each tool is started to see how long that takes.
+const startRounds = 3
 
 func middle(v []float64) float64 { v = slices.Sorted(slices.Values(v)); return v[len(v)/2] }
 
@@ -253,7 +362,7 @@ func roundTrips(pair *topology.Pair) (least, mean float64, err error) {
 
 // rates measures how many datagrams a second one thread sends and receives while another flow is followed.
 func rates(pair *topology.Pair, tools []follower) {
-	const rounds = 7
+	const rounds = 5
 	best := make([]float64, len(tools)+1)
 	for range rounds {
 		for i := range best {
@@ -272,7 +381,7 @@ func rates(pair *topology.Pair, tools []follower) {
 			}
 		}
 	}
-	fmt.Printf("| datagrams of another flow with | best of %d, 1/s | of bare |\n| --- | --- | --- |\n| nothing | %.0f | 1 |\n", rounds, best[0])
+	fmt.Printf("Datagrams of 1,000 bytes of another flow, sent and received by turns by one thread as fast as it can:\n\n| with | best of %d, datagrams a second | of bare |\n| --- | --- | --- |\n| nothing | %.0f | 1 |\n", rounds, best[0])
 	for i, f := range tools {
 		fmt.Printf("| %s | %.0f | %.3f |\n", f.name, best[i+1], best[i+1]/best[0])
 	}

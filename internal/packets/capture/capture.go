@@ -6,7 +6,7 @@
 package capture
 
 import (
-	"fmt"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
@@ -32,7 +32,8 @@ type Options struct {
 	Terms  []Term // that all hold
 	// Losses leaves out what is no loss: the path of packets is then in the stacks of their last events only.
 	Losses bool
-	// Functions are watched too, while they have a packet that is followed, where the kernel can attach to all at once.
+	// Functions can be watched too, by Capture.Functions, while they have a packet that is followed, where the kernel can
+	// attach to all at once.
 	Functions []string
 	Ring      int // bytes; 0 is 8 MiB
 	CPUs      int // that are possible
@@ -45,23 +46,29 @@ type Capture struct {
 	calls   []string
 	texts   map[string]string
 	missing []string
-	steps   int // functions that are watched
+
+	functions []string // to be watched too
+	step      int      // the program of functions, as targets have it; -1 if there is none
 }
-
-// follow is how many packets are followed at a time: those not seen for longest are forgotten.
-const follow = 32768
-
-// maybeBits is the logarithm of how many addresses are told apart before tracked is asked: of 8 bytes each, in cache.
-const maybeBits = 15
 
 // Open loads and attaches the programs. Events come from the moment it returns. What this kernel has not got is in
 // Missing.
-func Open(w *probe.World, o Options) (*Capture, error) {
+func Open(w *probe.World, o Options) (c *Capture, err error) {
 	if o.Ring == 0 {
 		o.Ring = 8 << 20
 	}
-	c := &Capture{texts: map[string]string{}}
-	code := &code{o: &o, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
+	types := newTypes(w)
+	c, err = open(w, o, types)
+	var ve *probe.VerifierError
+	if types != nil && errors.As(err, &ve) { // such programs may not call it
+		c, err = open(w, o, nil)
+	}
+	return c, err
+}
+
+func open(w *probe.World, o Options, types *types) (*Capture, error) {
+	c := &Capture{texts: map[string]string{}, functions: o.Functions, step: -1}
+	code := &code{o: &o, types: types, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
 	var err error
 	if code.l, err = newLayout(w.Types()); err != nil {
 		return nil, err
@@ -76,11 +83,11 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	if err := code.compile(); err != nil {
 		return nil, err
 	}
-	if code.follows() {
-		code.tracked = code.p.Map(ir.Map{Name: ".tracked", Kind: ir.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 2 * follow})
-		code.maybe = code.p.Map(ir.Map{Name: ".maybe", Kind: ir.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << maybeBits})
+	code.stacks = code.p.Map(ir.Map{Name: ".stacks", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: 1})
+	if code.chooses() {
+		code.track = newTable(code.p)
 	}
-	targets := c.functions(w, code, c.write(w, code))
+	targets := c.write(w, code)
 	prog, err := code.p.Finish()
 	if err != nil {
 		return nil, err
@@ -89,7 +96,7 @@ func Open(w *probe.World, o Options) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w, Missing: "warn",
+	c.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w, Plain: true, Missing: "warn",
 		Warn: func(s string) { c.missing = append(c.missing, s) }})
 	if err != nil {
 		return nil, err
@@ -143,15 +150,14 @@ func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target) {
 	for _, tp := range []string{"xdp_exception", "xdp_redirect_err"} {
 		raw(tp, func(i int, args map[string]int) { code.xdp(i, tp, args) })
 	}
-	for i, call := range calls {
+	for _, call := range calls {
 		c.calls = append(c.calls, call.name)
-		t := probe.Target{Provider: "tracepoint", Module: "syscalls", Func: "sys_exit_" + call.name, Name: "tracepoint:syscalls:sys_exit_" + call.name}
-		if _, err := w.EventID("syscalls", t.Func); err != nil {
-			c.missing = append(c.missing, t.Name)
-			continue
-		}
-		code.refusals(len(targets), i)
-		targets = append(targets, []probe.Target{t})
+	}
+	raw("sys_exit", code.refusals)
+	if len(c.functions) > 0 && code.track != nil {
+		c.step = len(targets)
+		code.steps(c.step)
+		targets = append(targets, nil)
 	}
 	return targets
 }
@@ -174,14 +180,6 @@ func (c *Capture) Empty() bool { return c.ring.Empty() }
 
 // Missing says which sources this kernel has not got.
 func (c *Capture) Missing() []string { return slices.Clone(c.missing) }
-
-// Level says in words by which means packets are seen.
-func (c *Capture) Level() string {
-	if c.steps > 0 {
-		return fmt.Sprintf("tracepoints and %d functions (kprobe.multi)", c.steps)
-	}
-	return "tracepoints"
-}
 
 // Loss is how many events were not told.
 type Loss struct {

@@ -25,11 +25,12 @@ type layout struct {
 	netInum, sockNet                                      member
 	dataref, gsoSize, gsoSegs                             member
 	sockFamily, sockDport, sockNum, sockDaddr, sockDaddr6 member
-	sockProtocol                                          member
+	sockProtocol, sockState                               member
 	taskFiles, filesFdt, fdtFd, fdtMax, filePrivate       member
 	socketSk, sockSocket                                  member
 	progAux, auxID                                        member
 	callArgs                                              [5]member // of a system call, in struct pt_regs at its end
+	callNr                                                member    // its number, there
 }
 
 // finder looks members up and remembers the first that is missing.
@@ -99,14 +100,17 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 		sockFamily: f.get("sock", "__sk_common", "skc_family"), sockDport: f.get("sock", "__sk_common", "skc_dport"),
 		sockNum: f.get("sock", "__sk_common", "skc_num"), sockDaddr: f.get("sock", "__sk_common", "skc_daddr"),
 		sockDaddr6:   f.maybe("sock", "__sk_common", "skc_v6_daddr"),
-		sockProtocol: f.get("sock", "sk_protocol"),
-		taskFiles:    f.get("task_struct", "files"), filesFdt: f.get("files_struct", "fdt"),
+		sockProtocol: f.get("sock", "sk_protocol"), sockState: f.get("sock", "__sk_common", "skc_state"),
+		taskFiles: f.get("task_struct", "files"), filesFdt: f.get("files_struct", "fdt"),
 		fdtFd: f.get("fdtable", "fd"), fdtMax: f.get("fdtable", "max_fds"), filePrivate: f.get("file", "private_data"),
 		socketSk: f.get("socket", "sk"), sockSocket: f.get("sock", "sk_socket"),
 		progAux: f.get("bpf_prog", "aux"), auxID: f.get("bpf_prog_aux", "id"),
 	}
 	if s := f.structure("sk_buff"); s != nil {
 		l.skbSize = (s.Size + 7) &^ 7
+	}
+	if l.callNr = f.maybe("pt_regs", "orig_ax"); !l.callNr.there() {
+		l.callNr = f.get("pt_regs", "syscallno") // arch/arm64/include/asm/ptrace.h
 	}
 	for i, name := range [...]string{"di", "si", "dx", "r10", "r8"} { // arch/x86/include/asm/ptrace.h
 		if l.callArgs[i] = f.maybe("pt_regs", name); l.callArgs[i].there() {
@@ -131,4 +135,10 @@ func (l *layout) front() (lo, hi int) {
 		}
 	}
 	return lo, hi
+}
+
+// shared is the part of struct skb_shared_info that events tell of, from lo on up to hi.
+func (l *layout) shared() (lo, hi int) {
+	lo = min(l.gsoSize.off, l.gsoSegs.off, l.dataref.off) &^ 7
+	return lo, (max(l.gsoSize.off+2, l.gsoSegs.off+2, l.dataref.off+4) + 7) &^ 7
 }

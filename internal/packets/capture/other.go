@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/answers/packet"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
@@ -9,35 +11,41 @@ import (
 // calls are the system calls that send or connect, with the argument that has the address, and how it is found there.
 var calls = []struct {
 	name string
+	nr   int64
 	addr int
 	msg  bool // the argument is a struct msghdr, which begins with the address's address
 }{
-	{"sendto", 4, false},
-	{"sendmsg", 1, true},
-	{"sendmmsg", 1, true}, // struct mmsghdr begins with a msghdr
-	{"connect", 1, false},
-	{"write", -1, false},
-	{"writev", -1, false},
+	{"sendto", unix.SYS_SENDTO, 4, false},
+	{"sendmsg", unix.SYS_SENDMSG, 1, true},
+	{"sendmmsg", unix.SYS_SENDMMSG, 1, true}, // struct mmsghdr begins with a msghdr
+	{"connect", unix.SYS_CONNECT, 1, false},
+	{"write", unix.SYS_WRITE, -1, false},
+	{"writev", unix.SYS_WRITEV, -1, false},
 }
 
 // Errors that say "later" or "not a socket", not that something is lost (include/uapi/asm-generic/errno{-base,}.h).
 var notLost = []int64{4, 9, 11, 14, 32, 88, 104, 106, 107, 114, 115, 512}
 
-// refusals writes the program of a system call that ended: an error becomes a record. What it was asked stands in the
-// registers with which the process came into the kernel.
-func (c *code) refusals(targets, call int) {
-	d := calls[call]
-	u := c.p.Unit("tracepoint", targets, d.name)
-	ret := u.Field("ret", 16, 8, true) // after the common fields and the number of the call, as all sys_exit events have it
+// refusals writes the program of system calls that ended: an error becomes a record. What was asked stands in the registers
+// with which the process came into the kernel. All calls of the machine come here, which is still less work than that which
+// perf does for a tracepoint of each call: what went well ends the program first.
+func (c *code) refusals(targets int, args map[string]int) {
+	u := c.p.Unit("rawtracepoint", targets, "sys_exit")
+	ret := u.Arg(args["ret"])
 	u.If(ir.SGe, ret, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
 	for _, e := range notLost {
 		u.If(ir.Eq, ret, ir.Imm(-e), func() { u.Return(ir.Imm(0)) }, nil)
 	}
+	regs := u.Arg(args["regs"])
+	nr, call := u.Int(regs, c.l.callNr.off, c.l.callNr.size, false), u.Var(ir.Imm(-1))
+	for i, d := range calls {
+		u.If(ir.Eq, nr, ir.Imm(d.nr), func() { u.Set(call, ir.Imm(int64(i))) }, nil)
+	}
+	u.If(ir.SLt, call, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
 	c.process(u)
 	rec := u.Slot("record", recSize)
 	u.Zero(rec, recStack)
 	task := u.Call(ir.FnCurrentTaskBTF)
-	regs := u.Call(ir.FnTaskPtRegs, task)
 	arg := func(i int) ir.Val { return u.Int(regs, c.l.callArgs[i].off, 8, false) }
 	sk := c.socket(u, task, arg(0))
 	u.If(ir.Eq, sk, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
@@ -46,7 +54,6 @@ func (c *code) refusals(targets, call int) {
 	c.among(u, c.o.Netns, rec.At(recNetns))
 	u.Store(rec.At(recSock), 8, sk)
 	u.Store(rec.At(recReason), 4, u.Bin(ir.Sub, ir.Imm(0), ret))
-	u.Store(rec.At(recCall), 2, ir.Imm(int64(call)))
 	b := rec.At(recBytes)
 	u.Store(b.At(refFamily), 2, u.Int(sk, c.l.sockFamily.off, 2, false))
 	u.Store(b.At(refL4), 2, u.Int(sk, c.l.sockProtocol.off, c.l.sockProtocol.size, false))
@@ -56,10 +63,13 @@ func (c *code) refusals(targets, call int) {
 	if c.l.sockDaddr6.there() {
 		u.Read(b.At(refDaddr6), 16, u.Add(sk, c.l.sockDaddr6.off))
 	}
-	if d.addr >= 0 {
-		c.address(u, b.At(refTo), arg(d.addr), d.msg)
+	u.Store(rec.At(recCall), 2, call)
+	for i, d := range calls {
+		if d.addr >= 0 {
+			u.If(ir.Eq, call, ir.Imm(int64(i)), func() { c.address(u, b.At(refTo), arg(d.addr), d.msg) }, nil)
+		}
 	}
-	c.send(u, rec, packet.Refused)
+	c.send(u, rec, packet.Refused, ir.Imm(0))
 }
 
 // address copies the address that a process gave; its memory may be paged out, and stays zero then.
@@ -117,5 +127,5 @@ func (c *code) xdp(targets int, tp string, args map[string]int) {
 	if i, ok := args["index"]; ok {
 		u.Store(rec.At(recMark), 4, u.Arg(i))
 	}
-	c.send(u, rec, packet.XDPError)
+	c.send(u, rec, packet.XDPError, ir.Imm(0))
 }

@@ -3,9 +3,13 @@ package capture
 import (
 	"encoding/binary"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
+	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/wire/filter"
 )
 
@@ -19,6 +23,7 @@ type source struct {
 	dev  string // argument with the device, where it is not the packet's own
 	ends bool   // the packet is gone afterwards
 	late bool   // no packet is taken up here: what matters of one was seen before
+	rare bool   // the same, unless only losses are asked for: then what comes before is left out
 	flow bool   // seen often: left out where only losses are asked for
 }
 
@@ -33,50 +38,99 @@ var sources = []source{
 	{kind: packet.RxEntry, tp: "netif_receive_skb_entry", skb: "skb", flow: true},
 	{kind: packet.RxEntry, tp: "napi_gro_receive_entry", skb: "skb", flow: true},
 	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true, late: true},
-	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true},
+	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true, late: true},
 	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true, late: true},
-	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb"},
-	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc"},
-	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb"},
+	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb", rare: true},
+	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc", rare: true},
+	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb", rare: true},
 }
 
 // code writes the programs of one capture.
 type code struct {
-	o       *Options
-	l       *layout
-	p       *emit.Program
-	tracked *ir.Map // addresses of packets that are followed, and of their data
-	maybe   *ir.Map // by a hash of addresses: if one was ever in tracked
-	l2, l3  *filter.Filter
-	ways    [][]reach // of Options.Terms
+	o      *Options
+	l      *layout
+	p      *emit.Program
+	types  *types  // if fields can be read by an instruction, not a call
+	track  *table  // addresses of packets that are followed, and of their data; nil if all packets are wanted
+	stacks *ir.Map // how many stacks were taken, and since when, on each CPU
+	l2, l3 *filter.Filter
+	ways   [][]reach // of Options.Terms
 }
 
-// follows says if only some packets are wanted.
-func (c *code) follows() bool {
+// chooses says if only some packets are wanted.
+func (c *code) chooses() bool {
 	return c.l2 != nil || c.l3 != nil || len(c.o.Netns) > 0 || len(c.o.Devs) > 0 || c.o.Mark != nil || len(c.o.PIDs) > 0 || c.o.Comm != "" ||
 		c.o.Cgroup != 0 || len(c.o.Terms) > 0
+}
+
+// types are the numbers, in the kernel's BTF, of the structs that an address can be said to be of. A program may then read
+// where it points to, which gives 0 where nothing is (bpf_rdonly_cast, Linux 6.2).
+type types struct{ skb, dev uint32 }
+
+// rdonlyCast is the kernel function that tells the verifier; no code is left of it.
+const rdonlyCast = "bpf_rdonly_cast"
+
+// newTypes gives nil if the kernel has no such thing.
+func newTypes(w *probe.World) *types {
+	b, err := w.BTF()
+	if err != nil {
+		return nil
+	}
+	if _, err := w.KfuncID(rdonlyCast); err != nil {
+		return nil
+	}
+	skb, ok := b.ID(ctype.KindStruct, "sk_buff")
+	dev, ok2 := b.ID(ctype.KindStruct, "net_device")
+	if !ok || !ok2 {
+		return nil
+	}
+	return &types{skb, dev}
 }
 
 // seen is what a program knows of the packet before it.
 type seen struct {
 	u       *emit.Unit
+	typed   bool
 	rec     emit.Mem
-	skb     ir.Val
-	raw     emit.Mem // copy of struct sk_buff
+	skb     ir.Val   // its address
+	ptr     ir.Val   // if typed: the same as a pointer
+	raw     emit.Mem // else: copy of struct sk_buff
 	head    ir.Val
 	nh, mac ir.Val // offsets of headers from head
 	tail    ir.Val
 	start   ir.Val // of the outermost header, from head
 	flags   ir.Val
-	dev     ir.Val // address of its struct net_device
+	dev     ir.Val   // address of its struct net_device
+	info    emit.Mem // of its struct skb_shared_info, the part that layout.shared says
 }
 
-func (p *seen) load(m member) ir.Val { return p.u.Load(p.raw.At(m.off), m.size, false) }
+func (p *seen) load(m member) ir.Val {
+	if p.typed {
+		return p.u.Load(p.u.Place(p.ptr).At(m.off), m.size, false)
+	}
+	return p.u.Load(p.raw.At(m.off), m.size, false)
+}
+
+// via reads a member of what a pointer points to that came out of the packet, 0 if that cannot be read.
+func (p *seen) via(ptr ir.Val, m member) ir.Val {
+	if p.typed {
+		return p.u.Load(p.u.Place(ptr).At(m.off), m.size, false)
+	}
+	return p.u.Int(ptr, m.off, m.size, false)
+}
+
+// device gives the address of the packet's own device, before the whole packet was read.
+func (p *seen) device(c *code) ir.Val {
+	if p.typed {
+		return p.load(c.l.dev)
+	}
+	return p.u.Int(p.skb, c.l.dev.off, 8, false)
+}
 
 // bits reads a bitfield within one byte.
 func (p *seen) bits(m member) ir.Val {
 	u := p.u
-	v := u.Load(p.raw.At(m.off), 1, false)
+	v := p.load(member{off: m.off, size: 1})
 	if m.bits == 0 {
 		return v
 	}
@@ -91,24 +145,44 @@ func (c *code) trace(s source, targets int, args map[string]int) {
 // packets writes what happens to a packet at a source. Most that pass are not wanted: what is not needed to find that out is
 // read afterwards.
 func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
-	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), skb: u.Arg(args[s.skb])}
+	p := &seen{u: u, typed: c.types != nil, rec: u.Slot("record", recSize), skb: u.Arg(args[s.skb])}
+	cast := func(addr ir.Val, typ uint32) ir.Val { return u.Kfunc(rdonlyCast, addr, ir.Imm(int64(typ))) }
+	if p.typed {
+		p.ptr = cast(p.skb, c.types.skb)
+	} else {
+		p.raw = u.Slot("skb", c.l.skbSize)
+	}
 	dev := func() {
-		u.Read(p.raw, c.l.skbSize, p.skb)
-		if p.dev = p.load(c.l.dev); s.dev != "" {
+		if !p.typed {
+			u.Read(p.raw, c.l.skbSize, p.skb)
+		}
+		switch {
+		case s.dev == "":
+			p.dev = p.load(c.l.dev)
+		case p.typed:
+			p.dev = cast(u.Arg(args[s.dev]), c.types.dev)
+		default:
 			p.dev = u.Arg(args[s.dev])
 		}
 	}
-	lo, hi := c.l.front()
-	if !s.late || !c.follows() {
+	s.late = s.late || s.rare && !c.o.Losses
+	early := !s.late || c.track == nil
+	switch lo, hi := c.l.front(); {
+	case p.typed:
+		// Newer verifiers (Linux 6.17) know what the pointer points to, and would not let it be computed with.
+		p.head = u.Swap(u.Swap(p.load(c.l.head), 8), 8)
+	case early:
 		u.Read(p.raw.At(lo), hi-lo, u.Add(p.skb, lo))
 		p.head = p.load(c.l.head)
-		// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
-		u.If(ir.Eq, p.load(c.l.protocol), ir.Imm(0), func() { u.Unless(ir.Ne, u.Int(p.skb, c.l.dev.off, 8, false), ir.Imm(0)) }, nil)
-		c.headers(p)
-	} else {
+	default:
 		p.head = u.Int(p.skb, c.l.head.off, 8, false)
 	}
-	if c.follows() {
+	if early {
+		// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
+		u.If(ir.Eq, p.load(c.l.protocol), ir.Imm(0), func() { u.Unless(ir.Ne, p.device(c), ir.Imm(0)) }, nil)
+		c.headers(p)
+	}
+	if c.track != nil {
 		c.choose(p, s, dev)
 	}
 	dev()
@@ -122,17 +196,40 @@ func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 	if i, ok := args[s.num]; ok {
 		u.Store(p.rec.At(recReason), 4, u.Arg(i))
 	}
+	c.describe(p)
 	if s.ends {
 		c.end(p)
 	}
-	c.describe(p)
-	c.send(u, p.rec, s.kind)
+	_, located := args["location"]
+	brief := u.Var(ir.Imm(0))
+	if s.kind.Names() && (s.kind != packet.Consume || located) {
+		u.Set(brief, ir.Imm(1))
+	}
+	if s.kind == packet.Queue {
+		c.repeating(p, brief)
+	}
+	c.send(u, p.rec, s.kind, brief)
 }
+
+// repeating clears brief for what TCP sends: only its stack says if it is sent for the first time.
+func (c *code) repeating(p *seen, brief ir.Val) {
+	u, sk := p.u, p.load(c.l.sk)
+	u.If(ir.Ne, sk, ir.Imm(0), func() {
+		clear := func() { u.Set(brief, ir.Imm(0)) }
+		u.If(ir.Eq, p.via(sk, c.l.sockState), ir.Imm(newSynRecv), clear, func() {
+			u.If(ir.Eq, p.via(sk, c.l.sockProtocol), ir.Imm(unix.IPPROTO_TCP), clear, nil)
+		})
+	}, nil)
+}
+
+// newSynRecv is the state of sockets that have received a SYN and are no more than a request: TCP_NEW_SYN_RECV in
+// include/net/tcp_states.h.
+const newSynRecv = 12
 
 // begin clears the record and fills in which packet it is, and where.
 func (c *code) begin(p *seen) {
 	u := p.u
-	u.Zero(p.rec, recStack)
+	u.Zero(p.rec, recBytes) // recCaptured says which bytes behind that mean something
 	u.Store(p.rec.At(recSkb), 8, p.skb)
 	u.Store(p.rec.At(recHead), 8, p.head)
 	c.where(p)
@@ -143,15 +240,14 @@ func (c *code) begin(p *seen) {
 // (dev_scratch): what cannot be read stays zero.
 func (c *code) where(p *seen) {
 	u, dev := p.u, p.dev
-	u.Store(p.rec.At(recIfindex), 4, u.Int(dev, c.l.devIfindex.off, 4, false))
+	u.Store(p.rec.At(recIfindex), 4, p.via(dev, c.l.devIfindex))
 	u.Read(p.rec.At(recDev), 16, u.Add(dev, c.l.devName.off))
-	net := u.Int(dev, c.l.devNet.off, 8, false)
-	inum := u.Var(u.Int(net, c.l.netInum.off, 4, false))
+	inum := u.Var(p.via(p.via(dev, c.l.devNet), c.l.netInum))
 	sk := p.load(c.l.sk)
 	u.Store(p.rec.At(recSock), 8, sk)
 	u.If(ir.Eq, inum, ir.Imm(0), func() {
 		u.If(ir.Ne, sk, ir.Imm(0), func() {
-			u.Set(inum, u.Int(u.Int(sk, c.l.sockNet.off, 8, false), c.l.netInum.off, 4, false))
+			u.Set(inum, p.via(p.via(sk, c.l.sockNet), c.l.netInum))
 		}, nil)
 	}, nil)
 	u.Store(p.rec.At(recNetns), 4, inum)
@@ -196,46 +292,17 @@ func (c *code) bytes(p *seen) {
 func (c *code) choose(p *seen, s source, whole func()) {
 	u := p.u
 	hit := u.Var(ir.Imm(0))
-	skb, head := c.key(u, "key", p.skb, hit), c.key(u, "key2", p.head, hit)
+	c.track.find(u, p.head, hit)
+	u.If(ir.Eq, hit, ir.Imm(0), func() { c.track.find(u, p.skb, hit) }, nil)
 	u.If(ir.Eq, hit, ir.Imm(0), func() {
 		if s.late {
-			u.Count(ir.Filtered)
-			u.Return(ir.Imm(0))
+			u.Drop()
 			return
 		}
 		c.wanted(p, whole)
-		c.track(u, skb, p.skb)
-		c.track(u, head, p.head)
+		c.track.add(u, p.head)
+		c.track.add(u, p.skb)
 	}, nil)
-}
-
-// key puts an address where maps want it, and sets hit if it is followed. Nearly all are not: an array, which costs no call,
-// says so of most.
-func (c *code) key(u *emit.Unit, name string, addr, hit ir.Val) emit.Mem {
-	at := u.Slot(name, 8)
-	u.Store(at, 8, addr)
-	u.Lookup(c.maybe, c.slot(u, addr), func(v emit.Mem) {
-		u.If(ir.Ne, u.Load(v, 8, false), ir.Imm(0), func() {
-			u.Lookup(c.tracked, at, func(emit.Mem) { u.Set(hit, ir.Imm(1)) }, nil)
-		}, nil)
-	}, nil)
-	return at
-}
-
-// slot is where an address is in maybe: the top bits of a product (Knuth's multiplicative hashing).
-func (c *code) slot(u *emit.Unit, addr ir.Val) emit.Mem {
-	at := u.Slot("slot", 8)
-	product := u.Bin(ir.Mul, addr, u.Var(ir.Imm(-7046029254386353131))) // 2^64 / the golden ratio
-	u.Store(at, 4, u.Bin(ir.Shr, product, ir.Imm(64-maybeBits)))
-	return at
-}
-
-// track begins to follow an address.
-func (c *code) track(u *emit.Unit, key emit.Mem, addr ir.Val) {
-	one := u.Slot("one", 8)
-	u.Store(one, 8, ir.Imm(1))
-	u.Call(ir.FnMapUpdate, u.Ptr(c.tracked), u.Addr(key), u.Addr(one), ir.Imm(0))
-	u.Lookup(c.maybe, c.slot(u, addr), func(v emit.Mem) { u.Store(v, 8, ir.Imm(1)) }, nil)
 }
 
 // wanted ends the program unless a packet that is not followed is to be. What is cheap to look at comes first.
@@ -329,7 +396,7 @@ func (c *code) match(p *seen) {
 		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n), Type: u.Reg(p.bits(c.l.pktType)),
 			Tagged: u.Reg(u.Bin(ir.And, p.flags, ir.Imm(flagTagged))), TCI: u.Reg(p.load(c.l.vlanTCI))}
 		if f.AsksIfindex() {
-			src.Ifindex = u.Reg(u.Int(u.Int(p.skb, c.l.dev.off, 8, false), c.l.devIfindex.off, 4, false))
+			src.Ifindex = u.Reg(p.via(p.device(c), c.l.devIfindex))
 		}
 		u.Branch(func(iu *ir.Unit, f2 *ir.Func, at *ir.Block) (*ir.Block, *ir.Block) { return f.Emit(iu, f2, at, src) },
 			func() { u.Set(yes, ir.Imm(1)) }, nil)
@@ -339,19 +406,19 @@ func (c *code) match(p *seen) {
 	u.Unless(ir.Ne, yes, ir.Imm(0))
 }
 
-// end stops following the packet, and its data if nobody shares them: what comes next at these addresses is another.
+// end stops following the packet that was described, and its data if nobody shares them: what comes next at these addresses is another.
 func (c *code) end(p *seen) {
 	u := p.u
-	shared := u.Bin(ir.Add, p.head, p.load(c.l.end))                                // skb_end_pointer
-	refs := u.Bin(ir.And, u.Int(shared, c.l.dataref.off, 4, false), ir.Imm(0xffff)) // SKB_DATAREF_MASK
-	if c.follows() {
-		u.Delete(c.tracked, p.rec.At(recSkb))
+	lo, _ := c.l.shared()
+	if c.track != nil {
+		c.track.remove(u, p.skb)
 	}
+	refs := u.Bin(ir.And, u.Load(p.info.At(c.l.dataref.off-lo), 4, false), ir.Imm(0xffff)) // SKB_DATAREF_MASK
 	u.If(ir.Le, refs, ir.Imm(1), func() {
 		f := p.rec.At(recFlags)
 		u.Store(f, 1, u.Bin(ir.Or, u.Load(f, 1, false), ir.Imm(flagLast)))
-		if c.follows() {
-			u.Delete(c.tracked, p.rec.At(recHead))
+		if c.track != nil {
+			c.track.remove(u, p.head)
 		}
 	}, nil)
 }
@@ -364,9 +431,11 @@ func (c *code) describe(p *seen) {
 	u.Store(p.rec.At(recProto), 2, p.load(c.l.protocol))
 	u.Store(p.rec.At(recType), 1, p.bits(c.l.pktType))
 	u.Store(p.rec.At(recIIF), 4, p.load(c.l.iif))
-	shared := u.Bin(ir.Add, p.head, p.load(c.l.end))
-	u.Store(p.rec.At(recGSOSize), 2, u.Int(shared, c.l.gsoSize.off, 2, false))
-	u.Store(p.rec.At(recGSOSegs), 2, u.Int(shared, c.l.gsoSegs.off, 2, false))
+	lo, hi := c.l.shared()
+	p.info = u.Slot("shared", hi-lo)
+	u.Read(p.info, hi-lo, u.Add(u.Bin(ir.Add, p.head, p.load(c.l.end)), lo)) // skb_end_pointer
+	u.Store(p.rec.At(recGSOSize), 2, u.Load(p.info.At(c.l.gsoSize.off-lo), 2, false))
+	u.Store(p.rec.At(recGSOSegs), 2, u.Load(p.info.At(c.l.gsoSegs.off-lo), 2, false))
 }
 
 // tell completes a record but for its stack.
@@ -378,16 +447,45 @@ func (c *code) tell(u *emit.Unit, rec emit.Mem, k packet.Kind) {
 	u.Call(ir.FnCurrentComm, u.Addr(rec.At(recComm)), ir.Imm(16))
 }
 
-// send completes a record and puts it into the ring.
-func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind) {
+// send completes a record and puts it into the ring. One that is brief has a stack only if few were taken lately.
+func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind, brief ir.Val) {
 	c.tell(u, rec, k)
-	n := u.Stack(rec.At(recStack), 8*maxFrames)
-	u.Store(rec.At(recStackLen), 4, n)
+	size := u.Var(ir.Imm(recSize))
+	stack := func() { u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*maxFrames)) }
+	if k.Names() {
+		leave := u.Var(ir.Imm(0))
+		u.If(ir.Ne, brief, ir.Imm(0), func() { c.afford(u, rec, leave) }, nil)
+		u.If(ir.Eq, leave, ir.Imm(0), stack, func() { u.Set(size, ir.Imm(recStack)) })
+	} else {
+		stack()
+	}
+	wake := emit.WakeNever
 	switch k {
 	case packet.Drop, packet.Refused, packet.XDPError, packet.Full: // the state of the machine must be read at once
-		u.Output(rec, recSize, emit.WakeNow)
-	default:
-		u.Output(rec, recSize, emit.WakeNever)
+		wake = emit.WakeNow
 	}
+	u.OutputUpTo(rec, recSize, size, wake)
 	u.Return(ir.Imm(0))
+}
+
+// Stacks are the dearest part of an event: on each CPU so many are taken in so long a time.
+const (
+	stackTime = 26 // logarithm of nanoseconds: 67 ms
+	stacksIn  = 64
+)
+
+// afford sets leave if the stack of an event cannot be had.
+func (c *code) afford(u *emit.Unit, rec emit.Mem, leave ir.Val) {
+	now := u.Bin(ir.Shr, u.Load(rec.At(recTime), 8, false), ir.Imm(stackTime))
+	zero := u.Slot("zero", 8)
+	u.Store(zero, 8, ir.Imm(0))
+	u.Lookup(c.stacks, zero, func(v emit.Mem) {
+		u.If(ir.Ne, u.Load(v, 8, false), now, func() {
+			u.Store(v, 8, now)
+			u.Store(v.At(8), 8, ir.Imm(0))
+		}, nil)
+		n := u.Load(v.At(8), 8, false)
+		u.Store(v.At(8), 8, u.Add(n, 1))
+		u.If(ir.Ge, n, ir.Imm(stacksIn), func() { u.Set(leave, ir.Imm(1)) }, nil)
+	}, nil)
 }

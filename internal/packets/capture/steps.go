@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/fathom-trace/fathom/answers/packet"
@@ -8,49 +9,49 @@ import (
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
-	"github.com/fathom-trace/fathom/probe/try"
 )
 
 // mostArg is how far back among a function's arguments the packet is looked for: those in registers.
 const mostArg = 5
 
-// functions writes a program for each place among the arguments at which functions have a packet, to be attached to all of
-// them at once. It needs kprobe.multi: a probe for each of some hundred functions takes seconds to attach.
-func (c *Capture) functions(w *probe.World, code *code, targets [][]probe.Target) [][]probe.Target {
-	if len(code.o.Functions) == 0 || code.tracked == nil {
-		return targets
+// Functions attaches to the functions that were asked for, all at once: events of them come from some moment on while it
+// runs, which is about as long as all that Open does. It gives how many they are. It may run while another goroutine reads
+// events, not beside other methods; when ctx is done, it ends soon.
+func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, err error) {
+	if c.step < 0 {
+		return 0, nil
 	}
-	if err := try.Detect(try.KprobeMulti); err != nil {
-		c.missing = append(c.missing, "functions: kprobe.multi")
-		return targets
+	targets, args, err := stepTargets(w, c.functions)
+	if err == nil {
+		n, err = c.sess.AttachTo(ctx, c.step, targets, args)
 	}
-	have, err := w.FindFunctions(code.o.Functions)
 	if err != nil {
-		c.missing = append(c.missing, "functions: "+err.Error())
-		return targets
+		return n, fmt.Errorf("watch functions: %w", err)
+	}
+	return n, nil
+}
+
+// stepTargets finds the functions that this kernel has and that have a packet among their arguments, and which argument it is.
+func stepTargets(w *probe.World, names []string) (targets []probe.Target, args []uint64, err error) {
+	have, err := w.FindFunctions(names)
+	if err != nil {
+		return nil, nil, err
 	}
 	modules := map[string]string{}
 	for _, f := range have {
 		modules[f.Name] = f.Module
 	}
-	var byArg [mostArg][]probe.Target
-	for _, name := range code.o.Functions {
+	for _, name := range names {
 		module, ok := modules[name]
 		if !ok {
 			continue
 		}
 		if i := skbArg(w.Types(), module, name); i >= 0 {
-			byArg[i] = append(byArg[i], probe.Target{Provider: "kprobe", Module: module, Func: name, Name: "kprobe:" + name})
-			c.steps++
+			targets = append(targets, probe.Target{Provider: "kprobe", Module: module, Func: name, Name: "kprobe:" + name})
+			args = append(args, uint64(i))
 		}
 	}
-	for i, ts := range byArg {
-		if len(ts) > 0 {
-			code.step(len(targets), i)
-			targets = append(targets, ts)
-		}
-	}
-	return targets
+	return targets, args, nil
 }
 
 // skbArg gives which argument of a function is a packet, -1 if none is.
@@ -71,14 +72,18 @@ func skbArg(types ctype.Lookup, module, name string) int {
 	return -1
 }
 
-// step writes the program of functions that have a packet as argument i. It tells of packets that are followed already:
-// most of what runs it is not, so it looks at the address alone first.
-func (c *code) step(targets, i int) {
-	u := c.p.Unit("kprobe", targets, fmt.Sprintf("step%d", i))
-	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), skb: u.Arg(i)}
-	key := u.Slot("key", 8)
-	u.Store(key, 8, p.skb)
-	u.Lookup(c.tracked, key, nil, func() { u.Count(ir.Filtered); u.Return(ir.Imm(0)) })
+// steps writes the program of functions that have a packet as the argument that their cookie says. It tells of packets that
+// are followed already: most of what runs it is not, so it looks at the address alone first.
+func (c *code) steps(targets int) {
+	u := c.p.Unit("kprobe", targets, "step")
+	which, skb := u.Cookie(), u.Var(u.Arg(0))
+	for i := 1; i < mostArg; i++ {
+		u.If(ir.Eq, which, ir.Imm(int64(i)), func() { u.Set(skb, u.Arg(i)) }, nil)
+	}
+	p := &seen{u: u, rec: u.Slot("record", recSize), raw: u.Slot("skb", c.l.skbSize), skb: skb}
+	hit := u.Var(ir.Imm(0))
+	c.track.find(u, p.skb, hit)
+	u.Unless(ir.Ne, hit, ir.Imm(0))
 	u.Read(p.raw, c.l.skbSize, p.skb)
 	p.head, p.dev = p.load(c.l.head), p.load(c.l.dev)
 	c.headers(p)
