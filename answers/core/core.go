@@ -75,6 +75,8 @@ func Commands() []Command {
 		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
 		{"timer", "[-r]", "timers of the timer wheel, high resolution timers (-r), by CPU", (*Session).timer},
 		{"wq", "[-a]", "workqueues: what workers are at, what waits for one", (*Session).workqueues},
+		{"vtop", "[-p] ADDRESS|SYMBOL[+N]", "what an address is, and where it is mapped; a physical one (-p)", (*Session).vtop},
+		{"iomem", "", "physical addresses: memory, devices, drivers", (*Session).iomem},
 		{"mach", "", "the machine, and where its kernel put memory", (*Session).mach},
 		{"swap", "", "what memory is swapped to", (*Session).swap},
 		{"search", "[-c] [-m MASK] VALUE|SYMBOL|TEXT", "where memory holds a word, ignoring bits (-m), or a text (-c)", (*Session).search},
@@ -206,6 +208,16 @@ func (s *Session) sourceOf(w io.Writer, f unwind.Frame) {
 		for _, l := range s.lines(y.Name, y.Module, f.PC, f.PC-y.Addr, f.Call) {
 			fmt.Fprintf(w, "        %s\n", l)
 		}
+	}
+}
+
+// sourceAt prints where in the source an address is.
+func (s *Session) sourceAt(w io.Writer, function, module string, at, off uint64) {
+	if s.lines == nil {
+		return
+	}
+	for _, l := range s.lines(function, module, at, off, false) {
+		fmt.Fprintf(w, "  source    %s\n", l)
 	}
 }
 

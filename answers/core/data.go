@@ -151,12 +151,31 @@ func (s *Session) dis(w io.Writer, args []string) error {
 		}
 		return y.Name, a - y.Addr
 	}
-	for i, in := range disasm.Decode(disasm.AMD64, code, at, namer) {
+	types := s.arguments(first.Module, first.Name)
+	if !ok || at != first.Addr {
+		clear(types) // what was before the first instruction shown is not known
+	}
+	ins := disasm.Decode(disasm.AMD64, code, at, namer)
+	reached := map[uint64]bool{} // by jumps, from where registers may hold other things
+	for _, in := range ins {
+		reached[in.To] = reached[in.To] || in.Jump
+	}
+	for i, in := range ins {
 		y, here := s.t.Symbols().At(in.Addr)
 		if n >= 0 && i == n || n < 0 && (!ok || !here || y.Addr != first.Addr) {
 			break
 		}
-		fmt.Fprintf(w, "%#x <%s>:\t%s\n", in.Addr, s.name(in.Addr, in.Addr), in.Text)
+		if reached[in.Addr] {
+			clear(types)
+		}
+		fmt.Fprintf(w, "%#x <%s>:\t%s", in.Addr, s.name(in.Addr, in.Addr), in.Text)
+		if t, m, ok := member(in, types); ok {
+			fmt.Fprintf(w, "\t# %s.%s", t, m)
+		}
+		fmt.Fprintln(w)
+		if follow(in, types); strings.HasPrefix(in.Text, "jmp") || strings.HasPrefix(in.Text, "ret") {
+			clear(types)
+		}
 	}
 	return nil
 }

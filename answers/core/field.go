@@ -23,17 +23,13 @@ func (s *Session) field(r oops.Report) string {
 	if len(at) != 1 || r.RIP.Off > 1<<16 {
 		return ""
 	}
-	fn, err := s.t.Types().Func(r.RIP.Module, r.RIP.Symbol)
-	if err != nil {
+	types := s.arguments(r.RIP.Module, r.RIP.Symbol)
+	if len(types) == 0 {
 		return ""
 	}
 	code := make([]byte, r.RIP.Off+15)
 	if s.t.ReadVirt(code, at[0]) != nil {
 		return ""
-	}
-	types := map[string]ctype.Type{}
-	for i, p := range fn.Params[:min(len(fn.Params), len(argRegs))] {
-		types[argRegs[i]] = p.Type
 	}
 	for _, in := range disasm.Decode(disasm.AMD64, code, 0, nil) {
 		if in.Addr == r.RIP.Off {
@@ -47,20 +43,39 @@ func (s *Session) field(r oops.Report) string {
 	return ""
 }
 
+// arguments are the types of the registers in which a function gets its arguments.
+func (s *Session) arguments(module, function string) map[string]ctype.Type {
+	types := map[string]ctype.Type{}
+	fn, err := s.t.Types().Func(module, function)
+	if err != nil {
+		return types
+	}
+	for i, p := range fn.Params[:min(len(fn.Params), len(argRegs))] {
+		types[argRegs[i]] = p.Type
+	}
+	return types
+}
+
 // touched names what a memory operand is, if its base has a type.
 func touched(in disasm.Inst, types map[string]ctype.Type) string {
-	if in.Mem == nil || in.Mem.Index != "" {
+	t, name, ok := member(in, types)
+	if !ok {
 		return ""
+	}
+	return fmt.Sprintf("%s of %s, at offset %#x; %s holds the pointer", name, t, in.Mem.Disp, in.Mem.Base)
+}
+
+// member is the struct and the member in it that a memory operand is.
+func member(in disasm.Inst, types map[string]ctype.Type) (of, name string, ok bool) {
+	if in.Mem == nil || in.Mem.Index != "" {
+		return "", "", false
 	}
 	p, ok := ctype.Strip(types[in.Mem.Base]).(*ctype.Ptr)
 	if !ok {
-		return ""
+		return "", "", false
 	}
-	name, _, ok := memberAt(p.Elem, int(in.Mem.Disp))
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("%s of %s, at offset %#x; %s holds the pointer", name, ctype.Name(p.Elem), in.Mem.Disp, in.Mem.Base)
+	name, _, ok = memberAt(p.Elem, int(in.Mem.Disp))
+	return ctype.Name(p.Elem), name, ok
 }
 
 // follow keeps the types of registers over an instruction.

@@ -213,6 +213,24 @@ func (t *Table) At(addr uint64) (Sym, bool) {
 	return s, true
 }
 
+// PerCPU gives the variable at an address of per-CPU memory as it is linked. On x86-64 before 6.15 these addresses begin at 0, so
+// that [Table.At] takes them for those of a user program.
+func (t *Table) PerCPU(addr uint64) (Sym, bool) {
+	if s, ok := t.At(addr); ok || t.hidden {
+		return s, ok
+	}
+	i, _ := slices.BinarySearchFunc(t.syms, addr, func(e entry, a uint64) int {
+		if e.addr <= a {
+			return -1
+		}
+		return 1
+	})
+	if i = t.first(i - 1); i < 0 || addr-t.syms[i].addr > maxOff {
+		return Sym{}, false
+	}
+	return t.sym(t.syms[i]), true
+}
+
 // first goes back from symbol i to the first one at its address, over mapping symbols; -1 if there is none.
 func (t *Table) first(i int) int {
 	for i >= 0 {

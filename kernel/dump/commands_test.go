@@ -42,7 +42,8 @@ func TestCommands(t *testing.T) {
 			checkSoftIRQs(t, c, d)
 			checkWork(t, d)
 			checkWheel(t, d)
-			checkSearch(t, d, run)
+			checkAddresses(t, c, d, run)
+			checkSearch(t, open(t, c.path("elf")))
 			if out := run("task 1 -R pid,comm"); !strings.Contains(out, "pid = 1\n") || !strings.Contains(out, `comm = "init"`) {
 				t.Error(out)
 			}

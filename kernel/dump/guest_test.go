@@ -38,7 +38,7 @@ import (
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
-// envDumps names a folder in which dumps are kept from run to run; without it they live as long as the test.
+// envDumps names a folder in which dumps are kept from run to run; without it they live as long as the tests.
 const envDumps = "FATHOM_DUMPS"
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,21 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "die" {
 		os.Exit(die())
 	}
-	ktest.Main(m, ktest.Config{})
+	os.Exit(run(m))
+}
+
+// run runs the tests with a folder for dumps, so that a guest dies once for all of them.
+func run(m *testing.M) int {
+	if os.Getenv(ktest.EnvGuests) != "" && os.Getenv(envDumps) == "" && !pid1.IsInit() {
+		dir, err := os.MkdirTemp("", "dumps-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		os.Setenv(envDumps, dir)
+	}
+	return ktest.Run(m, ktest.Config{})
 }
 
 // die runs in the guest: it writes what /proc says of the kernel as JSON, path to contents, and crashes the kernel.
@@ -175,7 +189,7 @@ func witness() map[string]string {
 		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
 		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
-		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
+		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime", "/proc/iomem", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
 	} {
 		paths, _ := filepath.Glob(pattern)
 		for _, p := range paths {
@@ -644,7 +658,7 @@ func checkPage(t *testing.T, d *dump.Dump) {
 		"bt -a": `COMMAND: "swapper/`, "bt 1": `COMMAND: "init"`, "foreach bt": "kthreadd:2", "log": "fathom: last words", "ps": "[kthreadd]", "mod": "veth",
 		"sys": "RELEASE: 6.", "kmem -i": "TOTAL MEM", "kmem -s task_struct": "task_struct", "files dying": "/etc/hostname", "mount": "devtmpfs",
 		"net": "127.0.0.1/8", "irq": "timer", "waitq": "no task waits", "sym schedule": "(T) schedule", "rd linux_banner 2": "Linux version",
-		"dis schedule 3": "<schedule+0x0>", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
+		"dis schedule 3": "<schedule+0x0>", "dis vfs_read": "# struct file.f_mode", "struct task_struct.comm init_task": `comm = "swapper/0"`, "struct list_head": "SIZE: 16", "struct veth_priv": "struct net_device *peer",
 		"mach": "PROCESSOR: QEMU", "swap": "/dev/vda", "timer": "delayed_work_timer_fn", "wq -a": "any CPU", "irq -s": "SCHED", "net -s": "LISTEN",
 		"whatis vfs_read": "vfs_read(struct file *", "list module.list modules": "ffffffffc",
 	} {

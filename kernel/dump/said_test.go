@@ -1,6 +1,7 @@
 package dump_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -226,15 +228,65 @@ func checkWheel(t *testing.T, d *dump.Dump) {
 }
 
 // checkSearch wants what was written where it was written.
-func checkSearch(t *testing.T, d *dump.Dump, run func(string) string) {
+func checkSearch(t *testing.T, d *dump.Dump) {
+	s := core.New(d, "test")
+	run := func(command string) string {
+		var out bytes.Buffer
+		if err := s.Run(&out, strings.Fields(command)); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		return out.String()
+	}
 	if out := run("search -c fathom:"); !strings.Contains(out, "__log_buf+") || !strings.Contains(out, "last words") {
 		t.Errorf("search -c:\n%s", out)
 	}
 	init := d.Kallsyms().ByName("init_task")[0]
-	if out := run(fmt.Sprintf("search %#x", init)); strings.Count(out, "\n") < 5 {
-		t.Errorf("search init_task:\n%s", out)
+	exact, masked := run(fmt.Sprintf("search %#x", init)), run(fmt.Sprintf("search -m 0xfff %#x", init))
+	if strings.Count(exact, "\n") < 5 || len(masked) < len(exact) {
+		t.Errorf("search init_task:\n%s\nwith a mask:\n%s", exact, masked)
 	}
-	if a, b := run(fmt.Sprintf("search %#x", init)), run(fmt.Sprintf("search -m 0xfff %#x", init)); len(b) < len(a) {
-		t.Errorf("search with a mask found less:\n%s", b)
+}
+
+// checkAddresses compares the tree of physical addresses with /proc/iomem, and asks what some addresses are.
+func checkAddresses(t *testing.T, c corpse, d *dump.Dump, run func(string) string) {
+	if diff := cmp.Diff(c.said["/proc/iomem"], run("iomem")); diff != "" || !strings.Contains(c.said["/proc/iomem"], "System RAM") {
+		t.Error(diff)
+	}
+	init := d.Kallsyms().ByName("init_task")[0]
+	text := d.Kallsyms().ByName("vfs_read")[0]
+	phys, err := d.Translate(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := walk.ReadMachine(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one walk.Task
+	for task := range walk.Tasks(d) {
+		if task.PID == 1 {
+			one = task
+		}
+	}
+	for command, want := range map[string][]string{
+		"vtop vfs_read+3":                                                        {"the kernel's image", "symbol    vfs_read+0x3", "System RAM", "Kernel code"},
+		fmt.Sprintf("vtop -p %#x", phys):                                         {"symbol    vfs_read+0x0", "Kernel code", "the map of all memory"},
+		fmt.Sprintf("vtop %#x", init):                                            {"symbol    init_task+0x0", "struct task_struct thread_info", "of pid 0"},
+		fmt.Sprintf("vtop %#x", one.Addr+8):                                      {"the map of all memory", "of pid 1 init"},
+		fmt.Sprintf("vtop %#x", one.Value.Get("thread.sp").Uint()):               {"vmalloc", "stack     of pid 1 init"},
+		fmt.Sprintf("vtop %#x", m.DirectMap+phys):                                {fmt.Sprintf("physical %#x", phys)},
+		fmt.Sprintf("vtop %#x", m.Vmemmap+phys>>12*64):                           {fmt.Sprintf("struct page of the page at physical %#x", phys&^4095)},
+		fmt.Sprintf("vtop %#x", d.PerCPU(1)+d.Kallsyms().ByName("runqueues")[0]): {"runqueues+0x0 of CPU 1"},
+		fmt.Sprintf("vtop %#x", d.Kallsyms().ByName("veth_newlink")[0]):          {"modules", "veth_newlink+0x0 [veth]", "module    veth"},
+		"vtop 0x18":               {"null pointer"},
+		"vtop 0x7f0000001000":     {"user programs"},
+		"vtop 0x8000000000000000": {"not canonical"},
+	} {
+		out := run(command)
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s: without %q:\n%s", command, w, out)
+			}
+		}
 	}
 }
