@@ -16,8 +16,13 @@ GUESTS ?= all
 #   tcpdump           oracle for packet filters and for packets as text
 #   nftables iptables procps   oracles for rules as text and for settings
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
+#   makedumpfile python3-lzo python3-snappy python3-zstandard   dumps in every encoding, and compressors that are not ours
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
-	nftables iptables procps ethtool iputils-ping python3
+	nftables iptables procps ethtool iputils-ping python3 \
+	makedumpfile python3-lzo python3-snappy python3-zstandard
+
+# SOAKAPT is what soak needs besides: drgn, the oracle for dumps.
+SOAKAPT = python3-drgn
 
 .PHONY: build demo test test-unit bench bench-packet insns lint dist deps soak compat scenarios
 
@@ -64,12 +69,16 @@ dist:
 # the tests many times over.
 FUZZTIME ?= 10m
 PROGRAMS ?= 20000
+soak: APT += $(SOAKAPT)
 soak: build deps
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . | sort); do \
 		for t in $$(grep -oE '^func Fuzz[A-Za-z0-9]+' $$f | sed 's/func //'); do \
 			echo "fuzzing $$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz="^$$t$$" -fuzztime=$(FUZZTIME) -parallel=2 ./$$(dirname $$f); \
 		done; done
 	FATHOM_PROGRAMS=$(PROGRAMS) FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 12h ./internal/progen
+	FATHOM_MUTATIONS=10000 $(GO) test -timeout 60m ./vmcore ./oops ./debuginfo/...
+	FATHOM_DEBUGINFO=1 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 60m ./kernel/dump
+	FATHOM_VMLINUX=$$(ls -t $${XDG_CACHE_HOME:-$$HOME/.cache}/fathom/debuginfo/*/vmlinux | head -1) FATHOM_ORACLES=require $(GO) test ./debuginfo/dwarfline
 	FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
 
 # bpftrace's own runtime tests and tools against this binary: SUITE is the folder of the runner (suite.py, tools.py),

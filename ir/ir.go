@@ -270,6 +270,7 @@ const (
 	EvSystem                        // shell command made by Fmt
 	EvExit                          // exit code
 	EvPacket                        // bytes of a packet for the pcap file Fmt: see build.PacketRecord
+	EvUnwatch                       // end the watchpoints at an address: payload (address)
 	EvFail                          // a failed read or map update: -k
 )
 

@@ -117,3 +117,13 @@ func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return len(p), nil
 }
+
+// PhysicalMemory is a Target that also has memory by physical address.
+type PhysicalMemory interface {
+	// ReadPhys reads all of p from a physical address.
+	ReadPhys(p []byte, addr uint64) error
+	// Memory is where physical memory may be found, ascending.
+	Memory() []Range
+	// Translate gives the physical address of a virtual one of the kernel.
+	Translate(addr uint64) (uint64, error)
+}

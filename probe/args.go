@@ -9,8 +9,8 @@ import (
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
-// tracepointArgs gives the fields of an event, common ones left out, their types read from their C text.
-func tracepointArgs(f *traceevent.Format, system string, lookup ctype.Lookup) *types.Type {
+// TracepointArgs gives the fields of an event, common ones left out, their types read from their C text.
+func TracepointArgs(f *traceevent.Format, system string, lookup ctype.Lookup) *types.Type {
 	space := types.Kernel
 	if system == "syscalls" { // what a system call is given points to user memory
 		space = types.User

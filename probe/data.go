@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/probe/ring"
 )
 
 // Entry is one element of a map as the kernel holds it: one value, or for per-CPU maps one for each possible CPU.
@@ -89,11 +88,8 @@ func (s *Session) Zero(m *ir.Map) error {
 	return nil
 }
 
-// Reader reads the records of a session's ring. One goroutine may use it.
-type Reader struct {
-	r   *ringbuf.Reader
-	rec ringbuf.Record
-}
+// Reader reads the records of a session's ring.
+type Reader = ring.Reader
 
 // Reader opens the event ring; nil if no program writes to it. The caller closes it before the session.
 func (s *Session) Reader() (*Reader, error) {
@@ -101,35 +97,14 @@ func (s *Session) Reader() (*Reader, error) {
 		if m.Kind != ir.Ring {
 			continue
 		}
-		r, err := ringbuf.NewReader(km)
+		r, err := ring.Open(km)
 		if err != nil {
 			return nil, fmt.Errorf("open event ring: %w", err)
 		}
-		return &Reader{r: r}, nil
+		return r, nil
 	}
 	return nil, nil
 }
-
-// Next gives the next record, valid until the next call; nil after until with none.
-func (r *Reader) Next(until time.Time) ([]byte, error) {
-	r.r.SetDeadline(until)
-	err := r.r.ReadInto(&r.rec)
-	switch {
-	case err == nil:
-		return r.rec.RawSample, nil
-	case errors.Is(err, ringbuf.ErrFlushed) || isTimeout(err):
-		return nil, nil
-	}
-	return nil, fmt.Errorf("read event ring: %w", err)
-}
-
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-// Close closes the ring.
-func (r *Reader) Close() error { return r.r.Close() }
 
 // Account is what happened to the runs of one unit.
 type Account struct {
@@ -187,6 +162,3 @@ func le(b []byte) uint64 {
 	}
 	return n
 }
-
-// Empty says if all records of the ring were read.
-func (r *Reader) Empty() bool { return r.r.AvailableBytes() == 0 }

@@ -46,9 +46,10 @@ type Session struct {
 	opts       Options
 	maps       map[*ir.Map]*ebpf.Map
 	units      []*loaded
-	mu         sync.Mutex // of open: probes are attached by several goroutines
-	open       []closer   // links and events, in the order they were made
-	plans      []string   // how each unit was attached, for -v
+	mu         sync.Mutex       // of open and watched: probes are attached by several goroutines
+	open       []closer         // links and events, in the order they were made
+	watched    map[uint64][]int // perf events of watchpoints, by address
+	plans      []string         // how each unit was attached, for -v
 	waits      []*waiting
 	framesHigh bool // Frames wrote to the upper half last
 }
@@ -350,7 +351,7 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 func (s *Session) Detach() {
 	s.mu.Lock()
 	open := s.open
-	s.open = nil
+	s.open, s.watched = nil, nil
 	s.mu.Unlock()
 	each(len(open), func(i int) { open[i].Close() })
 	s.detachLater()

@@ -62,3 +62,8 @@ func (p *PacketReader) Lost() uint64 { return p.lost }
 
 // Close closes the buffers.
 func (p *PacketReader) Close() error { return p.r.Close() }
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}

@@ -60,6 +60,9 @@ func (s *Session) attachPerf(provider string, p *ebpf.Program, t check.Target) e
 			return fmt.Errorf("perf_event_open %s (task %d, CPU %d): %w", t.Func, pl.task, pl.cpu, err)
 		}
 		s.keep(perfFile(fd))
+		if provider == "watchpoint" {
+			s.watch(t.Offset, fd)
+		}
 		if err := s.linkPerf(fd, p, 0); err != nil {
 			return fmt.Errorf("attach program to %s: %w", t.Func, err)
 		}
@@ -208,6 +211,30 @@ func watchAttr(t check.Target) (unix.PerfEventAttr, error) {
 		a.Ext2 = 8
 	}
 	return a, nil
+}
+
+// watch remembers which events watch an address.
+func (s *Session) watch(addr uint64, fd int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watched == nil {
+		s.watched = map[uint64][]int{}
+	}
+	s.watched[addr] = append(s.watched[addr], fd)
+}
+
+// Unwatch ends the watchpoints at an address, in threads that began since, too; false if there are none.
+func (s *Session) Unwatch(addr uint64) (bool, error) {
+	s.mu.Lock()
+	fds := s.watched[addr]
+	delete(s.watched, addr)
+	s.mu.Unlock()
+	for _, fd := range fds {
+		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_DISABLE, 0); err != nil {
+			return true, fmt.Errorf("disable watchpoint at %#x: %w", addr, err)
+		}
+	}
+	return len(fds) > 0, nil
 }
 
 // onlineCPUs reads /sys/devices/system/cpu/online.

@@ -291,7 +291,7 @@ func (w *World) Args(t check.Target) (*types.Type, *types.Type, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return tracepointArgs(f, t.Module, w.Types()), nil, nil
+		return TracepointArgs(f, t.Module, w.Types()), nil, nil
 	case "fentry", "fexit":
 		f, err := w.Types().Func(t.Module, t.Func)
 		if err != nil {

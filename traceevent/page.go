@@ -85,6 +85,7 @@ func ParsePage(b []byte, h PageHeader) (Page, error) {
 
 // Types of ring buffer records beside data (include/linux/ring_buffer.h).
 const (
+	maxShort    = 28 // up to here the type is a record's length in words
 	typePadding = 29
 	typeExtend  = 30
 	typeStamp   = 31
@@ -96,58 +97,94 @@ const stampBits = 59
 // Records calls f with every record of the page: its time, and its bytes, which start with the event's common fields. f ends
 // it by returning false. A page that makes no sense is a *[bin.FormatError]; records before that place were given.
 func (p Page) Records(f func(time uint64, rec []byte) bool) error {
-	now := p.Time
-	for at := 0; at+4 <= len(p.data); {
-		head := binary.LittleEndian.Uint32(p.data[at:])
-		kind, delta := head&31, uint64(head>>5)
-		body := p.data[at+4:]
-		word := uint32(0)
-		if kind == 0 || kind > 28 {
-			if len(body) < 4 {
-				return p.bad(at, "a record's length is cut off")
-			}
-			word = binary.LittleEndian.Uint32(body)
+	for c := p.Cursor(); ; {
+		rec := c.Next()
+		switch {
+		case rec == nil:
+			return c.Err
+		case !f(c.Time, rec):
+			return nil
 		}
+	}
+}
+
+// Cursor goes over the records of a page, one at a time.
+type Cursor struct {
+	Time  uint64 // of the record that Next gave last
+	Err   error  // why Next ended before the end of the page; a *[bin.FormatError]
+	page  Page
+	at    int
+	again []byte
+}
+
+// Cursor starts before the first record.
+func (p Page) Cursor() Cursor { return Cursor{Time: p.Time, page: p} }
+
+// Next gives the next record, nil at the end. The record is a part of the page.
+func (c *Cursor) Next() []byte {
+	if rec := c.again; rec != nil {
+		c.again = nil
+		return rec
+	}
+	data := c.page.data
+	for at := c.at; at+4 <= len(data); at = c.at {
+		head := binary.LittleEndian.Uint32(data[at:])
+		kind, delta := head&31, uint64(head>>5)
+		body := data[at+4:]
+		if kind > 0 && kind <= maxShort {
+			n := int(kind) * 4
+			if n > len(body) {
+				return c.bad("a record reaches beyond the data")
+			}
+			c.Time += delta
+			c.at = at + 4 + n
+			return body[:n:n]
+		}
+		if len(body) < 4 {
+			return c.bad("a record's length is cut off")
+		}
+		word := binary.LittleEndian.Uint32(body)
 		switch kind {
 		case typePadding:
 			if delta == 0 { // to the end of the page
+				c.at = len(data)
 				return nil
 			}
-			now += delta
+			c.Time += delta
 			if uint64(word) > uint64(len(body)) {
-				return p.bad(at, "padding reaches beyond the data")
+				return c.bad("padding reaches beyond the data")
 			}
-			at += 4 + max(4, int(word))
+			c.at = at + 4 + max(4, int(word))
 		case typeExtend:
-			now += delta + uint64(word)<<27
-			at += 8
+			c.Time += delta + uint64(word)<<27
+			c.at = at + 8
 		case typeStamp:
-			now = now&^(1<<stampBits-1) | delta | uint64(word)<<27
-			at += 8
-		default:
-			now += delta
-			rec, next := body, at+4+int(kind)*4
-			n := int64(kind) * 4
-			if kind == 0 { // the length counts its own word
-				n = int64(word)
-				next = at + 4 + int(word)
-				if n < 4 {
-					return p.bad(at, "a record shorter than its length")
-				}
+			c.Time = c.Time&^(1<<stampBits-1) | delta | uint64(word)<<27
+			c.at = at + 8
+		default: // the length counts its own word
+			if word < 4 {
+				return c.bad("a record shorter than its length")
 			}
-			if n > int64(len(body)) {
-				return p.bad(at, "a record reaches beyond the data")
+			if uint64(word) > uint64(len(body)) {
+				return c.bad("a record reaches beyond the data")
 			}
-			rec = body[:n]
-			if kind == 0 {
-				rec = rec[4:]
-			}
-			if !f(now, rec) {
-				return nil
-			}
-			at = next
+			c.Time += delta
+			c.at = at + 4 + int(word)
+			return body[4:word:word]
 		}
 	}
+	return nil
+}
+
+// Again gives a cursor whose Next gives the record rec, which c gave last, once more.
+func (c Cursor) Again(rec []byte) Cursor {
+	c.again = rec
+	return c
+}
+
+func (c *Cursor) bad(msg string) []byte {
+	c.Err = c.page.bad(c.at, msg)
+	c.at = len(c.page.data)
 	return nil
 }
 

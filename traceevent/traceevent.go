@@ -14,6 +14,7 @@ import (
 
 // Format is one event's description.
 type Format struct {
+	System string // "sched"; the format file does not tell it: who reads the file sets it
 	Name   string // without the system
 	ID     int    // common_type in records, and perf_event_attr.config
 	Fields []Field

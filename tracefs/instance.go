@@ -134,6 +134,9 @@ func (p *Pipe) Read(b []byte) (int, error) {
 	}
 }
 
+// FD is the buffer's descriptor, which does not block, for those who move pages by splice.
+func (p *Pipe) FD() int { return p.fd }
+
 // Close closes the buffer.
 func (p *Pipe) Close() error { return unix.Close(p.fd) }
 
@@ -158,7 +161,34 @@ func removeInstance(dir string) error {
 		case !errors.Is(err, unix.EBUSY) || time.Now().After(deadline):
 			return fmt.Errorf("remove tracing instance %s: %w", dir, err)
 		}
+		if removeTriggers(dir) {
+			deadline = time.Now().Add(busy)
+		}
 	}
+}
+
+// removeTriggers takes the triggers out of an instance that is busy: histograms whose variables others read keep it in use.
+// Those that are read go only when their readers have gone, so it takes as many rounds as they are chained; any is false when none went.
+func removeTriggers(dir string) (any bool) {
+	files, _ := filepath.Glob(filepath.Join(dir, "events", "*", "*", "trigger"))
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for line := range strings.SplitSeq(string(b), "\n") {
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			if i := strings.LastIndex(line, " ["); i > 0 && strings.HasSuffix(line, "]") { // the state of a histogram
+				line = line[:i]
+			}
+			if writeFile(name, "!"+line) == nil { // what does not go now may go in the next round
+				any = true
+			}
+		}
+	}
+	return any
 }
 
 // CleanInstance removes the instance of a lease whose owner is gone.

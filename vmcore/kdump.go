@@ -212,7 +212,7 @@ func (k *kdumpFile) readSubHeader() error {
 
 // countPages fills the rank table: page descriptors stand in the order of the pages that were dumped.
 func (k *kdumpFile) countPages() error {
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, max(1, k.bitmapLen)))
 	sum := uint64(0)
 	for at := int64(0); at < int64((k.maxPFN+7)/8); {
 		n, err := k.R.ReadAt(buf[:min(int64(len(buf)), k.bitmapLen-at)], k.bitmap2+at)

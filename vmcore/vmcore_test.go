@@ -178,28 +178,6 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// TestMutated flips bytes of each format: no panic, and errors are of the kinds that are promised.
-func TestMutated(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	yes := func(int) bool { return true }
-	kd := buildKdump(6, statusZstd, 16, yes, yes, 0, 0)
-	for _, b := range [][]byte{buildELF(testInfo, seg{filesz: 4 * testPage, memsz: 4 * testPage}), kd, flatten(kd, 900)} {
-		for range 300 {
-			m := append([]byte{}, b...)
-			for range 1 + rng.IntN(8) {
-				m[rng.IntN(min(len(m), 12000))] = byte(rng.IntN(256))
-			}
-			c, err := Open(file(m))
-			if err != nil {
-				continue
-			}
-			for p := range 16 {
-				pageIs(c, p)
-			}
-		}
-	}
-}
-
 func ExampleOpen() {
 	b := buildELF("OSRELEASE=6.12.0\n", seg{filesz: testPage, memsz: testPage})
 	c, err := Open(file(b))

@@ -18,11 +18,19 @@ import (
 type Session struct {
 	t      kernel.Target
 	source string // what the dump is, for people
+	lines  Lines
 
 	tasks    []walk.Task
 	tasksErr error
 	haveTask bool
 }
+
+// Lines says where in the source an instruction of the kernel is: function is the symbol it is in and off how far; call says
+// that pc is a return address. The innermost inlined function comes first; nil where nobody knows.
+type Lines func(function, module string, pc, off uint64, call bool) []string
+
+// Source makes the stacks that are printed say where in the source they are.
+func (s *Session) Source(l Lines) { s.lines = l }
 
 // New returns a Session; source says in a line what is being read.
 func New(t kernel.Target, source string) *Session { return &Session{t: t, source: source} }
@@ -42,7 +50,7 @@ type Command struct {
 // Commands are all there are, by name.
 func Commands() []Command {
 	c := []Command{
-		{"bt", "[-a] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a)", (*Session).bt},
+		{"bt", "[-a] [-l] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a); with source lines (-l)", (*Session).bt},
 		{"foreach", "bt|files|vm|sig|task [-R MEMBER,…]", "a command for all: stacks of tasks, equal ones together; of processes", (*Session).foreach},
 		{"log", "", "the kernel's messages", (*Session).log},
 		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
@@ -51,8 +59,8 @@ func Commands() []Command {
 		{"kmem", "-i|-s [NAME]", "memory in figures (-i), slab caches (-s)", (*Session).kmem},
 		{"files", "[PID|TASK]", "open files of a task", (*Session).files},
 		{"mount", "", "mounted file systems", (*Session).mount},
-		{"net", "", "network devices with their addresses", (*Session).net},
-		{"irq", "", "interrupts that have a vector, with counts by CPU", (*Session).irq},
+		{"net", "[-s]", "network devices with their addresses; sockets with their queues (-s)", (*Session).net},
+		{"irq", "[-s]", "interrupts that have a vector, with counts by CPU; softirqs (-s)", (*Session).irq},
 		{"waitq", "", "tasks that wait for a mutex, its owner, and deadlocks", (*Session).waits},
 		{"sym", "NAME|ADDRESS", "a symbol's address, an address's symbol", (*Session).sym},
 		{"rd", "ADDRESS|SYMBOL [COUNT]", "memory, in words of 8 bytes", (*Session).rd},
@@ -65,7 +73,11 @@ func Commands() []Command {
 		{"task", "[PID|TASK]… [-R MEMBER,…]", "struct task_struct, or members of it", (*Session).task},
 		{"runq", "", "what CPUs run, and what waits to", (*Session).runq},
 		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
-		{"timer", "-r", "high resolution timers, by CPU", (*Session).timer},
+		{"timer", "[-r]", "timers of the timer wheel, high resolution timers (-r), by CPU", (*Session).timer},
+		{"wq", "[-a]", "workqueues: what workers are at, what waits for one", (*Session).workqueues},
+		{"mach", "", "the machine, and where its kernel put memory", (*Session).mach},
+		{"swap", "", "what memory is swapped to", (*Session).swap},
+		{"search", "[-c] [-m MASK] VALUE|SYMBOL|TEXT", "where memory holds a word, ignoring bits (-m), or a text (-c)", (*Session).search},
 		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
 		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
@@ -184,6 +196,19 @@ func (s *Session) name(at, pc uint64) string {
 	return n
 }
 
+// sourceOf prints where in the source a frame is.
+func (s *Session) sourceOf(w io.Writer, f unwind.Frame) {
+	at := f.PC
+	if f.Call {
+		at--
+	}
+	if y, ok := s.t.Symbols().At(at); ok && s.lines != nil {
+		for _, l := range s.lines(y.Name, y.Module, f.PC, f.PC-y.Addr, f.Call) {
+			fmt.Fprintf(w, "        %s\n", l)
+		}
+	}
+}
+
 func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 	for i, f := range st.Frames {
 		mark := ""
@@ -191,6 +216,7 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 			mark = "  ? found by scanning"
 		}
 		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.place(f), mark)
+		s.sourceOf(w, f)
 		if f.Regs != nil && (*f.Regs)["cs"]&3 == 0 {
 			fmt.Fprintf(w, "      -- interrupted here --\n")
 		}

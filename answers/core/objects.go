@@ -138,8 +138,11 @@ func (s *Session) dev(w io.Writer, args []string) error {
 	return err
 }
 
-// timer prints the high resolution timers.
+// timer prints the timers of the wheel, or the high resolution timers (-r).
 func (s *Session) timer(w io.Writer, args []string) error {
+	if len(args) == 0 {
+		return s.wheel(w)
+	}
 	if len(args) != 1 || args[0] != "-r" {
 		return &Usage{}
 	}

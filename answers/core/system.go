@@ -92,7 +92,13 @@ func (s *Session) mount(w io.Writer, _ []string) error {
 	return err
 }
 
-func (s *Session) net(w io.Writer, _ []string) error {
+func (s *Session) net(w io.Writer, args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "-s":
+		return s.sockets(w)
+	case len(args) > 0:
+		return &Usage{}
+	}
 	devs, err := walk.NetDevices(s.t)
 	fmt.Fprintf(w, "%-16s %5s %-16s %6s %-5s %s\n", "NET_DEVICE", "INDEX", "NAME", "MTU", "STATE", "IP ADDRESSES")
 	for _, d := range devs {
@@ -112,7 +118,13 @@ func (s *Session) net(w io.Writer, _ []string) error {
 	return err
 }
 
-func (s *Session) irq(w io.Writer, _ []string) error {
+func (s *Session) irq(w io.Writer, args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "-s":
+		return s.softirqs(w)
+	case len(args) > 0:
+		return &Usage{}
+	}
 	irqs, err := walk.IRQs(s.t)
 	fmt.Fprintf(w, "%4s %-16s %-16s %-24s %s\n", "IRQ", "IRQ_DESC", "CHIP", "COUNT BY CPU", "HANDLERS")
 	for _, q := range irqs {

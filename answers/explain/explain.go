@@ -19,21 +19,32 @@ func Oopses(text []byte) []cause.Oops {
 	return out
 }
 
+// Sources says where in the source a location of a report is, the innermost inlined function first; call says that it is a
+// return address. It is nil where nobody knows.
+type Sources func(r *oops.Report, l oops.Location, call bool) []string
+
+func (s Sources) of(r *oops.Report, l oops.Location, call bool) []string {
+	if s == nil || l.Symbol == "" {
+		return nil
+	}
+	return s(r, l, call)
+}
+
 // Text writes incidents for people: the first in full, the others in a line each, all in full if all is set.
-func Text(w io.Writer, list []cause.Oops, all bool) {
+func Text(w io.Writer, list []cause.Oops, all bool, src Sources) {
 	for i, o := range list {
 		if i > 0 && !all {
 			fmt.Fprintf(w, "later, line %d: %s: %s\n", o.Line, o.Report.Kind, o.Cause)
 			continue
 		}
-		one(w, o)
+		one(w, o, src)
 	}
 	if n := len(list); n > 1 && !all {
 		fmt.Fprintf(w, "%d incidents; the first is the one to read: what follows runs on what it broke (--all shows each)\n", n)
 	}
 }
 
-func one(w io.Writer, o cause.Oops) {
+func one(w io.Writer, o cause.Oops, src Sources) {
 	fmt.Fprintf(w, "%s (line %d)\n  why    %s\n  said   %s\n", o.Report.Kind, o.Line, o.Cause, o.Title)
 	if o.Panic != "" && o.Report.Kind != oops.Panic {
 		fmt.Fprintf(w, "  panic  %s\n", o.Panic)
@@ -52,6 +63,7 @@ func one(w io.Writer, o cause.Oops) {
 	}
 	if o.RIP.Symbol != "" {
 		fmt.Fprintf(w, "  at     %s\n", place(o.RIP))
+		lines(w, src.of(&o.Report, o.RIP, false))
 	}
 	for _, l := range o.Code {
 		mark := "     "
@@ -64,7 +76,7 @@ func one(w io.Writer, o cause.Oops) {
 		}
 		fmt.Fprintln(w)
 	}
-	stack(w, o)
+	stack(w, o, src)
 	for _, n := range o.Next {
 		fmt.Fprintf(w, "  try    %s\n", n)
 	}
@@ -78,7 +90,7 @@ func onCPU(cpu int) string {
 }
 
 // stack leaves out what was only found on the stack, and counts it.
-func stack(w io.Writer, o cause.Oops) {
+func stack(w io.Writer, o cause.Oops, src Sources) {
 	unsure := 0
 	for _, f := range o.Stack {
 		switch {
@@ -88,12 +100,20 @@ func stack(w io.Writer, o cause.Oops) {
 			fmt.Fprintf(w, "  stack  user mode, %#x\n", f.Addr)
 		case f.Regs:
 			fmt.Fprintf(w, "  stack  -- interrupted %s --\n", place(f.Location))
+			lines(w, src.of(&o.Report, f.Location, false))
 		default:
 			fmt.Fprintf(w, "  stack  %s\n", place(f.Location))
+			lines(w, src.of(&o.Report, f.Location, true))
 		}
 	}
 	if unsure > 0 {
 		fmt.Fprintf(w, "         %d more addresses lay on the stack and are no calls for certain (?)\n", unsure)
+	}
+}
+
+func lines(w io.Writer, lines []string) {
+	for _, l := range lines {
+		fmt.Fprintf(w, "           %s\n", l)
 	}
 }
 
@@ -134,16 +154,17 @@ type line struct {
 	Regs     map[string]uint64 `json:"registers,omitempty"`
 	Stack    []string          `json:"stack,omitempty"`
 	Panic    string            `json:"panic,omitempty"`
+	Source   []string          `json:"source,omitempty"` // of the instruction: "function at file:line", inlined ones first
 }
 
 // JSON writes one object a line.
-func JSON(w io.Writer, list []cause.Oops) error {
+func JSON(w io.Writer, list []cause.Oops, src Sources) error {
 	enc := json.NewEncoder(w)
 	for _, o := range list {
 		where := o.Where()
 		l := line{Type: "oops", Kind: o.Report.Kind, Line: o.Line, Title: o.Title, Cause: o.Cause, Access: o.Access, Comm: o.Comm,
 			Context: o.Context, Kernel: o.Release, Tainted: o.Tainted, Module: o.Guilty(), Function: where.Symbol, Offset: where.Off,
-			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic}
+			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic, Source: src.of(&o.Report, where, where != o.RIP)}
 		if o.HasAddr {
 			l.Address = &o.Addr
 		}

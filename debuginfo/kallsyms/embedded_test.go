@@ -3,8 +3,11 @@ package kallsyms
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/hostile"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -107,6 +110,25 @@ func TestDecodeBad(t *testing.T) {
 			t.Errorf("%s is no error", name)
 		}
 	}
+}
+
+// TestHostile gives tables cut short and changed.
+func TestHostile(t *testing.T) {
+	e := embed(true, 1<<63, []Sym{{1 << 63, "_stext", "", 'T'}, {1<<63 + 1, "sys_b", "", 'T'}})
+	names := []byte("\x07T_stext\x03T\x01b")
+	sizes := []int{len(names), len(e.TokenTable), len(e.TokenIndex)}
+	hostile.Check(t, slices.Concat(names, e.TokenTable, e.TokenIndex, e.Offsets), len(names), func(b []byte) {
+		var parts [4][]byte
+		for i, n := range sizes {
+			n = min(n, len(b))
+			parts[i], b = b[:n], b[n:]
+		}
+		var d Builder
+		in := Embedded{N: 2, Names: bytes.NewReader(parts[0]), TokenTable: parts[1], TokenIndex: parts[2], Offsets: b, Check: "_stext", CheckAddr: 1 << 63}
+		if d.Decode(in) == nil {
+			d.Table().ByAddr(1 << 63)
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/fathom-trace/fathom/internal/hostile"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/ctype"
@@ -99,6 +101,23 @@ func TestLookup(t *testing.T) {
 	if _, ok := tab.Lookup(0xffffffff81000000); ok {
 		t.Error("found an entry in a table that cannot be read")
 	}
+}
+
+// TestHostile gives tables cut short and changed.
+func TestHostile(t *testing.T) {
+	ips := []byte{0, 0, 0, 0xff, 0x40, 0, 0, 0xff, 0x80, 0, 0, 0xff, 0, 1, 0, 0xff}
+	entries := bytes.Repeat([]byte{8, 0, 0xf0, 0xff, 0x15, 2}, 4)
+	format, err := FormatOf(recent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostile.Check(t, append(ips, entries...), 0, func(b []byte) {
+		n := min(len(b), len(ips))
+		tab := Table{Format: format, N: 4, IPs: bytes.NewReader(b[:n]), IPAddr: 0xffffffff82000000, Entries: bytes.NewReader(b[n:])}
+		for at := uint64(0xffffffff80ffff00); at < 0xffffffff81000200; at += 0x20 {
+			tab.Lookup(at)
+		}
+	})
 }
 
 func FuzzLookup(f *testing.F) {

@@ -3,17 +3,17 @@ package arch
 // Groups of packages that rows name together.
 const (
 	ebpfCore = "github.com/cilium/ebpf github.com/cilium/ebpf/asm github.com/cilium/ebpf/btf"
-	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/ringbuf github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
+	ebpfRun  = "github.com/cilium/ebpf/link github.com/cilium/ebpf/perf github.com/cilium/ebpf/rlimit github.com/cilium/ebpf/features"
 	sys      = "os/... syscall golang.org/x/sys/unix"
 	rtnl     = "github.com/vishvananda/netlink/... github.com/vishvananda/netns github.com/mdlayher/netlink github.com/google/nftables/..."
 	unpack   = "github.com/klauspost/compress/... github.com/pierrec/lz4/v4 github.com/ulikunitz/xz/... github.com/anchore/go-lzo"
 
-	decoders = "wire/... traceevent ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
+	decoders = "wire/... traceevent/... ctype/... debuginfo/... vmcore/... oops/... record/ctf record/tracedat record/perfdata"
 	compiler = "lang/syntax lang/types lang/check lang/stdlib ir/... bpf/..."
 	backends = "kernel/live kernel/dump kernel/image kernel/remote"
 	answers  = "answers/graph answers/packet answers/rank answers/watch answers/nic answers/explain answers/core"
 
-	ourDecoders = "./wire/... ./traceevent ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
+	ourDecoders = "./wire/... ./traceevent/... ./ctype/... ./debuginfo/... ./vmcore/... ./oops/..."
 	ourModels   = "./kernel ./kernel/unwind ./kernel/walk ./usersym ./tracefs ./netstate/..."
 	ourBackends = "./kernel/live ./kernel/dump ./kernel/image ./kernel/remote"
 )
@@ -47,6 +47,7 @@ var Edges = []Edge{
 	{"wire/filter", "./ir", "filters become IR"},
 	{"vmcore/...", "./vmcore " + unpack, "dumps are compressed"},
 	{"oops/cause", "./oops ./debuginfo/disasm", "a cause needs the incident and its code in words"},
+	{"traceevent/...", "./traceevent ./traceevent/filter", "conditions and histograms are of events"},
 	{"record/ctf record/tracedat record/perfdata", "./traceevent " + unpack, "recordings carry the kernel's event formats"},
 
 	// Models: what a kernel, a process, a network is (rules 3 and 4).
@@ -72,12 +73,16 @@ var Edges = []Edge{
 	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},
 	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
 	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
-	{"probe record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"probe probe/ring record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"probe/offline probe/recorded", "./bpf/vm", "programs run in the BPF machine"},
+	{"probe/recorded", "./record", "a recording is what programs run over"},
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
+	{"record", "./debuginfo/kallsyms", "trace-cmd's and perf's files have the kernel's symbols in them"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
-	{"record/ringpage", "golang.org/x/sys/unix", "pages are mapped"},
+	{"record/ringpage", "golang.org/x/sys/unix", "pages are spliced"},
 	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
+	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
@@ -85,6 +90,9 @@ var Edges = []Edge{
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
+	{"view/events", "./traceevent", "events are printed as their format says"},
+	{"traceevent/filter", "./traceevent", "conditions are over events"},
+	{"traceevent", "net/netip", "addresses are printed as the kernel prints them"},
 	{"view", "./internal/diag ./lang/syntax", "what a program says at run time looks as what the compiler says"},
 	{"view", "syscall ./internal/sysno", "names of signals, errors and system calls"},
 	{"lang/check", "./internal/sysno", "__NR_read is a number"},
@@ -106,9 +114,11 @@ var Edges = []Edge{
 	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
+	{"internal/netlog", "./oops net os", "netconsole is received and syslog sent over sockets"},
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/diag ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},
 	{"internal/oracle", "os os/exec testing", "tests find the programs that they compare with"},
+	{"internal/hostile", "os testing/...", "tests give parsers bytes that they do not expect, as often as they are told"},
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,13 +16,14 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel"
+	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
 func coreCommand() *cobra.Command {
-	var parts []string
-	var guest string
+	var parts, debug []string
+	var guest, page string
 	c := &cobra.Command{
 		Use:   "core FILE [COMMAND…] | core --guest NAME [COMMAND…]",
 		Short: "Read a crash dump: why the kernel died, and what everybody was doing",
@@ -30,14 +32,17 @@ split or cut short. Symbols, types and unwind tables come out of the dump itself
 why the kernel died, then, on a terminal, a prompt for commands. With --guest, the memory of a guest that lab boot keeps is
 read through its gdb stub; it stands still meanwhile and needs nothing in it.
 
+Commands have the names that crash gave them; "core FILE help" says what each does:
+` + commandNames() + `
+
 Examples:
   fathom core /var/crash/dump
   fathom core /var/crash/dump bt -a
   fathom core /var/crash/dump eval '((struct task_struct *)kaddr("init_task"))->comm'
   virsh dump --memory-only vm1 dump && fathom core dump log
-  fathom core --guest g foreach bt
-
-` + commandList(),
+  fathom core --html page.html /var/crash/dump
+  fathom core /var/crash/dump diff /var/crash/later
+  fathom core --guest g foreach bt`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dead := deadFlags{parts: parts, guest: guest}
 			if guest == "" {
@@ -51,13 +56,42 @@ Examples:
 				return err
 			}
 			defer done()
-			return runCore(&coreSession{core.New(t, source), t}, args)
+			s := &coreSession{Session: core.New(t, source), t: t}
+			defer s.sources(debug)()
+			if page != "" {
+				if len(args) > 0 {
+					return usageError{"fathom core", errors.New("--html is for the page, not for a command")}
+				}
+				return toFile(page, s.HTML)
+			}
+			return runCore(s, args)
 		},
 	}
-	c.Flags().StringArrayVar(&parts, "part", nil, "another file of a split dump; may be repeated")
+	c.Flags().StringArrayVar(&parts, "part", nil, "another `FILE` of a split dump; may be repeated")
+	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
+	c.Flags().StringVar(&page, "html", "", "write the page and what commands say to `FILE`, for any browser, offline")
 	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`")
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// commandNames are the names of all commands, in lines.
+func commandNames() string {
+	var b strings.Builder
+	line := " "
+	names := []string{"diff", "eval", "p", "help"}
+	for _, c := range core.Commands() {
+		names = append(names, c.Name)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if len(line)+len(n) > 110 {
+			b.WriteString(line + "\n")
+			line = " "
+		}
+		line += " " + n
+	}
+	return b.String() + line
 }
 
 func commandList() string {
@@ -65,6 +99,9 @@ func commandList() string {
 	b.WriteString("Commands:\n")
 	for _, c := range core.Commands() {
 		fmt.Fprintf(&b, "  %-8s %-46s %s\n", c.Name, c.Args, c.Help)
+		if c.Name == "dev" {
+			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "diff", "FILE", "what another dump has otherwise")
+		}
 		if c.Name == "dis" {
 			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "eval, p", "EXPRESSION", "value of an expression of the language that trace has")
 		}
@@ -92,18 +129,74 @@ func describe(name string, c *vmcore.Core) string {
 // coreSession is a kernel that commands are asked of.
 type coreSession struct {
 	*core.Session
-	t kernel.Target
+	t     kernel.Target
+	lines core.Lines
+}
+
+// sources makes stacks have source lines: all of them if paths were given, else those of bt -l.
+func (s *coreSession) sources(given []string) (done func()) {
+	d := &debugFiles{given: given}
+	if dead, ok := s.t.(*dump.Dump); ok {
+		d.release, d.buildID = dead.Info.Release, dead.Info.BuildID
+	}
+	text := s.t.Symbols().ByName("_text")
+	s.lines = func(function, module string, pc, off uint64, call bool) []string {
+		from := uint64(0)
+		if len(text) > 0 {
+			from = pc - text[0]
+		}
+		return d.lines(source{symbol: function, module: module, off: off, call: call, fromText: from})
+	}
+	if len(given) > 0 {
+		s.Source(s.lines)
+	}
+	return func() {
+		for _, n := range d.notes {
+			fmt.Fprintln(os.Stderr, "fathom:", n)
+		}
+		d.Close()
+	}
 }
 
 // run runs one command. text is its arguments as they were written.
 func (s *coreSession) run(w, errw io.Writer, name string, args []string, text string) error {
-	if name != "eval" && name != "p" { // as crash's users write it
+	switch name {
+	case "help", "?":
+		_, err := fmt.Fprintln(w, commandList())
+		return err
+	case "diff":
+		return s.diff(w, args)
+	case "eval", "p": // as crash's users write it
+	case "bt":
+		if i := slices.Index(args, "-l"); i >= 0 {
+			s.Source(s.lines)
+			args = slices.Delete(slices.Clone(args), i, i+1)
+		}
+		return s.Run(w, append([]string{name}, args...))
+	default:
 		return s.Run(w, append([]string{name}, args...))
 	}
 	if strings.TrimSpace(text) == "" {
 		return &core.Usage{Msg: "usage: eval EXPRESSION"}
 	}
 	return script.Eval(s.t, text, w, errw, func(ds []syntax.Diag) { diag.Render(errw, ds, style()) })
+}
+
+// diff compares with another dump.
+func (s *coreSession) diff(w io.Writer, args []string) error {
+	if len(args) != 1 {
+		return &core.Usage{Msg: "usage: diff FILE"}
+	}
+	t, source, done, err := openDump(args[0], nil)
+	if err != nil {
+		return err
+	}
+	defer done()
+	differ, err := core.Diff(w, s.Session, core.New(t, source))
+	if err == nil && !differ {
+		fmt.Fprintln(w, "nothing that is compared differs")
+	}
+	return err
 }
 
 // runCore runs one command, or writes the page and, on a terminal, asks for commands.
@@ -156,9 +249,6 @@ func prompt(s *coreSession) error {
 			continue
 		case args[0] == "quit" || args[0] == "exit" || args[0] == "q":
 			return nil
-		case args[0] == "help" || args[0] == "?":
-			fmt.Fprintln(t, commandList())
-			continue
 		}
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), args[0])
 		if err := s.run(t, t, args[0], args[1:], rest); err != nil && !errors.Is(err, script.ErrDiagnosed) {

@@ -1,11 +1,11 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +17,9 @@ import (
 func explainCommand() *cobra.Command {
 	var json, all bool
 	var module, against string
+	var debug []string
+	var pstore, netconsole, syslog string
+	var span time.Duration
 	c := &cobra.Command{
 		Use:   "explain [FILE] | explain --module X.ko [--against KERNEL]",
 		Short: "Explain an oops, a warning, a lockup or a panic from the kernel's console text",
@@ -27,7 +30,8 @@ for a kernel, and if not, which structs differ and where; exits with 1 if it was
 
 Examples:
   dmesg | fathom explain
-  fathom explain /sys/fs/pstore/dmesg-efi-1
+  fathom explain --pstore --syslog /dev/log
+  fathom explain --netconsole :6666 -j
   fathom explain --module ./driver.ko --against /var/crash/dump`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -39,35 +43,71 @@ Examples:
 			case c.Flags().Changed("against"):
 				return usageError{c.CommandPath(), errors.New("--against says what to compare a module with: give --module, too")}
 			}
-			text, err := readText(args)
+			files := &debugFiles{given: debug}
+			defer files.Close()
+			x := &explainer{json: json, all: all, syslog: syslog, src: files.ofReport, now: time.Now}
+			switch {
+			case netconsole != "" && (pstore != "" || len(args) > 0):
+				return usageError{c.CommandPath(), errors.New("give --netconsole, or what to read: not both")}
+			case netconsole != "":
+				return x.listen(c.Context(), netconsole, span)
+			case c.Flags().Changed("for"):
+				return usageError{c.CommandPath(), errors.New("--for is how long to listen: give --netconsole, too")}
+			}
+			text, err := explainText(pstore, args)
 			if err != nil {
-				return diag.NoInput("read text", err)
+				return err
 			}
 			list := explain.Oopses(text)
 			if len(list) == 0 {
 				fmt.Fprintln(os.Stderr, "fathom: the text has no oops, warning, lockup or panic")
 				return exitError{exitNegative}
 			}
-			w := bufio.NewWriter(os.Stdout)
-			if json {
-				err = explain.JSON(w, list)
-			} else {
-				explain.Text(w, list, all)
-			}
-			if err == nil {
-				err = w.Flush()
-			}
-			if err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-			return nil
+			x.host, _ = os.Hostname()
+			return x.tell(list)
 		},
 	}
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
 	c.Flags().StringVar(&module, "module", "", "compare the module in `FILE` with a kernel, by its debug information")
 	c.Flags().StringVar(&against, "against", "live", "`KERNEL` to compare with: live, a dump, or a bzImage")
+	c.Flags().StringVar(&pstore, "pstore", "", "explain what the kernel left in memory that outlives it: `FOLDER`, "+pstoreDir+" if none is given")
+	c.Flags().Lookup("pstore").NoOptDefVal = pstoreDir
+	c.Flags().StringVar(&netconsole, "netconsole", "", "listen on `ADDRESS` (UDP) and explain what machines send")
+	c.Flags().StringVar(&syslog, "syslog", "", "send each incident to syslog, too: `ADDRESS` is HOST:PORT (UDP) or a socket such as /dev/log")
+	forVar(c.Flags(), &span, "with --netconsole: end after this `TIME`, such as 10s")
+	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().BoolVar(&all, "all", false, "explain every incident in full, not only the first")
 	return c
+}
+
+// explainText reads what is to be explained. What pstore has that cannot be read is told, and no reason to end.
+func explainText(pstore string, args []string) ([]byte, error) {
+	if pstore == "" {
+		text, err := readText(args)
+		if err != nil {
+			return nil, diag.NoInput("read text", err)
+		}
+		return text, nil
+	}
+	if len(args) > 0 {
+		return nil, usageError{"fathom explain", errors.New("give --pstore=FOLDER, or a file: not both")}
+	}
+	text, err := readPstore(pstore)
+	if err != nil && len(text) == 0 {
+		return nil, diag.NoInput("read "+pstore, err)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fathom:", err)
+	}
+	return text, nil
+}
+
+// ofReport is where in the source a location of an incident is. What is found is of the first release that is met.
+func (d *debugFiles) ofReport(r *oops.Report, l oops.Location, call bool) []string {
+	if d.release == "" {
+		d.release = r.Release
+	}
+	return d.lines(source{symbol: l.Symbol, module: l.Module, off: l.Off, size: l.Size, call: call})
 }
 
 // readText reads a file, or standard input, up to what oops reads at all.

@@ -26,6 +26,7 @@ import (
 type bootFlags struct {
 	kernel, modules string
 	root, fstype    string
+	init            string
 	load, with      []string
 	nic, network    string
 	queues          int
@@ -58,6 +59,7 @@ func (f *bootFlags) flags(c *cobra.Command) {
 	fl.StringVar(&f.modules, "modules", "", "`FOLDER` of a bzImage's modules (else /lib/modules/RELEASE)")
 	fl.StringVar(&f.root, "root", "host", "what commands see as /: host (this machine's files, read-only, the working folder writable), none, or disk:`IMAGE`[:PARTITION]")
 	fl.StringVar(&f.fstype, "rootfs", "ext4", "`TYPE` of the disk's file system")
+	fl.StringVar(&f.init, "init", "", "PID 1 becomes this `PROGRAM` of the disk, such as /lib/systemd/systemd")
 	fl.StringArrayVar(&f.load, "load", nil, "load this `MODULE` of the kernel, with what it depends on; \"veth\", \"dummy numdummies=2\"")
 	fl.StringArrayVar(&f.with, "insmod", nil, "load this module `FILE`; one built for another kernel is refused with the field that differs")
 	fl.StringVar(&f.nic, "nic", "", "add a network card of `MODEL` virtio, e1000e or igb")
@@ -203,7 +205,11 @@ func (f *bootFlags) options(ctx context.Context, kernel string, args []string) (
 
 // command says what the guest's command is and what it sees; without args, what those of a kept guest will see.
 func (f *bootFlags) command(o *guest.Options, args []string) error {
-	if disk, ok := strings.CutPrefix(f.root, "disk:"); ok {
+	disk, ok := strings.CutPrefix(f.root, "disk:")
+	if !ok && f.init != "" {
+		return usageError{"fathom lab boot", errors.New("--init names a program of a disk: give --root disk:IMAGE")}
+	}
+	if ok {
 		if len(args) > 0 {
 			o.Commands = []pid1.Command{{Args: onDisk(args)}}
 		}
@@ -234,7 +240,7 @@ func (f *bootFlags) command(o *guest.Options, args []string) error {
 
 // disk has commands see IMAGE[:PARTITION].
 func (f *bootFlags) disk(o *guest.Options, arg string) (err error) {
-	d := guest.Disk{Image: arg, Type: f.fstype}
+	d := guest.Disk{Image: arg, Type: f.fstype, Init: f.init}
 	if image, part, ok := strings.Cut(arg, ":"); ok {
 		n, err := strconv.ParseUint(part, 10, 8)
 		if err != nil || n == 0 {

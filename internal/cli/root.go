@@ -119,7 +119,7 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), packetCommand(), watchCommand(), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), rankCommand(), packetCommand(), watchCommand(), recordCommand(), viewCommand(), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
 	return c
 }
 

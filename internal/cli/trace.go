@@ -26,6 +26,8 @@ import (
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/probe/recorded"
+	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/usersym"
 )
 
@@ -67,9 +69,9 @@ func traceCommand(name string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   name + " [flags] FILE|-e PROGRAM [args] [-- --name=value]",
 		Short: "Run a program in the bpftrace language on this kernel",
-		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. With --on, the
-kernel in a crash dump is asked: programs run over its objects (iter:task …), and at begin and end. bpftrace's other flags
-(--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
+		Long: `Run a program in the bpftrace language on this kernel, list probes, or show what a program compiles to. With --on, a
+recording is asked (tracepoint: programs run over its events) or the kernel in a crash dump (iter:task … run over its objects).
+bpftrace's other flags (--bench --test --info --usdt-file-activation --traceable-functions) are taken too.
 
 Examples:
   fathom trace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }' --for 5s
@@ -110,7 +112,7 @@ Examples:
 	fl.BoolVarP(&f.showVer, "version", "V", false, "print the version")
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
 	if name != "bpftrace" {
-		fl.StringVar(&f.on.file, "on", "", "ask the kernel in the crash dump `FILE`")
+		fl.StringVar(&f.on.file, "on", "", "ask a recording, or the kernel in a crash dump: `FILE`")
 		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
 		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, which stands still meanwhile")
 	}
@@ -187,7 +189,7 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	case f.on.given() && (f.pid != "" || f.command != "" || f.mode != "" || f.test || f.bench):
 		return usageError{verbOf(name), errors.New("-p, -c and --mode are about programs that run: --on and --guest ask a kernel that does not")}
 	case f.list && f.on.given():
-		return listDead(c.OutOrStdout(), args)
+		return f.listPlace(c.OutOrStdout(), args)
 	case f.list:
 		return f.listProbes(c, args)
 	case f.format != "text" && f.format != "json":
@@ -211,12 +213,11 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return err
 	}
 	if f.on.given() {
-		t, _, done, err := f.on.open(c.Context())
+		done, err := f.openPlace(c, &o)
 		if err != nil {
 			return err
 		}
 		defer done()
-		o.On = t
 	}
 	if f.output != "" {
 		file, err := os.Create(f.output)
@@ -249,6 +250,44 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return exitError{exitLost}
 	}
 	return nil
+}
+
+// listPlace lists what programs can run over in a recording or a dump.
+func (f *traceFlags) listPlace(w io.Writer, args []string) error {
+	t, err := record.Open(f.on.file)
+	if f.on.file == "" || err != nil {
+		return listDead(w, args)
+	}
+	defer t.Close()
+	pattern := strings.Join(args, " ")
+	for _, name := range recorded.NewWorld(t).Events() {
+		if pattern == "" || check.Match(pattern, name) {
+			if _, err := fmt.Fprintln(w, name); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// openPlace opens what is asked in place of the running kernel: a recording, a dump, or a guest.
+func (f *traceFlags) openPlace(c *cobra.Command, o *script.Options) (done func(), err error) {
+	if f.on.guest == "" && len(f.on.parts) == 0 {
+		t, err := record.Open(f.on.file)
+		if err == nil {
+			o.Recording = t
+			return func() { t.Close() }, nil
+		}
+		if st, serr := os.Stat(f.on.file); !errors.Is(err, record.ErrNoRecording) || serr == nil && st.IsDir() {
+			return nil, viewError(f.on.file, err)
+		}
+	}
+	t, _, done, err := f.on.open(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	o.On = t
+	return done, nil
 }
 
 // verbOf is how the verb is called on a command line: trace, or the whole binary as bpftrace.

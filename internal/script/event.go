@@ -2,8 +2,10 @@ package script
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/fathom-trace/fathom/ir"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/view"
 )
@@ -34,6 +36,13 @@ func (r *job) event(rec []byte) error {
 		return r.system(act.Text)
 	case ir.EvCat:
 		return r.cat(act.Text)
+	case ir.EvUnwatch:
+		addr := arg(rec, 0)
+		if ok, err := r.unwatch(addr); err != nil {
+			return err
+		} else if !ok && r.o.Diags != nil {
+			r.o.Diags([]syntax.Diag{{Span: ev.Span, Severity: syntax.Warning, Msg: fmt.Sprintf("there is no watchpoint at %#x", addr)}})
+		}
 	case ir.EvFail:
 		r.failure(ev, int64(arg(rec, 0)))
 	}

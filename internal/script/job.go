@@ -28,6 +28,8 @@ type job struct {
 	iterating, exited bool
 	// cleared are maps that clear() emptied: those without key have no way to be absent.
 	cleared map[*ir.Map]bool
+	// unwatch ends the watchpoints at an address, where there are some.
+	unwatch func(addr uint64) (bool, error)
 	// delivered counts records by the unit that sent them.
 	delivered map[int]uint64
 }

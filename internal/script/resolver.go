@@ -34,34 +34,13 @@ func newResolver(l *live.Live, u *usersym.Resolver) *resolver {
 	return &resolver{live: l, users: u, names: map[uint64]string{}, boot: int64(clock(unix.CLOCK_REALTIME)) - int64(clock(unix.CLOCK_BOOTTIME))}
 }
 
-// own says if a frame is of the machinery that runs our program, which nobody asked about.
-func own(name string) bool {
-	for _, p := range []string{"bpf_prog_", "bpf_trace_run", "__bpf_trace_", "bpf_get_stack", "__bpf_get_stack", "bpf_get_task_stack",
-		"__bpf_get_task_stack", "get_callchain_entry_for_task", "stack_trace_save", "arch_stack_walk", "trace_call_bpf",
-		"perf_call_bpf_", "__traceiter_", "bpf_trampoline_", "bpf_tramp"} {
-		if strings.HasPrefix(name, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// ownFrames is how deep in a stack the last frame of the machinery may be.
-const ownFrames = 12
-
-// KernelStack implements view.Resolver. The frames of the machinery at the top are left out, with those between them,
-// which are of the program itself and have no name in the kernel's table.
+// KernelStack implements view.Resolver.
 func (r *resolver) KernelStack(addrs []uint64, mode types.StackMode) []string {
 	out := make([]string, 0, len(addrs))
-	skip := 0
-	for i, a := range addrs {
-		name, off, ok := r.live.Symbolise(a)
-		if i < ownFrames && ok && own(name) {
-			skip = i + 1
-		}
-		out = append(out, frame(a, name, off, ok, mode))
+	for _, f := range r.live.Stack(addrs) {
+		out = append(out, frame(f.Addr, f.Name, f.Off, f.Name != "", mode))
 	}
-	return out[skip:]
+	return out
 }
 
 func frame(a uint64, name string, off uint64, ok bool, mode types.StackMode) string {

@@ -21,6 +21,7 @@ import (
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/lang/types"
 	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/usersym"
 	"github.com/fathom-trace/fathom/view"
 )
@@ -29,7 +30,10 @@ import (
 type Options struct {
 	Source *syntax.Source
 	// On is the kernel that is asked where it is not the running one: a dump. It is asked from one goroutine.
-	On       kernel.Target
+	On kernel.Target
+	// Recording is what is asked where it is no kernel.
+	Recording *record.Trace
+
 	Params   []string
 	Named    map[string]string
 	Config   check.Config
@@ -105,7 +109,7 @@ func newRunner(o Options) *runner { return &runner{job: newJob(o), start: time.N
 
 // Run compiles and runs a program until it exits, the context ends, Ctrl-C, or its command or process ends.
 func Run(ctx context.Context, o Options) (Result, error) {
-	if o.On != nil {
+	if o.On != nil || o.Recording != nil {
 		return runDead(ctx, o)
 	}
 	r := newRunner(o)
@@ -220,7 +224,7 @@ func (r *runner) load() error {
 			}
 		},
 	})
-	r.maps = r.sess
+	r.maps, r.unwatch = r.sess, r.sess.Unwatch
 	if d, ok := rejection(r.o.Source, err); ok && r.o.Diags != nil {
 		r.o.Diags([]syntax.Diag{d})
 		if r.o.Verbose {
@@ -530,8 +534,8 @@ func (r *runner) finish(ring *probe.Reader) (Result, error) {
 func (r *runner) rest(ring *probe.Reader, drop bool) error {
 	until := time.Now().Add(2 * time.Second)
 	r.done = false
-	for time.Now().Before(until) {
-		rec, err := ring.Next(time.Now())
+	for n := 0; n&1023 != 0 || time.Now().Before(until); n++ {
+		rec, err := ring.Next(time.Time{})
 		if err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ func Show(w io.Writer, o Options, stages []string) error {
 // prepare compiles a program for the place it is for, and goes no further. done is to be called in any case.
 func prepare(o Options) (j *job, done func(), err error) {
 	o.DryRun = true
-	if o.On != nil {
+	if o.On != nil || o.Recording != nil {
 		d := newDeadRunner(o)
 		return &d.job, func() {}, d.compile()
 	}

@@ -12,6 +12,7 @@ func actions() map[string]lowering {
 		"printf": formatted(ir.EvPrintf), "errorf": formatted(ir.EvErrorf), "warnf": formatted(ir.EvWarnf),
 		"debugf": debugf, "system": formatted(ir.EvSystem), "cat": formatted(ir.EvCat),
 		"print": print_, "clear": wholeMap(ir.EvClear), "zero": wholeMap(ir.EvZero), "time": timeNow, "join": join, "exit": exit,
+		"unwatch": unwatch,
 	}
 }
 
@@ -180,6 +181,12 @@ func (x *fn) exit(code ir.Val, at syntax.Span) {
 	id := x.b.event(&ir.Event{Kind: ir.EvExit, Span: at, Payload: types.TupleOf(types.Int64)})
 	x.send(id, []value{scalarOf(types.Int64, code)})
 	x.returnStmt(&syntax.Jump{Span: at, Tok: "return"})
+}
+
+func unwatch(x *fn, c *syntax.Call, _ *types.Type) value {
+	id := x.b.event(&ir.Event{Kind: ir.EvUnwatch, Span: c.Span, Payload: types.TupleOf(types.Uint64)})
+	x.send(id, []value{scalarOf(types.Uint64, x.val(c.Args[0]))})
+	return value{t: types.VoidT}
 }
 
 // Limits of join: strings taken, and bytes of each.

@@ -19,7 +19,7 @@ import (
 type Options struct {
 	Arch      string // GOARCH, default amd64
 	NumCPU    int    // possible CPUs: reading a per-CPU map visits that many, default 1
-	RingBytes int    // size of the event ring, default 8 MiB where the kernel sets the pace
+	RingBytes int    // size of the event ring, default 16 MiB where the kernel sets the pace
 	NoRing    bool   // programs that print nothing need none: set by the caller that counts only
 	Failures  bool   // -k: failed helpers are events
 	// PIDNS is the device and inode of the PID namespace pid and tid are told in; zero is the initial one.
@@ -83,7 +83,7 @@ func Program(info *check.Info, opts Options) (*ir.Program, []syntax.Diag) {
 
 // Sizes of the event ring when nobody chose one: its memory is mapped, and counts as ours, from the start.
 const (
-	hotRing  = 8 << 20
+	hotRing  = 16 << 20
 	coldRing = 256 << 10
 )
 

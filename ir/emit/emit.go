@@ -196,6 +196,11 @@ func (u *Unit) Copy(dst, src Mem, n int) {
 	u.put(ir.Ins{Op: ir.Copy, Imm: int64(n), Slot: dst.slot, Base: dst.base, Off: dst.off, A: u.Addr(src), Size: 8})
 }
 
+// AtomicAdd adds to size bytes that other CPUs may write, too; 4 or 8.
+func (u *Unit) AtomicAdd(m Mem, size int, v ir.Val) {
+	u.put(ir.Ins{Op: ir.AtomicAdd, Size: uint8(size), Slot: m.slot, Base: m.base, Off: m.off, A: ir.R(u.Reg(v))})
+}
+
 // Addr is the address of a place.
 func (u *Unit) Addr(m Mem) ir.Val {
 	return u.def(ir.Ins{Op: ir.Addr, Slot: m.slot, Base: m.base, Off: m.off})
@@ -337,6 +342,14 @@ func (u *Unit) Branch(fn func(u *ir.Unit, f *ir.Func, at *ir.Block) (match, drop
 func (u *Unit) Stack(m Mem, n int) ir.Val {
 	return u.def(ir.Ins{Op: ir.Stack, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(0)})
 }
+
+// UserStack is Stack of the user's code that was running.
+func (u *Unit) UserStack(m Mem, n int) ir.Val {
+	return u.def(ir.Ins{Op: ir.Stack, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(userStack)})
+}
+
+// userStack is BPF_F_USER_STACK (include/uapi/linux/bpf.h).
+const userStack = 1 << 8
 
 // FuncIP is the address of the traced function.
 func (u *Unit) FuncIP() ir.Val { return u.def(ir.Ins{Op: ir.FuncIP}) }

@@ -36,6 +36,13 @@ func TestCommands(t *testing.T) {
 			checkTimers(t, c, run("timer -r"))
 			checkTrees(t, run)
 			checkRunQueues(t, d, run("runq"))
+			checkSwap(t, c, run("swap"))
+			checkMachine(t, c, run("mach"))
+			checkSockets(t, c, run("net -s"))
+			checkSoftIRQs(t, c, d)
+			checkWork(t, d)
+			checkWheel(t, d)
+			checkSearch(t, d, run)
 			if out := run("task 1 -R pid,comm"); !strings.Contains(out, "pid = 1\n") || !strings.Contains(out, `comm = "init"`) {
 				t.Error(out)
 			}

@@ -187,10 +187,20 @@ func (d *Dump) Modules() []kernel.Module { return d.modules }
 // Caps implements kernel.Target.
 func (d *Dump) Caps() kernel.Caps { return kernel.Caps{Missing: d.missing} }
 
-// ReadPhys reads physical memory.
+var _ kernel.PhysicalMemory = (*Dump)(nil)
+
+// ReadPhys implements kernel.PhysicalMemory.
 func (d *Dump) ReadPhys(p []byte, addr uint64) error { return d.Core.ReadPhys(p, addr) }
 
-// Translate gives the physical address of a virtual one of the kernel.
+// Memory implements kernel.PhysicalMemory.
+func (d *Dump) Memory() (out []kernel.Range) {
+	for _, r := range d.Core.Ranges() {
+		out = append(out, kernel.Range{Start: r.Start, End: r.End})
+	}
+	return out
+}
+
+// Translate implements kernel.PhysicalMemory.
 func (d *Dump) Translate(addr uint64) (uint64, error) { return d.space.translate(addr) }
 
 // symbol gives the address of a symbol that there must be.

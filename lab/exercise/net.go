@@ -68,6 +68,7 @@ They do not arrive. At which of these devices do they come in last, before they 
 			"The kernel tells of every packet that it drops: tracepoint:skb:kfree_skb, with the place in its code.",
 			`fathom trace -e 'tracepoint:skb:kfree_skb { @[ksym(args.location)] = count(); }' --for 3s`,
 			`fathom trace -e 'tracepoint:skb:kfree_skb { @[ksym(args.location), ((struct sk_buff *)args.skbaddr)->dev->name] = count(); }' --for 3s`,
+			"Or ask for the verdict: fathom packet drops --for 3s",
 		},
 		Answer: into[where],
 		Why:    fmt.Sprintf("nf_hook_slow drops them in %s: a rule of nftables there (fathom lab exec --lab %s %s -- nft list ruleset).", where, lab, where),

@@ -36,7 +36,8 @@ type Options struct {
 	ModuleFiles []string
 	Mounts      []pid1.Mount // made before the commands
 	// View is what commands see: Root, Dir and Env, without Args. [Options.ShareHost] sets it; sessions start from it.
-	View pid1.Command
+	View     pid1.Command
+	takeOver pid1.Command // what becomes PID 1, of a disk
 	// DumpOnPanic is a file that gets the guest's memory, as an ELF vmcore, when its kernel panics. The guest then has a
 	// pvpanic device, and module qemu_fw_cfg so that the dump has its VMCOREINFO note.
 	DumpOnPanic string

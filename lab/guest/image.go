@@ -64,7 +64,7 @@ func writeImage(w io.Writer, o *Options) error {
 		return err
 	}
 	a := archive{w: initramfs.NewWriter(pack)}
-	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger || o.Serve, Serve: o.Serve, Mounts: o.Mounts}
+	job := pid1.Job{Hostname: o.Hostname, Port: resultPort, Commands: o.Commands, Collect: o.Collect, Linger: o.Linger || o.Serve, Serve: o.Serve, Mounts: o.Mounts, Init: o.takeOver}
 	if err := a.modules(o, &job); err != nil {
 		return err
 	}

@@ -86,6 +86,7 @@ type Disk struct {
 	Image string // raw or qcow2
 	Part  int    // partition; 0 if the image has none
 	Type  string // of the file system: ext4, xfs, btrfs
+	Init  string // path of the program on it that becomes PID 1, such as /lib/systemd/systemd; none if empty
 }
 
 // RootDisk has commands see a disk image's file system as /, and /tmp, /run, /dev, /proc and /sys of the guest. What they
@@ -113,6 +114,16 @@ func (o *Options) RootDisk(d Disk) error {
 	o.root(pid1.Mount{Source: dev, Target: hostRoot, Type: d.Type})
 	o.Mounts = append(o.Mounts, pid1.Mount{Source: binDir, Target: path.Join(hostRoot, shownBin), Type: "bind"})
 	o.view("/")
+	if d.Init != "" {
+		if !path.IsAbs(d.Init) {
+			return &SetupError{What: "boot disk " + d.Image, Because: "init " + d.Init + " is not an absolute path", Try: []string{"--init /sbin/init"}}
+		}
+		o.takeOver = pid1.Command{Args: []string{d.Init}, Root: hostRoot}
+		o.View.Root = pid1.InitRoot
+		for i := range o.Commands {
+			o.Commands[i].Root = pid1.InitRoot
+		}
+	}
 	return nil
 }
 

@@ -5,96 +5,49 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/bpf/vm"
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/lang/check"
-	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/probe/offline"
 )
 
 // Session is a program loaded into the BPF machine, with a dead kernel as its memory. One goroutine may use it.
 type Session struct {
+	*offline.Machine
 	t     kernel.Target
 	world *World
-	prog  *ir.Program
-	units []unit
-	vm    *vm.Machine
 	env   *vm.Env
 	cpus  int
 	now   current
-	maps  map[*ir.Map]*vm.Map
-	ring  *vm.Map // nil if the program sends no records
 	names *Names
 	// missed are parts of walks that could not be made.
 	missed []error
 }
 
-// unit is a program of the Session, and what became of its runs.
-type unit struct {
-	*bpf.Program
-	target check.Target
-	runs   uint64
-	faults uint64
-}
-
 // Load puts a compiled program into the machine. cpus is how many CPUs it was built for.
 func Load(w *World, info *check.Info, prog *ir.Program, obj *bpf.Object, cpus int) (*Session, error) {
-	s := &Session{t: w.t, world: w, prog: prog, env: &vm.Env{}, cpus: cpus, maps: map[*ir.Map]*vm.Map{}, names: &Names{t: w.t, at: map[uint64]bool{}}}
-	cfg := vm.Config{Programs: map[string]asm.Instructions{}, Maps: map[string]*ebpf.MapSpec{}, Target: (*memory)(s), Env: s.env, CPUs: cpus}
-	used := map[int64]bool{}
-	for _, p := range obj.Programs {
-		cfg.Programs[p.Name] = p.Insns
-		in := info.Instances[p.Unit.Clause]
-		s.units = append(s.units, unit{Program: p, target: in.Targets[max(p.Unit.Target, 0)]})
-		for _, i := range p.Insns {
-			if i.IsBuiltinCall() {
-				used[i.Constant] = true
-			}
-		}
-	}
-	for _, m := range obj.Maps {
-		cfg.Maps[m.Spec.Name] = m.Spec
-	}
+	s := &Session{t: w.t, world: w, env: &vm.Env{}, cpus: cpus, names: &Names{t: w.t, at: map[uint64]bool{}}}
 	var err error
-	if s.vm, err = vm.New(cfg); err != nil {
-		return nil, fmt.Errorf("load into the BPF machine: %w", err)
+	if s.Machine, err = offline.Load(info, prog, obj, offline.Options{Target: (*memory)(s), Env: s.env, CPUs: cpus}); err != nil {
+		return nil, err
 	}
-	for _, m := range obj.Maps {
-		s.maps[m.IR] = s.vm.Map(m.Spec.Name)
-		if m.IR.Kind == ir.Ring {
-			s.ring = s.maps[m.IR]
-		}
-	}
-	s.setEnv(used)
+	s.setEnv(s.Machine.Helpers())
 	return s, nil
 }
 
 // RunSpecial runs the units of begin or end, in order.
 func (s *Session) RunSpecial(provider string) error {
 	s.forget()
-	for i := range s.units {
-		if s.units[i].Unit.Provider == provider {
-			if err := s.run(&s.units[i], nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.Machine.RunSpecial(provider)
 }
 
 // Walk runs the iterators of the program, one after the other, over all their objects, or until ctx is done. After each
 // object it calls after, which should take the records. What could not be walked is in [Session.Missed].
 func (s *Session) Walk(ctx context.Context, after func() error) error {
-	for i := range s.units {
-		u := &s.units[i]
-		if u.Unit.Provider != "iter" {
-			continue
-		}
+	for u := range s.Units("iter") {
 		if err := s.walk(ctx, u, after); err != nil {
 			return err
 		}
@@ -102,21 +55,22 @@ func (s *Session) Walk(ctx context.Context, after func() error) error {
 	return nil
 }
 
-func (s *Session) walk(ctx context.Context, u *unit, after func() error) error {
-	k, ok := find(u.target.Func)
+func (s *Session) walk(ctx context.Context, u *offline.Unit, after func() error) error {
+	target := u.Targets[0]
+	k, ok := find(target.Func)
 	if !ok {
-		return fmt.Errorf("%s cannot be walked", u.target.Name)
+		return fmt.Errorf("%s cannot be walked", target.Name)
 	}
 	layout, err := s.world.context(k.name)
 	if err != nil {
-		return fmt.Errorf("run %s: %w", u.target.Name, err)
+		return fmt.Errorf("run %s: %w", target.Name, err)
 	}
 	c := newFrame(layout, s.t.Types())
 	errs := &kernel.Errors{}
 	var failed error
 	err = k.walk(s.t, errs, func(o object) bool {
 		s.enter(o)
-		if failed = s.run(u, c.fill(o.fields)); failed == nil {
+		if failed = s.Run(u, c.fill(o.fields)); failed == nil {
 			failed = after()
 		}
 		return failed == nil && ctx.Err() == nil
@@ -129,20 +83,7 @@ func (s *Session) walk(ctx context.Context, u *unit, after func() error) error {
 		err = fmt.Errorf("%w (%d reads failed)", first, errs.N)
 	}
 	if err != nil {
-		s.missed = append(s.missed, fmt.Errorf("%s is not complete: %w", u.target.Name, err))
-	}
-	return nil
-}
-
-func (s *Session) run(u *unit, ctx []byte) error {
-	s.vm.ResetStats()
-	_, err := s.vm.Run(u.Name, ctx)
-	u.runs++
-	for _, n := range s.vm.Stats().Faults {
-		u.faults += n
-	}
-	if err != nil {
-		return fmt.Errorf("run %s: %w", u.target.Name, err)
+		s.missed = append(s.missed, fmt.Errorf("%s is not complete: %w", target.Name, err))
 	}
 	return nil
 }
@@ -150,68 +91,8 @@ func (s *Session) run(u *unit, ctx []byte) error {
 // Missed says what of the walks could not be made, and why.
 func (s *Session) Missed() []error { return s.missed }
 
-// Records takes the records that were sent since it was last called, in order.
-func (s *Session) Records() []vm.Record {
-	if s.ring == nil {
-		return nil
-	}
-	return s.ring.Drain()
-}
-
 // Names gives names to the addresses that programs print.
 func (s *Session) Names() *Names { return s.names }
-
-// Entries reads a map, sorted by the bytes of its keys.
-func (s *Session) Entries(m *ir.Map) ([]probe.Entry, error) {
-	var out []probe.Entry
-	if s.maps[m] == nil {
-		return nil, nil
-	}
-	for k, v := range s.maps[m].All() {
-		e := probe.Entry{Key: k, Values: [][]byte{v}}
-		if m.Kind.PerCPU() {
-			stride := (m.ValueSize + 7) &^ 7
-			e.Values = nil
-			for ; len(v) >= stride; v = v[stride:] {
-				e.Values = append(e.Values, v[:m.ValueSize])
-			}
-		}
-		out = append(out, e)
-	}
-	return out, nil
-}
-
-// Clear removes all elements; an array's become zero.
-func (s *Session) Clear(m *ir.Map) error {
-	s.maps[m].Clear()
-	return nil
-}
-
-// Zero sets all values to zero.
-func (s *Session) Zero(m *ir.Map) error {
-	for k, v := range s.maps[m].All() {
-		if err := s.maps[m].Update(k, make([]byte, len(v)), 0); err != nil {
-			return fmt.Errorf("zero map %s: %w", m.Name, err)
-		}
-	}
-	return nil
-}
-
-// Accounts says what became of the runs of each unit. Unlike in the kernel, every run is counted, and every read that failed.
-func (s *Session) Accounts() []probe.Account {
-	var counters []byte
-	if es, err := s.Entries(s.prog.Counters); err == nil && len(es) == 1 {
-		counters = es[0].Values[0]
-	}
-	var out []probe.Account
-	for _, u := range s.units {
-		a := probe.Account{Unit: u.Unit, Runs: u.runs, Faults: u.faults}
-		a.AddCounters(counters, len(s.prog.Units))
-		a.Faults = u.faults
-		out = append(out, a)
-	}
-	return out
-}
 
 // frame is the context that programs of an iterator find at [vm.CtxAddr]: its struct (DEFINE_BPF_ITER_FUNC), and behind it the
 // struct bpf_iter_meta that the struct points to.

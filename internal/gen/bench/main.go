@@ -53,6 +53,10 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "dumps" {
+		dumps()
+		return
+	}
 	if os.Getenv("FATHOM_BENCH") == "" {
 		os.Exit(private())
 	}
@@ -70,6 +74,7 @@ func main() {
 	counting(tools)
 	perRun(tools)
 	boots()
+	dumps()
 	size(tools)
 }
 

@@ -230,9 +230,9 @@ func (Linux) Uptime() float64 {
 	return float64(t.Nano()) / 1e9
 }
 
-// PowerOff syncs and ends the machine, refusing to if this is not PID 1.
+// PowerOff syncs and ends the machine, refusing to if this is not PID 1, nor its agent.
 func (Linux) PowerOff() error {
-	if os.Getpid() != 1 {
+	if os.Getpid() != 1 && !isAgent() {
 		return errors.New("power off: not PID 1")
 	}
 	unix.Sync()

@@ -33,6 +33,7 @@ type Job struct {
 	PortMods []Module // loaded before the port is opened
 	Modules  []Module // in load order
 	Mounts   []Mount  // made in order, after the modules are loaded
+	Init     Command  // what PID 1 becomes when all is mounted; nothing if it has no Args
 	Commands []Command
 	Collect  []string // files to send to the host at the end, in filepath.Match patterns
 	Linger   bool     // do not power off after the job; the host ends the guest
@@ -75,6 +76,7 @@ type System interface {
 	Release() string
 	Uptime() float64
 	Complain(err error) // where someone may see it, while there is no port
+	HandOver() error    // PID 1 becomes the job's Init
 	PowerOff() error    // does not return, unless it fails
 }
 
@@ -120,9 +122,9 @@ func environ(own []string) []string {
 // drain is how long output is awaited after a command ended, while its orphans hold the pipe.
 const drain = 2 * time.Second
 
-// IsInit reports that this process is PID 1 of a guest of ours.
+// IsInit reports that this process is PID 1 of a guest of ours, or does its work.
 func IsInit() bool {
-	if os.Getpid() != 1 {
+	if os.Getpid() != 1 && !isAgent() {
 		return false
 	}
 	_, err := os.Stat(JobFile)
@@ -130,7 +132,12 @@ func IsInit() bool {
 }
 
 // Main does the job and powers off. It returns only if even that fails; then the kernel panics, and the host knows.
-func Main() error { return Run(Linux{}) }
+func Main() error {
+	if c, ok := initOf(Linux{}); ok && !isAgent() {
+		return takeOver(c)
+	}
+	return Run(Linux{})
+}
 
 // Run does the job that sys has in [JobFile].
 func Run(sys System) error {
@@ -147,6 +154,12 @@ func Run(sys System) error {
 	for _, m := range p.job.Mounts {
 		if err := errors.Join(sys.Mkdir(m.Target), sys.Mount(m.Source, m.Target, m.Type, m.Data)); err != nil {
 			p.log(fmt.Errorf("mount %s: %w", m.Target, err))
+		}
+	}
+	if len(p.job.Init.Args) > 0 {
+		if err := sys.HandOver(); err != nil {
+			p.log(err)
+			p.job.Linger, p.job.Serve, p.job.Commands = false, false, nil
 		}
 	}
 	for i, c := range p.job.Commands {

@@ -71,6 +71,7 @@ func (f *fake) Pipe() (io.ReadCloser, *os.File, error) { return os.Pipe() }
 func (f *fake) Release() string                        { return "6.1.0" }
 func (f *fake) Uptime() float64                        { return 1.5 }
 func (f *fake) Complain(err error)                     { f.call("complain %v", err) }
+func (f *fake) HandOver() error                        { return f.call("hand over") }
 func (f *fake) PowerOff() error                        { return f.call("power off") }
 
 // Start also lets an orphan die first, which Wait must reap without taking it for the command.
@@ -186,6 +187,27 @@ func TestRunFails(t *testing.T) {
 				t.Error("ends with", last)
 			}
 		})
+	}
+}
+
+// TestHandOver: commands run when PID 1 has become the job's init, and not at all if it could not.
+func TestHandOver(t *testing.T) {
+	job := Job{Port: "/dev/p", Init: Command{Args: []string{"/sbin/init"}}, Mounts: []Mount{{"/dev/vda", "/host", "ext4", ""}}, Commands: []Command{{Args: []string{"/x"}}}, Serve: true}
+	for _, c := range []struct {
+		fail map[string]error
+		job  Job
+		want []string
+	}{
+		{nil, Job{Port: job.Port, Init: job.Init, Mounts: job.Mounts, Commands: job.Commands}, []string{"hand over", "start /x", "close port", "power off"}},
+		{map[string]error{"hand over": syscall.ENOENT}, job, []string{"hand over", "close port", "power off"}},
+	} {
+		f := &fake{fail: c.fail, job: c.job}
+		if err := Run(f); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, f.calls[len(f.calls)-len(c.want):]); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 

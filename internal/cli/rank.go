@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/answers/rank"
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/tracefs"
+)
+
+// rankFlags are what fathom rank was asked.
+type rankFlags struct {
+	cond         string
+	by, sum      []string
+	sort         string
+	ascending    bool
+	top          int
+	size, frames int
+	from, until  []string
+	whileRunning string
+	triggers     []string
+	overlap      string
+	engine       string
+	folded       string
+	find         bool
+	json, strict bool
+	quiet        bool
+	forTime      time.Duration
+	events       []string
+	cmd          []string
+}
+
+func rankCommand() *cobra.Command {
+	f := &rankFlags{}
+	c := &cobra.Command{
+		Use:   "rank EVENT… [--if EXPR] [--by KEYS] [--sum FIELDS] [flags] [-- COMMAND [ARG…]]",
+		Short: "Count and sum events by keys or stacks, the largest first",
+		Long: `Count events of the kernel in the kernel, by any field, comm, pid, cpu, kstack or ustack, sum their numbers, and show the
+largest. Counting ends with COMMAND, after --for, or with Ctrl-C. A key may have a form: len.log2, id.syscall, skbaddr.hex,
+location.sym-offset, len.buckets=64. EXPR is in the language of the kernel's event filters. docs/rank.md tells more.
+
+Examples:
+  fathom rank net:netif_receive_skb --if 'name == "lo"' --by kstack --sum len --for 10s
+  fathom rank raw_syscalls:sys_enter --by id.syscall,comm --top 5 -- ls /
+  fathom rank --find receive packet`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if n := c.ArgsLenAtDash(); n >= 0 {
+				args, f.cmd = args[:n], args[n:]
+			}
+			f.events = args
+			switch {
+			case f.find:
+				return f.search(c.OutOrStdout())
+			case f.overlap != "" && (len(args)+len(f.triggers) > 0 || f.cond != "" || f.engine == "hist"):
+				return usageError{c.CommandPath(), errors.New("--overlap counts the calls of a function, by BPF: without events, conditions and triggers")}
+			case len(args) == 0 && len(f.triggers) == 0 && f.overlap == "":
+				return usageError{c.CommandPath(), errors.New("name an event; fathom rank --find WORDS proposes some")}
+			case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
+				return usageError{c.CommandPath(), fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)}
+			}
+			return f.run(c.Context(), c.OutOrStdout(), os.Stderr)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.cond, "if", "", "count only events for which `EXPR` holds: 'len > 1000 && comm == \"nc\"'")
+	fl.StringSliceVar(&f.by, "by", []string{rank.KStack}, "tell events apart by `KEYS`, divided by commas")
+	fl.StringSliceVar(&f.sum, "sum", nil, "sum `FIELDS`")
+	fl.StringVar(&f.sort, "sort", "", "sort by `NAME`: hits, a sum, or a key")
+	fl.BoolVar(&f.ascending, "ascending", false, "the smallest first")
+	fl.IntVar(&f.top, "top", 10, "show the first `N` rows; 0 is all")
+	fl.IntVar(&f.size, "size", 0, "tell `N` keys apart at most (default 2048)")
+	fl.IntVar(&f.frames, "frames", 0, "keep `N` frames of a stack (hist 16, bpf 64)")
+	fl.StringArrayVar(&f.from, "from", nil, "begin to count at `EVENT[:EXPR]`")
+	fl.StringArrayVar(&f.until, "until", nil, "stop counting at `EVENT[:EXPR]`; --from may come again")
+	fl.StringVar(&f.whileRunning, "while-running", "", "count while `PROGRAM` runs, from its exec to its exit")
+	fl.StringArrayVar(&f.triggers, "trigger", nil, "what to count in the kernel's own words: 'SYSTEM:EVENT hist:keys=…', 'SYSTEM:EVENT enable_hist:…'")
+	fl.StringVar(&f.overlap, "overlap", "", "count the calls of kernel `FUNCTION` by how many are inside it at once")
+	fl.StringVar(&f.engine, "engine", "auto", "count by `WHAT`: hist triggers of the kernel, bpf programs, or auto: hist if the kernel has them")
+	fl.StringVar(&f.folded, "folded", "", "write the stacks for a flame graph to `FILE`, weighed by hits or by the first sum")
+	fl.BoolVar(&f.find, "find", false, "propose events for the words that follow")
+	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line for each row")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the table")
+	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if an event was not counted")
+	forVar(fl, &f.forTime, "count for this `TIME`, such as 10s")
+	return c
+}
+
+// queries gives what is asked: for each event that the patterns mean a query, or what triggers say; raw are triggers that only
+// the kernel itself can carry out.
+func (f *rankFlags) queries(fs tracefs.FS) (qs []*rank.Query, raw []rank.Trigger, err error) {
+	for _, p := range f.events {
+		es, err := fs.Select(p)
+		if err != nil {
+			return nil, nil, rankError(p, err)
+		}
+		for _, e := range es {
+			q, err := f.query(fs, e)
+			if err != nil {
+				return nil, nil, rankError(e.String(), err)
+			}
+			qs = append(qs, q)
+		}
+	}
+	var ts []rank.Trigger
+	for _, text := range f.triggers {
+		t, err := trigger(fs, text)
+		if err != nil {
+			return nil, nil, rankError("trigger "+text, err)
+		}
+		ts = append(ts, t)
+	}
+	if len(ts) == 0 {
+		return qs, nil, nil
+	}
+	more, err := rank.Queries(ts)
+	switch {
+	case err != nil:
+		return nil, nil, rankError("triggers", err)
+	case more == nil && len(qs) > 0:
+		return nil, nil, usageError{"fathom rank", errors.New("triggers with variables, actions or names go alone")}
+	case more == nil:
+		return nil, ts, nil
+	}
+	return append(qs, more...), nil, nil
+}
+
+// trigger reads "SYSTEM:EVENT TRIGGER".
+func trigger(fs tracefs.FS, text string) (t rank.Trigger, err error) {
+	event, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	es, err := fs.Select(event)
+	if err != nil {
+		return t, err
+	}
+	t = rank.Trigger{Event: es[0], Text: strings.TrimSpace(rest)}
+	if t.Format, err = format(fs, es[0]); err != nil {
+		return t, err
+	}
+	return t, t.Parse()
+}
+
+// query describes an event as it was asked for.
+func (f *rankFlags) query(fs tracefs.FS, e tracefs.Event) (*rank.Query, error) {
+	q := &rank.Query{Event: e, If: f.cond, Sum: f.sum, Size: f.size, Frames: f.frames}
+	var err error
+	if q.Format, err = format(fs, e); err != nil {
+		return nil, err
+	}
+	for _, k := range f.by {
+		key, err := rank.ParseKey(k, q.Format)
+		if err != nil {
+			return nil, err
+		}
+		q.By = append(q.By, key)
+	}
+	from, until := f.from, f.until
+	if f.whileRunning != "" {
+		name := filepath.Base(f.whileRunning)
+		from = append(from, fmt.Sprintf("sched:sched_process_exec:filename == %q", f.whileRunning))
+		until = append(until, fmt.Sprintf("sched:sched_process_exit:comm == %q", name[:min(len(name), 15)]))
+	}
+	if q.From, err = edges(fs, from); err != nil {
+		return nil, err
+	}
+	if q.Until, err = edges(fs, until); err != nil {
+		return nil, err
+	}
+	return q, errors.Join(q.Check(), q.CheckSort(f.sort))
+}
+
+func format(fs tracefs.FS, e tracefs.Event) (*traceevent.Format, error) {
+	text, err := fs.Format(e.System, e.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read format of %s:%s: %w", e.System, e.Name, err)
+	}
+	return traceevent.Parse(text)
+}
+
+// edges reads SYSTEM:EVENT[:EXPR].
+func edges(fs tracefs.FS, texts []string) (out []rank.Edge, err error) {
+	for _, t := range texts {
+		var e rank.Edge
+		parts := strings.SplitN(t, ":", 3)
+		if len(parts) < 2 {
+			return nil, fmt.Errorf("%s: an event is written SYSTEM:NAME[:EXPR]", t)
+		}
+		es, err := fs.Select(parts[0] + ":" + parts[1])
+		if err != nil {
+			return nil, err
+		}
+		for _, e.Event = range es {
+			if len(parts) == 3 {
+				e.If = strings.TrimSpace(parts[2])
+			}
+			if e.Format, err = format(fs, e.Event); err != nil {
+				return nil, err
+			}
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// search proposes events for words.
+func (f *rankFlags) search(w io.Writer) (err error) {
+	if len(f.events) == 0 {
+		return usageError{"fathom rank", errors.New("--find needs words: fathom rank --find receive packet")}
+	}
+	fs, err := tracefs.Find()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fs.Close()) }()
+	all, err := fs.Events()
+	if err != nil {
+		return err
+	}
+	list := rank.Find(all, f.events, func(e tracefs.Event) *traceevent.Format {
+		d, _ := format(fs, e) // one whose format cannot be read has no fields to be found by
+		return d
+	})
+	if f.top > 0 {
+		list = list[:min(f.top, len(list))]
+	}
+	for _, p := range list {
+		if f.json {
+			err = json.NewEncoder(w).Encode(map[string]any{"type": "event", "event": p.Event.System + ":" + p.Event.Name, "fields": p.Fields})
+		} else {
+			_, err = fmt.Fprintf(w, "%-40s %s\n", p.Event.System+":"+p.Event.Name, strings.Join(p.Fields, " "))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(list) == 0 {
+		return exitError{diag.ExitFailure}
+	}
+	return nil
+}

@@ -1,0 +1,335 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/bin"
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/record"
+	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/traceevent/filter"
+	"github.com/fathom-trace/fathom/view/events"
+)
+
+// viewFlags say which events are shown, and how.
+type viewFlags struct {
+	events []string
+	filter string
+	cpus   []int
+	from   time.Duration
+	until  time.Duration
+	json   bool
+	csv    bool
+	stats  bool
+	wall   bool
+	top    int
+	to     string
+	output string
+	quiet  bool
+	strict bool
+}
+
+func viewCommand() *cobra.Command {
+	f := &viewFlags{}
+	c := &cobra.Command{
+		Use:   "view RECORDING… [flags]",
+		Short: "Show recordings, of fathom and of others",
+		Long: `Show what was recorded: folders of fathom record and of LTTng (Common Trace Format 1.8), trace-cmd's trace.dat, perf.data.
+Events are shown as the kernel's own trace file shows them, in the order of their time. Of several recordings of one machine
+the events are merged. What was lost is shown where it is missing.
+
+Examples:
+  fathom view /tmp/r1 -e sched:sched_switch --filter 'prev_comm ~ "ssh*" && next_pid != 0'
+  fathom view trace.dat --stats
+  fathom view perf.data --to perfetto -o perf.pftrace`,
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.events, "event", "e", nil, "only `EVENT`s: SYSTEM:NAME, a system or a name, with * and ?")
+	fl.StringVar(&f.filter, "filter", "", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
+	fl.IntSliceVar(&f.cpus, "cpu", nil, "only these CPUs")
+	fl.Var(span{&f.from}, "from", "only from this `TIME` after the first event on, such as 1.5s")
+	fl.Var(span{&f.until}, "until", "only until this `TIME` after the first event")
+	fl.BoolVarP(&f.json, "json", "j", false, "a JSON object a line")
+	fl.BoolVar(&f.csv, "csv", false, "a table with a column for each field")
+	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
+	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats")
+	fl.BoolVar(&f.wall, "wall", false, "the time of day, to the nanosecond")
+	fl.StringVar(&f.to, "to", "", "convert to `FORMAT`: perfetto, chrome, or ctf")
+	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`; --to ctf makes a folder")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
+	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events are missing")
+	return c
+}
+
+// opened are recordings as one.
+type opened struct {
+	traces  []*record.Trace
+	stream  traceevent.Stream
+	source  *events.Source
+	formats []*traceevent.Format
+}
+
+func (o *opened) close() {
+	for _, t := range o.traces {
+		t.Close()
+	}
+}
+
+// shifted moves the times of a stream.
+type shifted struct {
+	traceevent.Stream
+	by int64
+}
+
+func (s shifted) Next(e *traceevent.Event) bool {
+	if !s.Stream.Next(e) {
+		return false
+	}
+	e.Time += uint64(s.by)
+	if e.Since > 0 {
+		e.Since += uint64(s.by)
+	}
+	return true
+}
+
+// openRecordings opens recordings; all are shown in the clock of the first.
+func openRecordings(names []string) (o *opened, err error) {
+	o = &opened{}
+	defer func() {
+		if err != nil {
+			o.close()
+		}
+	}()
+	var streams []traceevent.Stream
+	for _, n := range names {
+		t, err := record.Open(n)
+		if err != nil {
+			return nil, viewError(n, err)
+		}
+		o.traces = append(o.traces, t)
+		o.formats = append(o.formats, t.Formats...)
+		by := t.ToReal - o.traces[0].ToReal
+		if len(o.traces) > 1 && (t.ToReal == 0 || o.traces[0].ToReal == 0) {
+			return nil, &diag.Error{What: "merge " + n, Because: "one of the recordings does not tell how its clock relates to the time of day", Code: diag.ExitBadInput}
+		}
+		for _, s := range t.Streams() {
+			if by != 0 {
+				s = shifted{s, by}
+			}
+			streams = append(streams, s)
+		}
+	}
+	first := o.traces[0]
+	o.source = &events.Source{Env: &first.Env, ToReal: first.ToReal}
+	if first.Tasks != nil {
+		o.source.Comm = func(tid int, time uint64) (string, bool) { k, ok := first.Tasks.At(tid, time); return k.Comm, ok }
+	}
+	o.stream = traceevent.Merge(streams)
+	return o, nil
+}
+
+// viewError tells why a recording cannot be read.
+func viewError(name string, err error) error {
+	var bad *bin.FormatError
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
+		return diag.NoInput("open recording", err)
+	case errors.Is(err, record.ErrNoRecording) || errors.As(err, &bad):
+		return diag.BadInput("read recording "+name, err)
+	}
+	return wrap("read recording "+name, err)
+}
+
+func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
+	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
+	ways := 0
+	for _, b := range []bool{f.json, f.csv, f.stats, f.to != ""} {
+		if b {
+			ways++
+		}
+	}
+	switch {
+	case len(args) == 0:
+		return usage("which recording?")
+	case ways > 1:
+		return usage("one of -j, --csv, --stats and --to")
+	case f.to == "ctf" && f.output == "":
+		return usage("--to ctf makes a folder: -o DIR")
+	case f.to != "" && f.to != "perfetto" && f.to != "chrome" && f.to != "ctf":
+		return usage(fmt.Sprintf("no format %q: perfetto, chrome, ctf", f.to))
+	}
+	for _, e := range f.events {
+		if _, err := path.Match(e, ""); err != nil || e == "" {
+			return usage(fmt.Sprintf("the pattern %q", e))
+		}
+	}
+	o, err := openRecordings(args)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	pick, err := f.picker(c, o)
+	if err != nil {
+		return err
+	}
+	w, done, err := f.writer(c.OutOrStdout(), o)
+	if err != nil {
+		return err
+	}
+	missing, err := f.copy(o, pick, w)
+	if derr := done(); err == nil {
+		err = derr
+	}
+	f.notes(o)
+	if err == nil && f.strict && missing {
+		return exitError{exitLost}
+	}
+	return err
+}
+
+// copy shows what was picked, and says if events are missing.
+func (f *viewFlags) copy(o *opened, pick func(*traceevent.Event) bool, w events.Writer) (missing bool, err error) {
+	var e traceevent.Event
+	for o.stream.Next(&e) {
+		if e.Format == nil {
+			missing = true
+		}
+		if !pick(&e) {
+			continue
+		}
+		if err := w.Event(&e); err != nil {
+			return missing, fmt.Errorf("write: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return missing, fmt.Errorf("write: %w", err)
+	}
+	if err := o.stream.Err(); err != nil {
+		return true, viewError(o.traces[0].Name, err)
+	}
+	return missing, nil
+}
+
+// picker gives the condition that all flags make together.
+func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event) bool, error) {
+	kinds := map[*traceevent.Format]bool{}
+	for _, ft := range o.formats {
+		kinds[ft] = len(f.events) == 0
+		for _, p := range f.events {
+			s, err := record.ParseSpec(p)
+			if err != nil {
+				return nil, usageError{c.CommandPath(), err}
+			}
+			kinds[ft] = kinds[ft] || s.Matches(ft.System, ft.Name)
+		}
+	}
+	var kept []*traceevent.Format
+	for _, ft := range o.formats {
+		if kinds[ft] {
+			kept = append(kept, ft)
+		}
+	}
+	if len(kept) == 0 && len(f.events) > 0 {
+		return nil, &diag.Error{What: "show " + strings.Join(f.events, ", "), Because: fmt.Sprintf("none of the recording's %d events matches", len(o.formats)),
+			Try: []string{"fathom view --stats " + o.traces[0].Name}}
+	}
+	o.formats = kept
+	var cond *filter.Filter
+	if f.filter != "" {
+		comm := func(e *traceevent.Event) (string, bool) {
+			if o.source.Comm == nil {
+				return "", false
+			}
+			return o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time)
+		}
+		var err error
+		if cond, err = filter.New(f.filter, comm); err != nil {
+			return nil, conditionError(c.CommandPath(), "--filter", err)
+		}
+	}
+	all := len(f.events) == 0
+	var start uint64
+	return func(e *traceevent.Event) bool {
+		if start == 0 {
+			start = e.Time
+		}
+		switch at := time.Duration(e.Time - start); {
+		case e.Format != nil && !all && !kinds[e.Format]:
+			return false
+		case f.from > 0 && at < f.from, f.until > 0 && at > f.until:
+			return false
+		case len(f.cpus) > 0 && !contains(f.cpus, e.CPU):
+			return false
+		}
+		return cond == nil || cond.Match(e)
+	}, nil
+}
+
+func contains(list []int, n int) bool {
+	for _, v := range list {
+		if v == n {
+			return true
+		}
+	}
+	return false
+}
+
+// writer gives what shows the events. done closes the file.
+func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func() error, err error) {
+	done = func() error { return nil }
+	if f.to == "ctf" {
+		w, err := record.NewExport(f.output, o.traces[0], o.formats)
+		return w, done, err
+	}
+	if f.output != "" {
+		file, err := os.Create(f.output)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open output: %w", err)
+		}
+		out, done = file, file.Close
+	}
+	switch {
+	case f.json:
+		w = events.NewJSON(out, o.source)
+	case f.csv:
+		w, err = events.NewCSV(out, o.source, o.formats)
+	case f.stats:
+		w = events.NewStats(out, o.source, f.top)
+	case f.to == "perfetto":
+		w = events.NewPerfetto(out, o.source)
+	case f.to == "chrome":
+		w = events.NewChrome(out, o.source)
+	default:
+		w = events.NewText(out, o.source, f.wall)
+	}
+	return w, done, err
+}
+
+// notes tell what a person should know of the recordings.
+func (f *viewFlags) notes(o *opened) {
+	if f.quiet {
+		return
+	}
+	for _, t := range o.traces {
+		for _, n := range t.Notes {
+			fmt.Fprintf(os.Stderr, "fathom: %s: %s\n", t.Name, n)
+		}
+		if a := t.Account; a != nil && (a.Missed > 0 || a.Error != "") {
+			fmt.Fprintf(os.Stderr, "fathom: %s: %s", t.Name, lossText(a))
+			if a.Error != "" {
+				fmt.Fprintf(os.Stderr, "; ended by itself: %s", a.Error)
+			}
+			fmt.Fprintln(os.Stderr)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package script
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/record"
+)
+
+// marked is what the thread of the name does that programs look for.
+func marked() {
+	for range 5000 {
+		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_LSEEK, 1000, 7, 99)
+	}
+}
+
+const markedProgram = `
+tracepoint:raw_syscalls:sys_enter /comm == "marked"/ {
+	@calls[args.id] = count();
+	@sum[args.id] = sum(args.args[0] + args.args[1]);
+	@max[tid == pid, probe] = max(args.id);
+	@ids = hist(args.id);
+	@cpus[args.id < 0] = count();
+	@entered[tid] = nsecs;
+}
+tracepoint:raw_syscalls:sys_exit /comm == "marked" && @entered[tid]/ {
+	@returned[args.id, args.ret < 0] = count();
+	delete(@entered, tid);
+}
+end { clear(@entered); }
+`
+
+// TestLiveAndRecorded asks the same of the running kernel and of a recording of the same calls: the answers are equal.
+func TestLiveAndRecorded(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint, ktest.BTF)
+	dir := t.TempDir()
+	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: []record.Spec{{Pattern: "raw_syscalls"}}, PIDs: []int{os.Getpid()},
+		Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs syncBuffer
+	interrupt := make(chan os.Signal, 1)
+	done := make(chan error, 1)
+	src := &syntax.Source{Name: "stdin", Text: markedProgram}
+	diags := func(ds []syntax.Diag) {
+		for _, d := range ds {
+			t.Error(d.Error())
+		}
+	}
+	go func() {
+		_, err := Run(context.Background(), Options{Source: src, Stdout: &out, Stderr: &errs, Notify: true, Interrupt: interrupt, Diags: diags})
+		done <- err
+	}()
+	for start := time.Now(); !strings.Contains(out.String()+errs.String(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED") && time.Since(start) < 20*time.Second; {
+		time.Sleep(20 * time.Millisecond)
+	}
+	as("marked", marked)
+	interrupt <- os.Interrupt
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	acc, err := r.Stop()
+	if err != nil || acc.Missed > 0 || !acc.Exact {
+		t.Fatalf("recording: %+v, %v", acc, err)
+	}
+	tr, err := record.Open(filepath.Join(dir, "r"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	var again, errs2 syncBuffer
+	if _, err := Run(context.Background(), Options{Source: src, Recording: tr, Stdout: &again, Stderr: &errs2, Diags: diags}); err != nil {
+		t.Fatal(err)
+	}
+	clean := func(s string) string {
+		return strings.TrimSpace(strings.ReplaceAll(s, "__BPFTRACE_NOTIFY_PROBES_ATTACHED\n", ""))
+	}
+	if d := cmp.Diff(clean(out.String()), clean(again.String())); d != "" {
+		t.Errorf("live and recorded differ: %s", d)
+	}
+	if !strings.Contains(again.String(), "@calls[110]: 5000") || !strings.Contains(again.String(), "@sum[8]: 5035000") {
+		t.Errorf("the recording says: %s %s", again.String(), errs2.String())
+	}
+}
+
+// TestRecordedRefuses: what a recording does not have is refused where the program asks for it.
+func TestRecordedRefuses(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	dir := t.TempDir()
+	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: []record.Spec{{Pattern: "skb:kfree_skb"}, {Pattern: "sched:sched_switch"}},
+		Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ src, want string }{
+		{"tracepoint:skb:kfree_skb { @[kstack] = count(); }", "kstack has no answer here: stacks were not recorded"},
+		{"tracepoint:skb:kfree_skb { print(str(args.skbaddr)); }", "This follows a pointer that was recorded"},
+		{"tracepoint:skb:kfree_skb { $p = (int32 *)args.skbaddr; @ = *$p; }", "This follows a pointer that was recorded"},
+		{"kprobe:vfs_read { @ = count(); }", "nothing happens in a recording but what was recorded"},
+		{"interval:s:1 { @ = count(); }", "nothing happens in a recording but what was recorded"},
+		{"tracepoint:net:net_dev_queue { @ = count(); }", "tracepoint:net:net_dev_queue was not recorded"},
+		{"tracepoint:skb:kfree_skb { @[uid] = count(); }", "uid has no answer here"},
+		{"tracepoint:skb:kfree_skb { @[args.skbaddr, args.protocol] = count(); @c[comm, pid, tid, cpu, nsecs] = count(); }", ""},
+		{`tracepoint:sched:sched_switch { @[args.prev_comm, str(args.next_comm), strftime("%H", nsecs)] = count(); }`, ""},
+	} {
+		tr, err := record.Open(filepath.Join(dir, "r"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out, errs syncBuffer
+		said := ""
+		_, err = Run(context.Background(), Options{Source: &syntax.Source{Name: "stdin", Text: tt.src}, Recording: tr, Stdout: &out, Stderr: &errs,
+			Diags: func(ds []syntax.Diag) {
+				for _, d := range ds {
+					said += d.Error() + "\n"
+				}
+			}})
+		if tt.want == "" && err != nil || !strings.Contains(said, tt.want) {
+			t.Errorf("%s\n%v: %s", tt.src, err, said)
+		}
+		tr.Close()
+	}
+}

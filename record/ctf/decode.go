@@ -1,0 +1,290 @@
+package ctf
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// decoder runs steps over the bits of a packet.
+type decoder struct {
+	b    []byte
+	at   int // bits
+	end  int // bits: where content ends
+	bad  bool
+	slot []uint64
+	out  []byte // the record
+	head head
+}
+
+// head is what headers and contexts say by the roles of their fields.
+type head struct {
+	magic, stream, id          uint64
+	time                       uint64
+	begin, last                uint64
+	content, size              uint64
+	discarded                  uint64
+	cpu                        uint64
+	hasBegin, hasContent       bool
+	hasSize, hasDisc, hasCPU   bool
+	hasID, hasStream, hasMagic bool
+	discardedBits              int
+}
+
+// readInt reads an integer of n bits.
+func (d *decoder) readInt(t *typ) uint64 {
+	if t.align > 1 {
+		d.at = (d.at + t.align - 1) &^ (t.align - 1)
+	}
+	n := t.size
+	if d.at+n > d.end {
+		d.bad = true
+		return 0
+	}
+	at := d.at
+	d.at += n
+	var v uint64
+	switch {
+	case at&7 == 0 && n&7 == 0 && !t.big:
+		v = little(d.b[at>>3:], n>>3)
+	case at&7 == 0 && n&7 == 0:
+		for _, c := range d.b[at>>3 : (at+n)>>3] {
+			v = v<<8 | uint64(c)
+		}
+	case t.big:
+		for i := at; i < at+n; i++ { // the first bit is the highest
+			v = v<<1 | uint64(d.b[i>>3]>>(7-i&7)&1)
+		}
+	default:
+		v = littleBits(d.b, at, n)
+	}
+	if t.signed && n < 64 {
+		v = uint64(int64(v<<(64-n)) >> (64 - n))
+	}
+	return v
+}
+
+func little(b []byte, n int) uint64 {
+	switch n {
+	case 1:
+		return uint64(b[0])
+	case 2:
+		return uint64(binary.LittleEndian.Uint16(b))
+	case 4:
+		return uint64(binary.LittleEndian.Uint32(b))
+	case 8:
+		return binary.LittleEndian.Uint64(b)
+	}
+	var v uint64
+	for i := n - 1; i >= 0; i-- {
+		v = v<<8 | uint64(b[i])
+	}
+	return v
+}
+
+// littleBits reads n bits at bit at, the first bit being the lowest.
+func littleBits(b []byte, at, n int) uint64 {
+	var v uint64
+	for got := 0; got < n; {
+		c := uint64(b[(at+got)>>3]) >> ((at + got) & 7)
+		take := min(8-(at+got)&7, n-got)
+		v |= c & (1<<take - 1) << got
+		got += take
+	}
+	return v
+}
+
+// run decodes what steps say.
+func (d *decoder) run(steps []step) {
+	for i := range steps {
+		s := &steps[i]
+		switch s.op {
+		case opCopy:
+			at := (d.at + 7) &^ 7
+			if d.at = at + s.n*8; d.at > d.end {
+				d.bad = true
+				return
+			}
+			copy(d.out[s.dst:s.dst+s.n], d.b[at>>3:])
+		case opInt:
+			v := d.readInt(s.t)
+			if s.slot >= 0 {
+				d.slot[s.slot] = v
+			}
+			if s.role != roleNone {
+				d.note(s, v)
+			}
+			if s.dst >= 0 {
+				store(d.out[s.dst:], s.size, v)
+			}
+		case opAlign:
+			d.at = (d.at + s.n - 1) &^ (s.n - 1)
+		case opString:
+			d.text(s)
+		case opArray, opSeq, opSeqInts:
+			d.repeat(s)
+		case opVariant:
+			d.choose(s)
+		}
+		if d.bad {
+			return
+		}
+	}
+}
+
+func store(b []byte, size int, v uint64) {
+	switch size {
+	case 1:
+		b[0] = byte(v)
+	case 2:
+		binary.LittleEndian.PutUint16(b, uint16(v))
+	case 4:
+		binary.LittleEndian.PutUint32(b, uint32(v))
+	case 8:
+		binary.LittleEndian.PutUint64(b, v)
+	}
+}
+
+// locate writes a location (__data_loc) of what is appended to the record from at on.
+func (d *decoder) locate(dst, at int) {
+	n := len(d.out) - at
+	if at > 1<<16-1 || n > 1<<16-1 { // more than a location can tell
+		d.out = d.out[:at]
+		at, n = 0, 0
+	}
+	binary.LittleEndian.PutUint32(d.out[dst:], uint32(n)<<16|uint32(at))
+}
+
+func (d *decoder) text(s *step) {
+	at := (d.at + 7) &^ 7 >> 3
+	end := d.end >> 3
+	for i := at; i < end; i++ {
+		if d.b[i] == 0 {
+			d.at = (i + 1) * 8
+			if s.dst >= 0 && s.size == 4 {
+				from := len(d.out)
+				d.out = append(d.out, d.b[at:i+1]...)
+				d.locate(s.dst, from)
+			}
+			return
+		}
+	}
+	d.bad = true
+}
+
+func (d *decoder) repeat(s *step) {
+	n := uint64(s.n)
+	if s.op != opArray {
+		n = d.slot[s.from]
+	}
+	if n > uint64(d.end-d.at) { // nothing takes less than a bit, but what has no fields
+		d.bad = true
+		return
+	}
+	if s.t == nil {
+		for range n {
+			start := d.at
+			if d.run(s.sub); d.bad || d.at == start {
+				return
+			}
+		}
+		return
+	}
+	from, size := len(d.out), bytesFor(s.t.size)
+	whole := s.t.align == 8 && s.t.size == 8*size && (!s.t.big || size == 1)
+	switch {
+	case whole: // the bytes as they are
+		at := (d.at + 7) &^ 7
+		if d.at = at + int(n)*s.t.size; d.at > d.end {
+			d.bad = true
+			return
+		}
+		b := d.b[at>>3 : d.at>>3]
+		if s.op == opSeqInts && s.dst >= 0 {
+			d.out = append(d.out, b...)
+		} else if s.dst >= 0 {
+			copy(d.out[s.dst:s.dst+s.size], b)
+		}
+	default:
+		for i := range int(n) {
+			v := d.readInt(s.t)
+			if d.bad {
+				return
+			}
+			if s.op == opSeqInts && s.dst >= 0 {
+				var tmp [8]byte
+				store(tmp[:], size, v)
+				d.out = append(d.out, tmp[:size]...)
+			} else if s.dst >= 0 {
+				store(d.out[s.dst+i*size:], size, v)
+			}
+		}
+	}
+	if s.op == opSeqInts && s.dst >= 0 {
+		d.locate(s.dst, from)
+	}
+}
+
+// choose runs the option of a variant whose name is the label of its tag.
+func (d *decoder) choose(s *step) {
+	v := int64(d.slot[s.from])
+	for i := range s.labels {
+		if l := &s.labels[i]; v >= l.lo && v <= l.hi {
+			for k := range s.cases {
+				if c := &s.cases[k]; c.name == l.name || strip(c.name) == strip(l.name) {
+					d.run(c.steps)
+					return
+				}
+			}
+		}
+	}
+	d.bad = true
+}
+
+// note keeps what a field of a header means.
+func (d *decoder) note(s *step, v uint64) {
+	h := &d.head
+	switch s.role {
+	case roleMagic:
+		h.magic, h.hasMagic = v, true
+	case roleStream:
+		h.stream, h.hasStream = v, true
+	case roleID:
+		h.id, h.hasID = v, true
+	case roleTime:
+		if s.t.size >= 64 {
+			h.time = v
+			return
+		}
+		mask := uint64(1)<<s.t.size - 1
+		t := h.time&^mask | v&mask
+		if t < h.time {
+			t += mask + 1
+		}
+		h.time = t
+	case rolePacketBegin:
+		h.begin, h.hasBegin = v, true
+	case rolePacketEnd:
+		h.last = v
+	case roleContent:
+		h.content, h.hasContent = v, true
+	case rolePacketSize:
+		h.size, h.hasSize = v, true
+	case roleDiscarded:
+		h.discarded, h.hasDisc, h.discardedBits = v, true, s.t.size
+	case roleCPU:
+		h.cpu, h.hasCPU = v, true
+	}
+}
+
+// ns converts cycles of the clock to ns.
+func (c Clock) ns(v uint64) uint64 {
+	if c.Freq == 1e9 || c.Freq == 0 {
+		return v
+	}
+	hi, lo := bits.Mul64(v, 1e9)
+	if hi >= c.Freq {
+		return 1<<64 - 1
+	}
+	q, _ := bits.Div64(hi, lo, c.Freq)
+	return q
+}

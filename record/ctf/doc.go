@@ -1,0 +1,11 @@
+// Package ctf reads and writes traces in the Common Trace Format 1.8: a folder with a text, metadata, that describes in a
+// language (TSDL) how the bits of the other files, the streams, are laid out.
+//
+// What is written is plain: every field is aligned to bytes, little endian, in the order and under the names that the
+// kernel's formats have, one stream for each CPU, with an index as LTTng writes it. It opens in babeltrace2 and, as it says
+// of itself to come from perf, in Trace Compass's views of the kernel. What is read is the format as LTTng and we write it:
+// packed bits, both byte orders, compact and large headers, variants, sequences and strings. Events are given as records of
+// the kernel would be, under a [traceevent.Format] that is made from the metadata.
+//
+// The authority is the specification of CTF 1.8.3 (diamon.org/ctf), and babeltrace2 where that is silent.
+package ctf

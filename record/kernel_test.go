@@ -1,0 +1,427 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/lab/guest"
+	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/tracefs"
+)
+
+// Environment by which this test binary is a workload, and a recorder to be killed.
+const (
+	callsEnv  = "FATHOM_TEST_CALLS"
+	recordEnv = "FATHOM_TEST_RECORD"
+)
+
+// guests have trace-cmd in them, where this machine has it.
+func guests() ktest.Config {
+	if ktest.InGuest() {
+		return ktest.Config{}
+	}
+	return ktest.Config{Files: withLibraries("/usr/bin/trace-cmd")}
+}
+
+func TestMain(m *testing.M) {
+	if n, _ := strconv.Atoi(os.Getenv(callsEnv)); n > 0 {
+		for range n {
+			_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		}
+		if name, err := os.ReadFile("/proc/thread-self/comm"); err == nil {
+			fmt.Printf("%s", name)
+		}
+		os.Exit(0)
+	}
+	if dir := os.Getenv(recordEnv); dir != "" {
+		_, err := Start(Options{Dir: filepath.Join(dir, "r"), Events: []Spec{{Pattern: "sched:*"}, {Pattern: "raw_syscalls"}}, Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
+		fmt.Println("started", err)
+		select {}
+	}
+	ktest.Main(m, guests())
+}
+
+func TestGuest(t *testing.T) { ktest.Guests(t, guests()) }
+
+// withLibraries lists a program and what it is linked with; nothing if it is not here.
+func withLibraries(program string) (out []guest.File) {
+	if _, err := os.Stat(program); err != nil {
+		return nil
+	}
+	text, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		return nil
+	}
+	out = append(out, guest.File{Name: program, Path: program})
+	for w := range strings.FieldsSeq(string(text)) {
+		if strings.HasPrefix(w, "/") {
+			if real, err := filepath.EvalSymlinks(w); err == nil {
+				out = append(out, guest.File{Name: w, Path: real})
+			}
+		}
+	}
+	return out
+}
+
+// calls starts this binary as a workload of n calls of getppid, and runs it. It gives the name of the task that called.
+func calls(t *testing.T, n int) string {
+	t.Helper()
+	out, err := workload(t, n).CombinedOutput()
+	if err != nil {
+		t.Fatalf("workload: %v %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func workload(t *testing.T, n int) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", callsEnv, n))
+	return cmd
+}
+
+func leases(t *testing.T) lease.Dir { return lease.Dir{Path: filepath.Join(t.TempDir(), "leases")} }
+
+// record records while a workload runs, and gives the name of its task.
+func record(t *testing.T, o Options, n int) (acc *Account, dir, task string) {
+	t.Helper()
+	o.Dir, o.Leases = filepath.Join(t.TempDir(), "r"), leases(t)
+	r, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	task = calls(t, n)
+	acc, err = r.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acc, o.Dir, task
+}
+
+// TestRecord records a known number of calls: each is there once, the account is exact, and babeltrace2 reads as many.
+func TestRecord(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	const n = 20000
+	specs := []Spec{{Pattern: "raw_syscalls:*"}, {Pattern: "sched:*"}}
+	acc, dir, task := record(t, Options{Events: specs}, n)
+	if !acc.Exact || acc.Events+acc.Helpers+acc.Missed != acc.Written || acc.Missed != 0 {
+		t.Errorf("account: %+v", *acc)
+	}
+	tr, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	got, read, named, last := 0, uint64(0), 0, uint64(0)
+	for e := range traceevent.All(tr.Events()) {
+		read++
+		if e.Time < last {
+			t.Errorf("an event of %d after one of %d", e.Time, last)
+		}
+		last = e.Time
+		if e.Format.Name == "sys_enter" && e.Format.Field("id").Int(e.Rec) == unix.SYS_GETPPID {
+			got++
+			k, ok := tr.Tasks.At(int(e.Format.PIDField().Int(e.Rec)), e.Time)
+			if ok && k.Comm == task {
+				named++
+			}
+		}
+	}
+	if got < n || got > n+10 || read != acc.Events || named < n {
+		t.Errorf("%d calls of %d, %d events of %d, %d with the name of the task", got, n, read, acc.Events, named)
+	}
+	if ktest.InGuest() {
+		return // which has no babeltrace2
+	}
+	out, err := exec.Command(ktest.Oracle(t, "babeltrace2"), dir).Output()
+	if lines := strings.Count(string(out), "\n"); err != nil || uint64(lines) != acc.Events {
+		t.Errorf("babeltrace2 reads %d events of %d: %v", lines, acc.Events, err)
+	}
+}
+
+// TestLoss: with ring buffers that are too small, what is there and what is missing is what was written, to the event.
+func TestLoss(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	for _, kb := range []int{8, 64, 256} {
+		acc, dir, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls"}}, BufferKB: kb}, 60000)
+		tr, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read, lost uint64
+		for e := range traceevent.All(tr.Events()) {
+			if e.Format == nil {
+				lost += e.Lost
+				continue
+			}
+			read++
+		}
+		tr.Close()
+		if !acc.Exact || read+lost+acc.Helpers != acc.Written || lost != acc.Missed {
+			t.Errorf("%d KB: %d read, %d lost, %d helpers, %d written; account %d %d %v", kb, read, lost, acc.Helpers, acc.Written, acc.Events, acc.Missed, acc.Exact)
+		}
+		t.Logf("%d KB: %d of %d lost in %d gaps", kb, lost, acc.Written, len(acc.Gaps))
+	}
+}
+
+// TestFilter: the kernel filters, and says what is wrong with a filter.
+func TestFilter(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	acc, _, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls:sys_enter", Filter: fmt.Sprintf("id == %d", unix.SYS_GETPPID)}}}, 1000)
+	if acc.Events < 1000 || acc.Events > 1010 {
+		t.Errorf("%d events", acc.Events)
+	}
+	dir := filepath.Join(t.TempDir(), "r")
+	_, err := Start(Options{Dir: dir, Leases: leases(t), Events: []Spec{{"sched:sched_switch", "nosuch == 1"}}})
+	var fe *FilterError
+	if !errors.As(err, &fe) || !strings.Contains(fe.Log, "nosuch") {
+		t.Errorf("a bad filter: %v", err)
+	}
+	var none *NoEventError
+	if _, err := Start(Options{Dir: dir, Leases: leases(t), Events: []Spec{{Pattern: "sched:sched_swich*"}}}); !errors.As(err, &none) {
+		t.Errorf("no such event: %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a recording that did not begin left a folder")
+	}
+}
+
+// TestKilled kills recorders: what they wrote is readable, and their instances go with the next who cleans.
+func TestKilled(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	kills, _ := strconv.Atoi(os.Getenv("FATHOM_KILLS"))
+	for i := range max(kills, 3) {
+		dir := t.TempDir()
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), recordEnv+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var word, rest string
+		if _, err := fmt.Fscan(out, &word, &rest); err != nil || rest != "<nil>" {
+			t.Fatalf("the recorder says %s %s, %v", word, rest, err)
+		}
+		calls(t, 30000)
+		time.Sleep(poll + time.Duration(i%7)*10*time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		cleaned, err := lease.Dir{Path: filepath.Join(dir, "leases")}.Clean(map[string]lease.Cleaner{tracefs.LeaseKind: tracefs.CleanInstance})
+		if err != nil || len(cleaned) != 1 {
+			t.Errorf("cleaned %d instances: %v", len(cleaned), err)
+		}
+		tr, err := Open(filepath.Join(dir, "r"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		s := tr.Events()
+		for e := range traceevent.All(s) {
+			if e.Format != nil && e.Format.Name == "sys_enter" && e.Format.Field("id").Int(e.Rec) == unix.SYS_GETPPID {
+				got++
+			}
+		}
+		// The pages that were being filled on each CPU were the kernel's; no more than that may be missing.
+		if s.Err() != nil || got < 30000-300 || len(tr.Notes) == 0 {
+			t.Errorf("%d of 30000 calls are there: %v, %v", got, s.Err(), tr.Notes)
+		}
+		tr.Close()
+	}
+}
+
+var reportLine = regexp.MustCompile(`^ *(.+)-(\d+) +\[(\d+)\] +(?:\S+ +)?(\d+\.\d+): (\w+): *(.*?) *$`)
+
+// TestTraceCmd reads what trace-cmd wrote, and compares with what trace-cmd reports of it.
+func TestTraceCmd(t *testing.T) {
+	ktest.NeedGuest(t, ktest.Tracefs, ktest.Tracepoint)
+	if ktest.Where() != "debian-6.12" {
+		t.Skip("one kernel is enough: the files are the same")
+	}
+	program, err := exec.LookPath("/usr/bin/trace-cmd")
+	if err != nil {
+		ktest.Missing(t, "no trace-cmd")
+	}
+	if err := unix.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, ""); err == nil {
+		defer func() { _ = unix.Unmount("/sys/kernel/tracing", 0) }()
+	}
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name string
+		args []string
+	}{
+		{"zstd", []string{"-e", "sched", "-e", "raw_syscalls", "-e", "irq", "-e", "timer"}},
+		{"v6", []string{"-e", "sched", "-e", "kmem:kmalloc", "--file-version", "6"}},
+		{"lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000", "--compression", "none"}},
+	} {
+		file := filepath.Join(dir, tt.name+".dat")
+		w := workload(t, 3000)
+		cmd := exec.Command(program, append(append([]string{"record", "-q", "-o", file}, tt.args...), w.Path)...)
+		cmd.Env, cmd.Dir = w.Env, dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v %s", tt.name, err, out)
+		}
+		compareReport(t, program, file)
+	}
+}
+
+var (
+	symbolSize = regexp.MustCompile(`(\+0x[0-9a-f]+)/0x[0-9a-f]+`)
+	hexNumber  = regexp.MustCompile(`=(?:0x)?0*([0-9a-f]{4,16})\b`)
+)
+
+// alike takes out what trace-cmd prints in another way than the kernel: %p has 0x there, %pS no size.
+func alike(l string) string {
+	return hexNumber.ReplaceAllString(symbolSize.ReplaceAllString(l, "$1"), "=$1")
+}
+
+func compareReport(t *testing.T, program, file string) {
+	t.Helper()
+	out, err := exec.Command(program, "report", "-N", "-t", "-i", file).Output()
+	if err != nil {
+		t.Fatalf("%s: report: %v", file, err)
+	}
+	want := map[string]int{}
+	lines, marks := 0, 0
+	for l := range strings.SplitSeq(string(out), "\n") {
+		l = alike(l)
+		if m := reportLine.FindStringSubmatch(l); m != nil {
+			lines++
+			want[strings.Join(m[1:], "|")]++
+		} else if strings.Contains(l, "EVENTS DROPPED") {
+			marks++
+		}
+	}
+	tr, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	printers := map[*traceevent.Format]*traceevent.Printer{}
+	read, gaps, other := 0, 0, 0
+	s := tr.Events()
+	for e := range traceevent.All(s) {
+		if e.Format == nil {
+			gaps++
+			continue
+		}
+		read++
+		p := printers[e.Format]
+		if p == nil {
+			p = traceevent.NewPrinter(e.Format)
+			printers[e.Format] = p
+		}
+		tid := int(e.Format.PIDField().Int(e.Rec))
+		k, ok := tr.Tasks.At(tid, e.Time)
+		if !ok {
+			k.Comm = "<...>"
+		}
+		line := fmt.Sprintf("%s|%d|%03d|%d.%09d|%s|%s", k.Comm, tid, e.CPU, e.Time/1e9, e.Time%1e9, e.Format.Name, alike(strings.TrimRight(string(p.Append(nil, e.Rec, &tr.Env)), " ")))
+		if want[line] == 0 {
+			if other++; other < 5 {
+				t.Logf("%s: not in the report: %s", filepath.Base(file), line)
+			}
+			continue
+		}
+		want[line]--
+	}
+	if other >= 5 || other > 0 {
+		n := 0
+		for l, k := range want {
+			if k > 0 && n < 5 {
+				n++
+				t.Logf("%s: only in the report: %s", filepath.Base(file), l)
+			}
+		}
+	}
+	if s.Err() != nil || read != lines || gaps != marks || other*100 > read {
+		t.Errorf("%s: %d events and %d gaps, the report has %d and %d; %d read otherwise; %v", filepath.Base(file), read, gaps, lines, marks, other, s.Err())
+	}
+	t.Logf("%s: %s, %d events, %d gaps, %d not as in the report", filepath.Base(file), tr.Kind, read, gaps, other)
+}
+
+var scriptLine = regexp.MustCompile(`^ *(.+?) +(-?\d+) \[(\d+)\] *(\d+)\.(\d+): +(\S+): ?(.*?) *$`)
+
+// TestPerf reads what perf wrote, and compares with what perf script makes of it.
+func TestPerf(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	if ktest.InGuest() {
+		t.Skip("the guest has no perf")
+	}
+	program := ktest.Oracle(t, "perf")
+	for _, args := range [][]string{{"-e", "raw_syscalls:sys_enter", "-e", "sched:*", "-a"}, {"-z", "-e", "raw_syscalls:sys_exit", "-g"}} {
+		file := filepath.Join(t.TempDir(), "perf.data")
+		w := workload(t, 20000)
+		cmd := exec.Command(program, append(append([]string{"record", "-q", "-o", file}, args...), w.Path)...)
+		cmd.Env = w.Env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Skipf("perf record %v: %v %s", args, err, out)
+		}
+		out, err := exec.Command(program, "script", "-i", file, "-F", "comm,tid,cpu,time,event,trace", "-G", "--ns").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tr.Close()
+		s := tr.Events()
+		var e traceevent.Event
+		n := 0
+		for l := range strings.SplitSeq(strings.TrimSuffix(string(out), "\n"), "\n") {
+			m := scriptLine.FindStringSubmatch(l)
+			for s.Next(&e) && e.Format == nil {
+			}
+			if m == nil || e.Format == nil {
+				t.Fatalf("perf script: %s", l)
+			}
+			n++
+			tid := int(e.Format.PIDField().Int(e.Rec))
+			k, _ := tr.Tasks.At(tid, e.Time)
+			got := fmt.Sprintf("%s %d %03d %d.%09d %s:%s %s", k.Comm, tid, max(e.CPU, 0), e.Time/1e9, e.Time%1e9, e.Format.System, e.Format.Name, traceevent.NewPrinter(e.Format).Append(nil, e.Rec, &tr.Env))
+			want := fmt.Sprintf("%s %s %s %s.%s %s %s", m[1], m[2], m[3], m[4], m[5], m[6], m[7])
+			// A task that has left its PID namespace has no number in perf's sample; the kernel's record has.
+			if m[2] != "-1" && strings.TrimRight(got, " ") != strings.TrimRight(want, " ") {
+				t.Fatalf("event %d\n got %s\nwant %s", n, got, want)
+			}
+		}
+		if s.Next(&e) && e.Format != nil || s.Err() != nil || n < 1000 { // perf itself loses some
+			t.Errorf("%d events, and more: %v", n, s.Err())
+		}
+	}
+}
+
+// TestNowhere: without tracefs the reason is named.
+func TestNowhere(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root has tracefs")
+	}
+	_, err := Start(Options{Dir: filepath.Join(t.TempDir(), "r"), Leases: leases(t), Events: []Spec{{Pattern: "sched"}}})
+	if err == nil || !errors.Is(err, feature.ErrUnsupported) && !errors.Is(err, os.ErrPermission) {
+		t.Errorf("recording as an ordinary user: %v", err)
+	}
+}

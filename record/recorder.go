@@ -1,0 +1,461 @@
+package record
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/record/ringpage"
+	"github.com/fathom-trace/fathom/traceevent"
+	"github.com/fathom-trace/fathom/tracefs"
+)
+
+// Options say what to record.
+type Options struct {
+	Dir      string // made if it is not there; must hold no recording
+	Events   []Spec
+	BufferKB int   // of each CPU's ring buffer; 0 is [DefaultBufferKB]
+	PIDs     []int // only these tasks and, from now on, their children; nil is all but this process
+	Command  []string
+	Leases   lease.Dir
+	// Symbol names kernel addresses, for what events tell of functions; nil if there is nobody to ask.
+	Symbol func(addr uint64) (name string, off, size uint64, module string, ok bool)
+}
+
+// Budget of ring buffers: all CPUs together, and the most that one has, in KiB.
+const (
+	budgetKB = 256 << 10
+	mostKB   = 16 << 10
+	leastKB  = 1 << 10
+)
+
+// DefaultBufferKB is the size of a CPU's ring buffer if none is asked for: 16 MiB, and on machines with many CPUs less, so
+// that all take at most 256 MiB while each has 1 MiB.
+func DefaultBufferKB() int { return max(leastKB, min(mostKB, budgetKB/runtime.NumCPU())) }
+
+// Recorder records.
+type Recorder struct {
+	o       Options
+	meta    Meta
+	own     string // DIR/fathom
+	fs      tracefs.FS
+	inst    *tracefs.Instance
+	rings   []*ring
+	tasks   taskTable
+	hidden  map[int]bool // own threads that are not recorded; nil if there is no need
+	stopped atomic.Bool
+	wait    sync.WaitGroup
+	failed  chan struct{}
+	fail    sync.Once
+	err     error // of a mover, the first
+}
+
+// ring is one CPU's buffer on its way to a file.
+type ring struct {
+	cpu   int
+	pipe  *tracefs.Pipe
+	file  *os.File
+	mover *ringpage.Mover
+}
+
+// helpers are the events that tell which names tasks have, and which process they belong to.
+var helpers = []tracefs.Event{{System: "task", Name: "task_newtask"}, {System: "task", Name: "task_rename"}}
+
+// Start begins to record. What is missing on this kernel is a [feature.ErrUnsupported]. When it fails everything is as before.
+func Start(o Options) (_ *Recorder, err error) {
+	r := &Recorder{o: o, own: filepath.Join(o.Dir, ownDir), failed: make(chan struct{})}
+	if r.fs, err = tracefs.Find(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.release())
+		}
+	}()
+	if err = r.describe(); err != nil {
+		return nil, err
+	}
+	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	if err = r.set(); err != nil {
+		return nil, err
+	}
+	made, err := r.makeDir()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			made()
+		}
+	}()
+	if err = r.open(); err != nil {
+		return nil, err
+	}
+	r.tasks.snapshot(now())
+	if err = r.inst.Write("tracing_on", "1"); err != nil {
+		return nil, err
+	}
+	for _, g := range r.rings {
+		r.wait.Go(func() { r.move(g) })
+	}
+	if r.hidden != nil {
+		r.wait.Go(r.hide)
+	}
+	return r, nil
+}
+
+// describe reads what the recording says of itself.
+func (r *Recorder) describe() error {
+	events, err := selectEvents(r.fs, r.o.Events)
+	if err != nil {
+		return err
+	}
+	header, err := r.fs.PageHeader()
+	if err != nil {
+		return err
+	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	r.meta = Meta{Version: 1, Started: time.Now(), Host: text(u.Nodename[:]), Release: text(u.Release[:]), Machine: text(u.Machine[:]), Clock: "mono",
+		ToReal: time.Now().UnixNano() - int64(now()), Header: string(header), Events: events, Command: r.o.Command, UUID: make([]byte, 16)}
+	rand.Read(r.meta.UUID)
+	for _, h := range helpers {
+		if slices.ContainsFunc(events, func(e Event) bool { return e.System == h.System && e.Name == h.Name && e.Filter == "" }) {
+			continue
+		}
+		if e, err := describe(r.fs, h); err == nil { // a kernel without it has names as they are in /proc
+			r.meta.Helpers = append(r.meta.Helpers, e)
+		}
+	}
+	return nil
+}
+
+func text(b []byte) string {
+	s, _, _ := bytes.Cut(b, []byte{0})
+	return string(s)
+}
+
+// now reads the clock of the instance.
+func now() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// set writes the instance's settings and switches the events on; the instance itself is still off.
+func (r *Recorder) set() error {
+	if r.meta.BufferKB = r.o.BufferKB; r.meta.BufferKB == 0 {
+		r.meta.BufferKB = DefaultBufferKB()
+	}
+	if err := r.inst.Write("trace_clock", r.meta.Clock); err != nil {
+		return err
+	}
+	if err := r.inst.Write("buffer_size_kb", strconv.Itoa(r.meta.BufferKB)); err != nil {
+		return fmt.Errorf("make ring buffers of %d KiB for each CPU: %w", r.meta.BufferKB, err)
+	}
+	_ = r.inst.Write("buffer_percent", "25") // since 5.0; without it readers are woken by every page
+	if err := r.only(); err != nil {
+		return err
+	}
+	for _, e := range slices.Concat(r.meta.Events, r.meta.Helpers) {
+		if err := r.enable(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// only sets which tasks are recorded: those asked for, or all but this process.
+func (r *Recorder) only() error {
+	if !initialPIDs() {
+		if r.o.PIDs != nil {
+			return feature.Unsupported("recording one task", "stat /proc/self/ns/pid: process numbers here are those of a PID namespace, and the kernel's tracing takes the machine's", nil)
+		}
+		return nil
+	}
+	if r.o.PIDs == nil {
+		r.hidden = map[int]bool{}
+		return r.hideThreads()
+	}
+	var pids []int
+	for _, p := range r.o.PIDs {
+		pids = append(pids, threads(p)...)
+	}
+	if err := r.inst.Write("options/event-fork", "1"); err != nil {
+		return err
+	}
+	return r.inst.Write("set_event_pid", numbers(pids))
+}
+
+func numbers(list []int) string {
+	var s []string
+	for _, n := range list {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, " ")
+}
+
+// hideThreads leaves the threads of this process out that are not yet. Its children are recorded: event-fork would leave them
+// out, too. Kernels before 5.7 leave nobody out.
+func (r *Recorder) hideThreads() error {
+	var more []int
+	for _, t := range threads(os.Getpid()) {
+		if !r.hidden[t] {
+			r.hidden[t] = true
+			more = append(more, t)
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	if err := r.inst.Write("set_event_notrace_pid", numbers(more)); !errors.Is(err, os.ErrNotExist) { // adds to what is there
+		return err
+	}
+	return nil
+}
+
+// hide goes on hiding while it records: the runtime makes threads as it needs them.
+func (r *Recorder) hide() {
+	for !r.stopped.Load() {
+		time.Sleep(poll)
+		if err := r.hideThreads(); err != nil {
+			r.abort(fmt.Errorf("leave this process out: %w", err))
+		}
+	}
+}
+
+// initialPIDs says if processes have the kernel's own numbers here (PROC_PID_INIT_INO of include/linux/proc_ns.h).
+func initialPIDs() bool {
+	const initial = 0xEFFFFFFC
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/ns/pid", &st) != nil || st.Ino == initial
+}
+
+// FilterError is a filter that the kernel refused.
+type FilterError struct {
+	Event, Filter string
+	Log           string // what the kernel says: the filter with a caret below
+	Err           error
+}
+
+func (e *FilterError) Error() string {
+	return fmt.Sprintf("filter %s by %q: %v", e.Event, e.Filter, e.Err)
+}
+func (e *FilterError) Unwrap() error { return e.Err }
+
+// enable switches an event of the instance on, filtered.
+func (r *Recorder) enable(e Event) error {
+	dir := "events/" + e.System + "/" + e.Name + "/"
+	if e.Filter != "" {
+		if err := r.inst.Write(dir+"filter", e.Filter); err != nil {
+			log, _ := r.inst.Read(dir + "filter")
+			return &FilterError{e.System + ":" + e.Name, e.Filter, strings.TrimSpace(string(log)), errno(err)}
+		}
+	}
+	if err := r.inst.Write(dir+"enable", "1"); err != nil {
+		return fmt.Errorf("enable %s:%s: %w", e.System, e.Name, errno(err))
+	}
+	return nil
+}
+
+// errno gives the bare number, where the message tells the file in other words.
+func errno(err error) error {
+	var n unix.Errno
+	if errors.As(err, &n) {
+		return n
+	}
+	return err
+}
+
+// ErrRecorded says that a folder holds a recording.
+var ErrRecorded = errors.New("there is a recording already")
+
+// makeDir makes the folder and writes what is known. undo removes what was made.
+func (r *Recorder) makeDir() (undo func(), err error) {
+	_, was := os.Stat(r.o.Dir)
+	if _, err := os.Stat(filepath.Join(r.o.Dir, "metadata")); err == nil {
+		return nil, fmt.Errorf("record into %s: %w", r.o.Dir, ErrRecorded)
+	}
+	if _, err := os.Stat(filepath.Join(r.own, metaFile)); err == nil {
+		return nil, fmt.Errorf("record into %s: %w", r.o.Dir, ErrRecorded)
+	}
+	if err := os.MkdirAll(r.own, 0o755); err != nil {
+		return nil, fmt.Errorf("make recording: %w", err)
+	}
+	undo = func() {
+		os.RemoveAll(r.own)
+		if was != nil {
+			os.Remove(r.o.Dir)
+		}
+	}
+	if r.meta.CPUs, err = r.inst.CPUs(); err == nil {
+		err = writeJSON(filepath.Join(r.own, metaFile), r.meta)
+	}
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
+
+func rawName(cpu int) string { return fmt.Sprintf("cpu%d.raw", cpu) }
+
+// open opens the rings and their files.
+func (r *Recorder) open() error {
+	h, err := traceevent.ParsePageHeader([]byte(r.meta.Header))
+	if err != nil {
+		return err
+	}
+	for _, cpu := range r.meta.CPUs {
+		g := &ring{cpu: cpu}
+		r.rings = append(r.rings, g)
+		if g.pipe, err = r.inst.Raw(cpu); err != nil {
+			return err
+		}
+		if g.file, err = os.Create(filepath.Join(r.own, rawName(cpu))); err != nil {
+			return fmt.Errorf("make recording: %w", err)
+		}
+		if g.mover, err = ringpage.New(g.pipe.FD(), int(g.file.Fd()), h.Size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// poll is the longest time that filled pages stay in the ring: what kill -9 costs at most, beside the page being filled.
+const poll = 50 * time.Millisecond
+
+// move carries one CPU's pages until the recorder stops.
+func (r *Recorder) move(g *ring) {
+	for !r.stopped.Load() {
+		err := g.mover.Wait(poll)
+		if err == nil {
+			err = g.mover.Move()
+		}
+		if err != nil {
+			r.abort(fmt.Errorf("record CPU %d: %w", g.cpu, err))
+			return
+		}
+	}
+}
+
+// abort ends the recording by itself: what was written stays.
+func (r *Recorder) abort(err error) {
+	r.fail.Do(func() {
+		r.err = err
+		_ = r.inst.Write("tracing_on", "0") // it is over either way
+		close(r.failed)
+	})
+}
+
+// Failed is closed when the recording ended by itself; Stop tells why.
+func (r *Recorder) Failed() <-chan struct{} { return r.failed }
+
+// Meta is what the recording says of itself.
+func (r *Recorder) Meta() *Meta { return &r.meta }
+
+// Bytes is how much was written so far.
+func (r *Recorder) Bytes() (n int64) {
+	for _, g := range r.rings {
+		if st, err := g.file.Stat(); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
+}
+
+// Stop ends the recording, writes what is left, and makes the trace. The account is that of the whole recording. If the
+// recording ended by itself the error says why, beside an account of what there is.
+func (r *Recorder) Stop() (*Account, error) {
+	stop := r.inst.Write("tracing_on", "0")
+	r.stopped.Store(true)
+	r.wait.Wait()
+	r.tasks.snapshot(now())
+	acc := &Account{}
+	for _, g := range r.rings {
+		if r.err == nil {
+			if err := g.mover.Rest(); err != nil {
+				r.err = fmt.Errorf("record CPU %d: %w", g.cpu, err)
+			}
+		}
+		acc.CPUs = append(acc.CPUs, r.count(g.cpu))
+	}
+	if r.err != nil {
+		acc.Error = r.err.Error()
+	}
+	if err := errors.Join(stop, r.release()); err != nil {
+		return acc, err
+	}
+	if err := finish(r.o.Dir, &r.meta, &r.tasks, r.o.Symbol, acc); err != nil {
+		return acc, errors.Join(r.err, err)
+	}
+	return acc, r.err
+}
+
+// count reads what the kernel counted on a CPU.
+func (r *Recorder) count(cpu int) CPUAccount {
+	a := CPUAccount{CPU: cpu}
+	b, err := r.inst.Read(fmt.Sprintf("per_cpu/cpu%d/stats", cpu))
+	if err != nil {
+		return a
+	}
+	for line := range bytes.Lines(b) {
+		key, val, _ := strings.Cut(strings.TrimSpace(string(line)), ": ")
+		n, err := strconv.ParseUint(val, 10, 64)
+		if err != nil {
+			continue
+		}
+		switch key {
+		case "overrun", "commit overrun", "dropped events":
+			a.Missed += n
+			a.Written += n
+		case "entries", "read events":
+			a.Written += n
+		}
+	}
+	return a
+}
+
+// release closes and removes everything but the recording. It may be called twice.
+func (r *Recorder) release() error {
+	var errs []error
+	for _, g := range r.rings {
+		if g.mover != nil {
+			errs = append(errs, g.mover.Close())
+		}
+		if g.file != nil {
+			errs = append(errs, g.file.Close())
+		}
+		if g.pipe != nil {
+			errs = append(errs, g.pipe.Close())
+		}
+	}
+	r.rings = nil
+	if r.inst != nil {
+		errs = append(errs, r.inst.Close())
+		r.inst = nil
+	}
+	errs = append(errs, r.fs.Close())
+	r.fs = tracefs.FS{}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,260 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fathom-trace/fathom/record/ctf"
+	"github.com/fathom-trace/fathom/traceevent"
+)
+
+// Trace is a recording that was opened, of whatever format. One goroutine may use it.
+type Trace struct {
+	Name    string // of the file or folder
+	Kind    string // "fathom", "CTF 1.8", "trace.dat 7", "perf.data" …
+	Release string // of the kernel; "" if the recording does not tell
+	Host    string
+	ToReal  int64 // ns to add to the clock for the time since 1970; 0 if that is not known
+	Formats []*traceevent.Format
+	Env     traceevent.Env
+	Tasks   *Tasks   // names; nil if nobody knows
+	Account *Account // what the recorder said; nil if it said nothing
+	// Notes are what a person should know of the recording: that it was not closed, that a file is cut off.
+	Notes []string
+
+	streams []traceevent.Stream
+	cpus    int // the highest number and one
+	files   []io.Closer
+}
+
+// ErrNoRecording says that a file is of no format that is known here.
+var ErrNoRecording = errors.New("no recording")
+
+// Open opens a recording: a folder of ours or with a CTF trace in it, or a file of trace-cmd or perf. The caller closes it.
+func Open(name string) (t *Trace, err error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	t = &Trace{Name: name}
+	defer func() {
+		if err != nil {
+			t.Close()
+			t = nil
+		}
+	}()
+	if !st.IsDir() {
+		return t, t.openFile(name, st.Size())
+	}
+	if _, err := os.Stat(filepath.Join(name, ownDir, metaFile)); err == nil {
+		return t, t.openOwn(name)
+	}
+	return t, t.openCTF(name)
+}
+
+// Close closes the files.
+func (t *Trace) Close() error {
+	var errs []error
+	for _, f := range t.files {
+		errs = append(errs, f.Close())
+	}
+	t.files = nil
+	return errors.Join(errs...)
+}
+
+// Events merges all streams by time. It can be called once.
+func (t *Trace) Events() traceevent.Stream { return traceevent.Merge(t.streams) }
+
+// Streams are the streams one by one, most often one for each CPU, for those who need no order between them.
+func (t *Trace) Streams() []traceevent.Stream { return t.streams }
+
+// NumCPU is how many CPUs the recorded machine had, as far as the recording tells; at least 1.
+func (t *Trace) NumCPU() int { return max(t.cpus, len(t.streams), 1) }
+
+// file opens a file that stays open with the trace.
+func (t *Trace) file(name string) (*os.File, int64, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	t.files = append(t.files, f)
+	st, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+// openOwn opens a recording of ours. Of one that was not closed, pages are read where there is no stream yet.
+func (t *Trace) openOwn(dir string) error {
+	own := filepath.Join(dir, ownDir)
+	var m Meta
+	if err := readJSON(filepath.Join(own, metaFile), &m); err != nil {
+		return err
+	}
+	if m.Version != 1 {
+		return fmt.Errorf("read recording: a layout of version %d, and this is version 1", m.Version)
+	}
+	t.Kind, t.Release, t.Host, t.ToReal = "fathom", m.Release, m.Host, m.ToReal
+	asked, err := formats(m.Events)
+	if err != nil {
+		return err
+	}
+	t.Formats = asked
+	h, err := traceevent.ParsePageHeader([]byte(m.Header))
+	if err != nil {
+		return err
+	}
+	var acc Account
+	if err := readJSON(filepath.Join(own, accountFile), &acc); err == nil {
+		t.Account = &acc
+	} else {
+		t.Notes = append(t.Notes, "the recording was not closed: what was in the kernel's buffers when it ended is missing")
+	}
+	t.readNames(own)
+	trace, err := t.ownMetadata(dir, asked)
+	if err != nil {
+		return err
+	}
+	for _, cpu := range m.CPUs {
+		t.cpus = max(t.cpus, cpu+1)
+		if trace != nil {
+			if f, size, err := t.file(filepath.Join(dir, fmt.Sprintf("cpu%d", cpu))); err == nil {
+				t.streams = append(t.streams, trace.Open(f, size, 0))
+				continue
+			}
+		}
+		f, _, err := t.file(filepath.Join(own, rawName(cpu)))
+		if err != nil {
+			t.Notes = append(t.Notes, fmt.Sprintf("CPU %d: %v", cpu, err))
+			continue
+		}
+		t.streams = append(t.streams, traceevent.NewPages(f, cpu, h, asked))
+	}
+	return nil
+}
+
+// ownMetadata reads the metadata; nil if there is none yet.
+func (t *Trace) ownMetadata(dir string, asked []*traceevent.Format) (*ctf.Trace, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "metadata"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := ctf.ParseMetadata(b)
+	if err != nil {
+		return nil, err
+	}
+	return ctf.NewTrace(m, asked)
+}
+
+// readNames reads the names of tasks and addresses, as far as they are there.
+func (t *Trace) readNames(own string) {
+	var rows []Task
+	if err := readJSON(filepath.Join(own, tasksFile), &rows); err == nil {
+		t.Tasks = NewTasks(rows)
+	}
+	var syms []Symbol
+	if err := readJSON(filepath.Join(own, symbolsFile), &syms); err == nil {
+		by := map[uint64]Symbol{}
+		for _, s := range syms {
+			by[s.Addr] = s
+		}
+		t.Env.Symbol = func(a uint64) (string, uint64, uint64, string, bool) {
+			s, ok := by[a]
+			return s.Name, s.Off, s.Size, s.Module, ok
+		}
+	}
+}
+
+// maxTraces bounds how many traces one folder may hold.
+const maxTraces = 256
+
+// openCTF opens all traces in a folder and those below it, as LTTng makes them, and merges them.
+func (t *Trace) openCTF(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() && d.Name() == "metadata" && len(dirs) < maxTraces {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(dirs) == 0 {
+		return fmt.Errorf("%w: no file metadata in %s or below it", ErrNoRecording, dir)
+	}
+	t.Kind = "CTF 1.8"
+	for i, d := range dirs {
+		if err := t.addCTF(d, i == 0); err != nil {
+			return fmt.Errorf("%s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+func (t *Trace) addCTF(dir string, first bool) error {
+	b, err := os.ReadFile(filepath.Join(dir, "metadata"))
+	if err != nil {
+		return err
+	}
+	m, err := ctf.ParseMetadata(b)
+	if err != nil {
+		return err
+	}
+	trace, err := ctf.NewTrace(m, nil)
+	if err != nil {
+		return err
+	}
+	if first {
+		t.ToReal, t.Release, t.Host = m.Clock.ToReal(), m.Env["kernel_release"], m.Env["hostname"]
+	}
+	t.Formats = append(t.Formats, trace.Formats...)
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(ents, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, e := range ents {
+		if e.IsDir() || e.Name() == "metadata" || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		f, size, err := t.file(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		t.streams = append(t.streams, trace.Open(f, size, m.Clock.ToReal()-t.ToReal))
+	}
+	return nil
+}
+
+// openFile opens a recording that is one file, by its first bytes.
+func (t *Trace) openFile(name string, size int64) error {
+	f, _, err := t.file(name)
+	if err != nil {
+		return err
+	}
+	var magic [16]byte
+	n, err := f.ReadAt(magic[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for _, o := range openers {
+		if strings.HasPrefix(string(magic[:n]), o.magic) {
+			return o.open(t, f, size)
+		}
+	}
+	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:min(n, 8)])
+}

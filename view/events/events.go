@@ -1,0 +1,79 @@
+// Package events shows events of recordings: as text in the form of the kernel's own trace file, as JSON lines, as CSV, as
+// statistics, and for programs that draw: Perfetto and Chrome's trace viewer.
+package events
+
+import (
+	"github.com/fathom-trace/fathom/traceevent"
+)
+
+// Source is what is known of a recording beside its events.
+type Source struct {
+	Env    *traceevent.Env
+	Comm   func(tid int, time uint64) (comm string, ok bool) // may be nil
+	ToReal int64                                             // ns from the clock to the time since 1970
+}
+
+// Writer shows events one after the other.
+type Writer interface {
+	Event(e *traceevent.Event) error
+	// Close writes what stands at the end. It does not close what is written to.
+	Close() error
+}
+
+// info is what is remembered of an event's format.
+type info struct {
+	name    string // sched_switch
+	full    string // sched:sched_switch
+	printer *traceevent.Printer
+	pid     *traceevent.Field
+	flags   *traceevent.Field
+	preempt *traceevent.Field
+}
+
+// cache keeps the info of formats.
+type cache struct {
+	by   map[*traceevent.Format]*info
+	last *traceevent.Format
+	info *info
+}
+
+func (c *cache) of(f *traceevent.Format) *info {
+	if f == c.last {
+		return c.info
+	}
+	i := c.by[f]
+	if i == nil {
+		i = &info{name: f.Name, full: f.Name, printer: traceevent.NewPrinter(f), pid: f.PIDField(), flags: f.Field("common_flags"), preempt: f.Field("common_preempt_count")}
+		if f.System != "" {
+			i.full = f.System + ":" + f.Name
+		}
+		if c.by == nil {
+			c.by = map[*traceevent.Format]*info{}
+		}
+		c.by[f] = i
+	}
+	c.last, c.info = f, i
+	return i
+}
+
+// names remembers the name of the task on each CPU: most events are of the one before.
+type names struct {
+	src  *Source
+	tid  int
+	comm string
+	from uint64 // time of the lookup
+}
+
+// comm names a task. What is not known is "<...>", as in the kernel's own output.
+func (n *names) of(tid int, time uint64) string {
+	if n.src.Comm == nil {
+		if tid == 0 {
+			return "<idle>"
+		}
+		return "<...>"
+	}
+	if c, ok := n.src.Comm(tid, time); ok {
+		return c
+	}
+	return "<...>"
+}
