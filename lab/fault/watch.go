@@ -14,13 +14,15 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/lab/fault/expect"
 )
 
 // Times of a run of fathom packet.
 const (
-	readyTime = 30 * time.Second        // until it is ready; a guest without acceleration is slow
-	endTime   = 30 * time.Second        // from the signal to its end
+	readyTime = 2 * time.Minute         // until it is ready; a guest without acceleration on a busy machine is slow
+	endTime   = 2 * time.Minute         // from the signal to its end
 	aftermath = 1200 * time.Millisecond // for what happens late: a timer that expires, a counter that is read
 )
 
@@ -70,6 +72,9 @@ func beside(ctx context.Context, fathom string, args []string, ready string, do 
 	}
 	<-in.end
 	werr := cmd.Wait()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %s", err, stderr.String())
+	}
 	if err == nil && werr != nil {
 		err = fmt.Errorf("fathom %s: %w: %s", strings.Join(args[:min(2, len(args))], " "), werr, strings.TrimSpace(stderr.String()))
 	}
@@ -98,6 +103,11 @@ func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Cont
 	case <-r.end:
 		return nil
 	case <-time.After(endTime):
+		_ = p.Signal(unix.SIGQUIT) // it says what it is doing
+		select {
+		case <-r.end:
+		case <-time.After(time.Second):
+		}
 		return fmt.Errorf("fathom has not ended %v after SIGINT: %w", endTime, os.ErrDeadlineExceeded)
 	}
 }

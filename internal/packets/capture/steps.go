@@ -9,6 +9,7 @@ import (
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/probe/try"
 )
 
 // mostArg is how far back among a function's arguments the packet is looked for: those in registers.
@@ -20,6 +21,9 @@ const mostArg = 5
 func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, err error) {
 	if c.step < 0 {
 		return 0, nil
+	}
+	if err := try.Detect(try.KprobeMulti); err != nil { // to find functions takes memory
+		return 0, fmt.Errorf("watch functions: %w", err)
 	}
 	targets, args, err := stepTargets(w, c.functions)
 	if err == nil {
