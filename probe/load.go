@@ -353,7 +353,7 @@ func (s *Session) Detach() {
 	open := s.open
 	s.open, s.watched = nil, nil
 	s.mu.Unlock()
-	each(len(open), func(i int) { open[i].Close() })
+	each(len(open), func(i int) { open[len(open)-1-i].Close() }) // what was attached last ends first
 	s.detachLater()
 }
 
