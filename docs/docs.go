@@ -23,6 +23,11 @@ var Packet string
 //go:embed watch.md
 var Watch string
 
+// Rank is about counting events, in Markdown.
+//
+//go:embed rank.md
+var Rank string
+
 // Record is about recordings, in Markdown.
 //
 //go:embed record.md

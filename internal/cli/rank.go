@@ -47,7 +47,7 @@ func rankCommand() *cobra.Command {
 		Short: "Count and sum events by keys or stacks, the largest first",
 		Long: `Count events of the kernel in the kernel, by any field, comm, pid, cpu, kstack or ustack, sum their numbers, and show the
 largest. Counting ends with COMMAND, after --for, or with Ctrl-C. A key may have a form: len.log2, id.syscall, skbaddr.hex,
-location.sym-offset, len.buckets=64. EXPR is in the language of the kernel's event filters. docs/rank.md tells more.
+location.sym-offset, len.buckets=64. EXPR is in the language of the kernel's event filters. fathom help rank tells more.
 
 Examples:
   fathom rank net:netif_receive_skb --if 'name == "lo"' --by kstack --sum len --for 10s

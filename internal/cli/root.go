@@ -128,6 +128,7 @@ var topics = map[string]func(io.Writer) error{
 	"lang":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
 	"graph":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Graph); return err },
 	"packet": func(w io.Writer) error { _, err := io.WriteString(w, docs.Packet); return err },
+	"rank":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Rank); return err },
 	"record": func(w io.Writer) error { _, err := io.WriteString(w, docs.Record); return err },
 	"watch":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Watch); return err },
 	"tools": func(w io.Writer) error {
@@ -145,7 +146,7 @@ var topics = map[string]func(io.Writer) error{
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [VERB|lang|graph|packet|record|watch|tools|E-CODE]",
-		Short: "Explain a verb, the language, call graphs, packets, recordings, watching changes, the tools that come along, or the code of an error",
+		Short: "Explain a verb, the language, call graphs, packets, counting, recordings, watching changes, the tools that come along, or the code of an error",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
