@@ -145,7 +145,7 @@ var topics = map[string]func(io.Writer) error{
 // helpCommand is help VERB, help TOPIC, and help E-CODE for what the last line of an error names.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [VERB|lang|graph|packet|record|watch|tools|E-CODE]",
+		Use:   "help [VERB|lang|graph|packet|rank|record|watch|tools|E-CODE]",
 		Short: "Explain a verb, the language, call graphs, packets, counting, recordings, watching changes, the tools that come along, or the code of an error",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
