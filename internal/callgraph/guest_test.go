@@ -183,18 +183,14 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-// last are the calls of the thread that made the most, which is the worker of TestSame: threads of the Go runtime that are
-// cloned from it have its name too.
-func last(ns []node) []node {
-	by := map[int][]node{}
-	var most []node
+// of are the calls of one thread: those that the Go runtime clones from it have its name too.
+func of(tid int, ns []node) (own []node) {
 	for _, n := range ns {
-		by[n.TID] = append(by[n.TID], n)
-		if len(by[n.TID]) > len(most) {
-			most = by[n.TID]
+		if n.TID == tid {
+			own = append(own, n)
 		}
 	}
-	return most
+	return own
 }
 
 // TestSame traces the same calls with both engines at once: the trees of functions that both watch are the same.
@@ -216,8 +212,10 @@ func TestSame(t *testing.T) {
 			var ready sync.WaitGroup
 			ready.Add(2)
 			go func() { ready.Wait(); close(both) }()
+			worker := 0
 			work := func() {
 				<-both
+				worker = unix.Gettid()
 				for range 20 {
 					readFile()
 				}
@@ -239,7 +237,7 @@ func TestSame(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			a, b := last(got[FunctionGraph]), last(got[Probes])
+			a, b := of(worker, got[FunctionGraph]), of(worker, got[Probes])
 			if len(a) != 20 || len(b) != 20 {
 				t.Fatalf("%d trees by function_graph, %d by probes", len(a), len(b))
 			}
