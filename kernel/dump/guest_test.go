@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "die" {
 		os.Exit(die())
 	}
+	if len(os.Args) > 1 && os.Args[1] == "suffer" {
+		os.Exit(suffer(os.Args[2:]))
+	}
 	os.Exit(run(m))
 }
 
@@ -140,7 +143,7 @@ func die() int {
 	}
 	os.WriteFile("/proc/self/comm", []byte("dying"), 0)
 	os.WriteFile("/dev/kmsg", []byte("fathom: last words\n"), 0)
-	if err := json.NewEncoder(os.Stdout).Encode(witness()); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(witness("/proc/kallsyms", "/sys/kernel/notes")); err != nil {
 		return 1
 	}
 	for { // until PID 1 has it, and the host
@@ -181,16 +184,16 @@ func swapOn(disk string) error {
 // swapPages is the size of the disk that is swapped to.
 const swapPages = 512
 
-// witness reads what the kernel says of itself.
-func witness() map[string]string {
+// witness reads what the kernel says of itself, and what else is named.
+func witness(more ...string) map[string]string {
 	w := map[string]string{}
-	for _, pattern := range []string{
+	for _, pattern := range append(more,
 		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
 		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
-		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/kallsyms", "/proc/mounts",
+		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
-		"/proc/sys/kernel/tainted", "/sys/kernel/notes", "/proc/uptime", "/proc/iomem", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
-	} {
+		"/proc/sys/kernel/tainted", "/proc/uptime", "/proc/iomem", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
+	) {
 		paths, _ := filepath.Glob(pattern)
 		for _, p := range paths {
 			if b, err := os.ReadFile(p); err == nil {
@@ -406,9 +409,9 @@ func autopsy(t *testing.T, c corpse, format string) {
 	checkSymbols(t, c, d)
 	checkModules(t, c, d)
 	checkTasks(t, c, d)
-	checkStacks(t, d)
+	checkStacks(t, d, "sysrq_handle_crash")
 	checkStacksSaid(t, c, d)
-	checkLog(t, c, d)
+	checkLog(t, c, d, "fathom: last words", "Kernel panic - not syncing: sysrq triggered crash")
 	checkFiles(t, c, d)
 	checkSystem(t, c, d)
 	checkPage(t, d)
@@ -487,17 +490,19 @@ func checkTasks(t *testing.T, c corpse, d *dump.Dump) {
 	}
 }
 
-// checkStacks wants every stack whole: to its outermost frame or to user mode, each frame certain.
-func checkStacks(t *testing.T, d *dump.Dump) {
+// checkStacks wants every stack whole: to its outermost frame or to user mode, each frame certain; and one of them to have a
+// function, if one is named.
+func checkStacks(t *testing.T, d *dump.Dump, function string) {
+	t.Helper()
 	onCPU := map[uint64]int{}
 	for _, cpu := range d.CPUs() {
-		task, err := walk.Current(d, cpu)
+		task, err := walk.Executing(d, cpu)
 		if err != nil {
 			t.Fatal(err)
 		}
 		onCPU[task.Addr] = cpu
 	}
-	crashed := false
+	found := function == ""
 	for task, err := range walk.Tasks(d) {
 		if err != nil {
 			continue
@@ -516,16 +521,16 @@ func checkStacks(t *testing.T, d *dump.Dump) {
 			if !ok || f.Scanned {
 				t.Errorf("pid %d %s: frame %#x is %q, scanned %v", task.PID, task.Comm, f.PC, y.Name, f.Scanned)
 			}
-			crashed = crashed || y.Name == "sysrq_handle_crash"
+			found = found || y.Name == function
 		}
 	}
-	if !crashed {
-		t.Error("no stack has sysrq_handle_crash")
+	if !found {
+		t.Errorf("no stack has %s", function)
 	}
 }
 
-// checkLog wants the lines that dmesg showed, in order, and the end that the console saw.
-func checkLog(t *testing.T, c corpse, d *dump.Dump) {
+// checkLog wants the lines that dmesg showed, in order, and the texts that came after.
+func checkLog(t *testing.T, c corpse, d *dump.Dump, texts ...string) {
 	var got []string
 	for m, err := range walk.Log(d) {
 		if err != nil {
@@ -544,7 +549,7 @@ func checkLog(t *testing.T, c corpse, d *dump.Dump) {
 		}
 	}
 	all := strings.Join(got, "\n")
-	for _, want := range []string{"fathom: last words", "Kernel panic - not syncing: sysrq triggered crash"} {
+	for _, want := range texts {
 		if !strings.Contains(all, want) {
 			t.Errorf("the log lacks %q", want)
 		}
@@ -704,7 +709,7 @@ func checkHTML(t *testing.T, s *core.Session) {
 // runningUser says that no CPU was idle.
 func runningUser(d *dump.Dump) bool {
 	for _, cpu := range d.CPUs() {
-		if task, err := walk.Current(d, cpu); err == nil && task.PID == 0 {
+		if task, err := walk.Executing(d, cpu); err == nil && task.PID == 0 {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -42,7 +43,7 @@ func (c *console) String() string {
 }
 
 // boot has a guest provoke the ways and gives the console's text of each, and all of it with what the guest complained of.
-func boot(ctx context.Context, k guest.Kernel, ko string, ws []way) (texts []string, all string, err error) {
+func boot(ctx context.Context, k guest.Kernel, ko string, ws []way, verbose bool) (texts []string, all string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	self, err := os.Executable()
@@ -54,7 +55,11 @@ func boot(ctx context.Context, k guest.Kernel, ko string, ws []way) (texts []str
 		return nil, "", err
 	}
 	con := &console{}
-	o := guest.Options{Kernel: k, Init: self, Accel: accel, ModuleFiles: []string{ko}, Console: con, Mem: 512, HangAfter: 5 * time.Minute,
+	out := io.Writer(con)
+	if verbose {
+		out = io.MultiWriter(con, os.Stderr)
+	}
+	o := guest.Options{Kernel: k, Init: self, Accel: accel, ModuleFiles: []string{ko}, Console: out, Mem: 512, HangAfter: 5 * time.Minute,
 		// kfence: looks at one allocation a millisecond; Debian's looks at none
 		Append: []string{"ignore_loglevel", "printk.devkmsg=on", "panic=0", "kfence.sample_interval=1"}, QEMUArgs: []string{"-device", "pvpanic"}}
 	args := []string{"/init", inGuest}
