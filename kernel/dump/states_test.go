@@ -48,7 +48,7 @@ var bugs = map[string]bug{
 // has a kernel of its own.
 func orders() map[string][]string {
 	o := map[string][]string{kernels[0]: {"deadlock", "null", "bug", "softlockup"}, kernels[1]: {"bug", "deadlock", "null", "softlockup"}}
-	if os.Getenv("FATHOM_DEBUGINFO") != "" {
+	if os.Getenv(envDebuginfo) != "" {
 		for _, k := range kernels {
 			for name := range bugs {
 				o[k+"/"+name] = []string{name}
@@ -154,7 +154,7 @@ func sufferIn(t *testing.T, kernel string, order []string) {
 	said, guestSays := io.Pipe()
 	go_ := filepath.Join(dir, "go")
 	o.Commands = []pid1.Command{{Args: append([]string{"/init", "suffer"}, order...)}}
-	o.ModuleFiles, o.Modules, o.Mem, o.Stdout = []string{ko}, append(o.Modules, "qemu_fw_cfg"), 512, guestSays
+	o.ModuleFiles, o.Modules, o.Stdout = []string{ko}, append(o.Modules, "qemu_fw_cfg"), guestSays
 	o.QEMUArgs = []string{"-device", "vmcoreinfo", "-chardev", "socket,id=go,path=" + go_ + ",server=on,wait=off", "-serial", "chardev:go"}
 	g, err := guest.Start(t.Context(), o)
 	if err != nil {
