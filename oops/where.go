@@ -61,8 +61,12 @@ func hasCertain(frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return !f.Unsure && !f.Regs && f.Symbol != "" })
 }
 
-// interrupted is the frame with the registers of what an interrupt interrupted that found a CPU stuck; −1 if there is none.
+// interrupted is the frame with the registers of what an interrupt interrupted that found a CPU stuck; −1 if there is none, or
+// if the report begins with them.
 func (r *Report) interrupted() int {
+	if !r.RIP.IsZero() {
+		return -1
+	}
 	switch r.Kind {
 	case SoftLockup, HardLockup, RCUStall:
 		return slices.IndexFunc(r.Stack, func(f Frame) bool { return f.Regs && f.Symbol != "" })
@@ -110,7 +114,7 @@ var reporting = map[string]bool{
 	"__might_sleep": true, "___might_sleep": true, "__might_resched": true, "__schedule_bug": true,
 	"__list_del_entry_valid_or_report": true, "__list_add_valid_or_report": true, "__list_del_entry_valid": true,
 	"__list_add_valid": true, "usercopy_abort": true, "__check_object_size": true, "__check_heap_object": true, "check_heap_object": true,
-	"fortify_panic": true, "__fortify_panic": true, "__fortify_report": true, "__stack_chk_fail": true,
+	"fortify_panic": true, "__fortify_panic": true, "__fortify_report": true, "__copy_overflow": true, "__stack_chk_fail": true,
 	"warn_slowpath_fmt": true, "__warn_printk": true, "refcount_warn_saturate": true, "ubsan_epilogue": true, "handle_overflow": true,
 	"dump_header": true, "oom_kill_process": true, "out_of_memory": true, "mem_cgroup_out_of_memory": true, "fixup_red_left": true,
 	"check_noncircular": true, "check_irq_usage": true, "check_prev_add": true, "check_deadlock": true, "print_deadlock_bug": true,

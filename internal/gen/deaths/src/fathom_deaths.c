@@ -296,7 +296,7 @@ static noinline void deaths_usercopy(void)
 	char *p = kmalloc(64, GFP_KERNEL);
 	unsigned long n = 128;
 
-	OPTIMIZER_HIDE_VAR(n);
+	OPTIMIZER_HIDE_VAR(n); OPTIMIZER_HIDE_VAR(p); /* a size that is known is checked elsewhere */
 	deaths_sink = copy_to_user(deaths_user, p, n); /* @usercopy */
 }
 
@@ -489,11 +489,12 @@ static noinline void deaths_twice(void)
 		if (is_kfence_address(p)) {
 			kfree(p);
 			kfree(q); /* @twice */
-			return;
+			break;
 		}
 		kfree(p);
 		cond_resched();
 	}
+	deaths_sink++;
 }
 
 #define WAY(name) { #name, deaths_##name }
