@@ -148,7 +148,7 @@ func (p place) count(t *testing.T, q *Query, work func()) map[string]*Table {
 		if out[name], err = c.Table(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		out[name].Sort("", false)
+		out[name].Sort()
 		if n := out[name].Lost(); n != 0 {
 			t.Errorf("%s: %d events were lost", name, n)
 		}
