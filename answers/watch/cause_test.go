@@ -70,7 +70,7 @@ func TestVisible(t *testing.T) {
 // TestPatience: a change waits for its author while what programs saw lies unread, but not for ever.
 func TestPatience(t *testing.T) {
 	eye := &part{}
-	w := &Watcher{w: &witness{seen: make(chan sighting, 1), parts: []*part{eye}}}
+	w := &Watcher{o: Options{Dev: "none"}, w: &witness{seen: make(chan sighting, 1), parts: []*part{eye}}}
 	c := &changes.Change{Kind: changes.Route, Act: changes.Removed, Old: &changes.Object{Route: &netstate.Route{}}, Msg: []byte{1}}
 	given := func(came time.Time) bool {
 		w.pending = []*pending{{c: c, came: came, waits: true, until: came}}
