@@ -41,12 +41,19 @@ type finisher struct {
 	funcs    map[*traceevent.Format][]*traceevent.Field // that hold addresses of functions
 	seen     map[uint64]bool
 	acc      *Account
+	how      how
+}
+
+// how is what a segment is in its recording.
+type how struct {
+	counted bool // the account has what the kernel counted, up to the end
+	flight  bool // what came before the first event was overwritten on purpose
 }
 
 // finish makes the trace of a recording. Pages of a CPU are removed once its stream is whole, so that the recording can be
 // read at any moment, whatever happens. acc has what the kernel counted.
-func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Account) error {
-	f := &finisher{dir: dir, own: filepath.Join(dir, ownDir), meta: meta, tasks: tasks, acc: acc, seen: map[uint64]bool{},
+func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Account, how how) error {
+	f := &finisher{dir: dir, own: filepath.Join(dir, ownDir), meta: meta, tasks: tasks, acc: acc, how: how, seen: map[uint64]bool{},
 		helpers: map[*traceevent.Format]*helperFormat{}, wanted: map[*traceevent.Format]bool{}, funcs: map[*traceevent.Format][]*traceevent.Field{}}
 	if err := f.prepare(); err != nil {
 		return err
@@ -184,6 +191,10 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 	var e traceevent.Event
 	var missed uint64
 	for in.Next(&e) {
+		if e.Format == nil && f.how.flight && e.Since == 0 {
+			a.Before += e.Lost
+			continue
+		}
 		if e.Format == nil {
 			missed += e.Lost
 			if len(f.acc.Gaps) < maxGaps {
@@ -227,7 +238,12 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 // sum adds up the account of all CPUs and compares it with what the kernel counted.
 func (f *finisher) sum() {
 	a := f.acc
-	for _, c := range a.CPUs {
+	for i := range a.CPUs {
+		c := &a.CPUs[i]
+		if !f.how.counted {
+			c.Written = c.Events + c.Helpers + c.Missed
+		}
+		a.Before += c.Before
 		a.Written += c.Written
 		a.Events += c.Events
 		a.Helpers += c.Helpers

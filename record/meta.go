@@ -64,11 +64,12 @@ func formats(events []Event) ([]*traceevent.Format, error) {
 
 // Account says what became of all events: Written = Events + Helpers + Missed, unless Exact is false.
 type Account struct {
-	Written uint64       `json:"written"` // by the kernel, as it counted
-	Events  uint64       `json:"events"`  // in the recording
-	Helpers uint64       `json:"helpers"` // that told the names of tasks, and are not in the recording
-	Missed  uint64       `json:"missed"`  // overwritten before they could be read
-	Exact   bool         `json:"exact"`   // the kernel's count and ours agree
+	Written uint64       `json:"written"`          // by the kernel, as it counted
+	Events  uint64       `json:"events"`           // in the recording
+	Helpers uint64       `json:"helpers"`          // that told the names of tasks, and are not in the recording
+	Missed  uint64       `json:"missed"`           // overwritten before they could be read
+	Before  uint64       `json:"before,omitempty"` // overwritten before a flight recorder's first event, and not among those written
+	Exact   bool         `json:"exact"`            // the kernel's count and ours agree
 	CPUs    []CPUAccount `json:"cpus"`
 	Gaps    []Gap        `json:"gaps,omitempty"`
 	Error   string       `json:"error,omitempty"` // why the recording ended before it should
@@ -81,6 +82,7 @@ type CPUAccount struct {
 	Events  uint64 `json:"events"`
 	Helpers uint64 `json:"helpers"`
 	Missed  uint64 `json:"missed"`
+	Before  uint64 `json:"before,omitempty"`
 	// Unplaced are missed events of gaps that the kernel did not count one by one.
 	Unplaced uint64 `json:"unplaced,omitempty"`
 }
