@@ -33,7 +33,7 @@ func guests() ktest.Config {
 	if ktest.InGuest() {
 		return ktest.Config{}
 	}
-	return ktest.Config{Files: withLibraries("/usr/bin/trace-cmd"), Kernels: []string{"debian-6.1", "debian-6.12"}} // the cloud flavour's tracing is the same
+	return ktest.Config{Files: withLibraries("/usr/bin/trace-cmd")}
 }
 
 func TestMain(m *testing.M) {

@@ -82,7 +82,7 @@ var Edges = []Edge{
 	{"record/session", "./record ./tracefs ./internal/lease net " + sys, "the keeper of a session records, and answers on a socket"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are spliced"},
 	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
-	{"internal/packets", "./answers/packet ./internal/packets/capture ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
+	{"internal/packets", "./answers/packet ./internal/packets/capture ./internal/netns ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},

@@ -190,9 +190,9 @@ func of(tid int, ns []node) (own []node) {
 }
 
 // levels are how far down TestSame looks. Each hook costs an emulated guest a while: all of those below do_sys_openat2 only
-// under FATHOM_SOAK.
+// under [ktest.Soak].
 func levels() map[string]int {
-	if os.Getenv("FATHOM_SOAK") != "" {
+	if ktest.Soak() {
 		return map[string]int{"vfs_read": 4, "do_sys_openat2": 4}
 	}
 	return map[string]int{"vfs_read": 2, "do_sys_openat2": 1}

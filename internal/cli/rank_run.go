@@ -119,8 +119,8 @@ func (f *rankFlags) run(ctx context.Context, stdout, stderr io.Writer) (err erro
 
 // raw has the kernel count by triggers as they are, and prints its own tables.
 func (r *ranking) raw(ctx context.Context, ts []rank.Trigger, stdout, stderr io.Writer) error {
-	if r.f.engine == "bpf" || r.f.json || r.f.folded != "" {
-		return usageError{"fathom rank", errors.New("variables, actions and names are for the kernel's own histograms, whose tables are printed as they are: no --engine bpf, -j, --folded")}
+	if r.f.engine == "bpf" || r.f.json || r.f.folded != "" || r.f.order != nil || !r.f.whole || r.f.frames != 0 || r.f.strict {
+		return usageError{"fathom rank", errors.New("variables, actions and names are for the kernel's own histograms, whose tables are printed as they are: no --engine bpf, -j, --folded, --sort, --ascending, --top, --frames, --strict")}
 	}
 	raw, err := rank.NewRaw(ts, r.fs, leases())
 	if err != nil {
@@ -240,21 +240,23 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if r.f.overlap != "" && r.f.sort == "" {
-			t.Sort(t.By[0], r.f.ascending) // the most at once first
-		} else {
-			t.Sort(r.f.sort, r.f.ascending)
+		order, top := t.Order, r.f.top
+		if r.f.order != nil {
+			order = r.f.order
+		} else if r.f.overlap == "" && order != nil && r.f.whole {
+			top = 0 // a trigger's own order, which can have the largest last, as the kernel's tables
 		}
+		t.Sort(order...)
 		folded = append(folded, t)
 		lost += t.Lost()
 		switch {
 		case r.f.json:
-			err = t.JSON(out, r.f.top)
+			err = t.JSON(out, top)
 		default:
 			if len(r.counters) > 1 {
 				fmt.Fprintf(out, "%s%s\n", strings.Repeat("\n", min(i, 1)), t.Event)
 			}
-			err = t.Text(out, r.f.top)
+			err = t.Text(out, top)
 		}
 		if err := errors.Join(err, out.Flush()); err != nil {
 			return err

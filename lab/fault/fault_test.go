@@ -22,7 +22,6 @@ import (
 const envSeed = "FATHOM_SEED"
 
 var guests = ktest.Config{
-	Kernels: []string{"debian-6.1", "debian-6.12"}, // the cloud flavour's network is the same
 	Modules: []string{
 		"veth", "bridge", "dummy", "8021q", "nf_tables", "nf_conntrack", "nft_ct?", "nft_limit?", "nft_reject_inet", "nft_nat", "nft_chain_nat",
 		"sch_tbf", "sch_netem", "sch_ingress", "cls_matchall", "act_gact", "xfrm_user", "af_packet?",
