@@ -12,7 +12,10 @@ import (
 )
 
 // Spec asks for events: a pattern, and perhaps a filter in the kernel's language.
-type Spec struct{ Pattern, Filter string }
+type Spec struct {
+	Pattern string `json:"pattern"`
+	Filter  string `json:"filter,omitempty"`
+}
 
 // ParseSpec reads "sched:*", "sched", "sched_switch", each perhaps with " if FILTER".
 func ParseSpec(s string) (Spec, error) {
@@ -30,6 +33,12 @@ func ParseSpec(s string) (Spec, error) {
 // Matches says if the pattern means an event, as [tracefs.Event.Matches] says.
 func (s Spec) Matches(system, event string) bool {
 	return tracefs.Event{System: system, Name: event}.Matches(s.Pattern)
+}
+
+// CheckSpec says what is wrong with a spec on this kernel: a pattern that means no event is a *[tracefs.NoEventError].
+func CheckSpec(fs tracefs.FS, s Spec) error {
+	_, err := fs.Select(s.Pattern)
+	return err
 }
 
 // selectEvents finds the events that were asked for, each once, with its filter: the last that is given for it. A pattern that means none is

@@ -118,6 +118,9 @@ func (f *finisher) prepare() (err error) {
 	env := [][2]string{{"domain", "kernel"}, {"tracer_name", "perf"}, {"tracer", "fathom"}, {"sysname", "Linux"}, {"hostname", f.meta.Host},
 		{"kernel_release", f.meta.Release}, {"machine", f.meta.Machine}, {"trace_buffering_scheme", "global"}}
 	f.schema, err = ctf.NewSchema([16]byte(f.meta.UUID), f.meta.ToReal, env, f.asked)
+	if err == nil && len(f.meta.Boot) == 16 {
+		f.schema.Clock = [16]byte(f.meta.Boot)
+	}
 	return err
 }
 
@@ -192,8 +195,7 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 	var missed uint64
 	for in.Next(&e) {
 		if e.Format == nil && f.how.flight && e.Since == 0 {
-			a.Before += e.Lost
-			continue
+			continue // counted as overwritten
 		}
 		if e.Format == nil {
 			missed += e.Lost

@@ -1,10 +1,13 @@
 package record
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +37,7 @@ type Meta struct {
 	CPUs     []int     `json:"cpus"`      // that were recorded
 	BufferKB int       `json:"buffer_kb"` // of each
 	UUID     []byte    `json:"uuid"`
+	Boot     []byte    `json:"boot,omitempty"` // of the kernel: its clock is one for all recordings with the same
 	Events   []Event   `json:"events"`
 	Command  []string  `json:"command,omitempty"`
 	// Helpers are events that were not asked for: they tell the names of tasks.
@@ -75,6 +79,34 @@ type Account struct {
 	Error   string       `json:"error,omitempty"` // why the recording ended before it should
 }
 
+// Add adds another account, of the same recording or of another.
+func (a *Account) Add(b *Account) {
+	a.Written += b.Written
+	a.Events += b.Events
+	a.Helpers += b.Helpers
+	a.Missed += b.Missed
+	a.Before += b.Before
+	a.Exact = a.Exact && b.Exact
+	for _, c := range b.CPUs {
+		i := slices.IndexFunc(a.CPUs, func(d CPUAccount) bool { return d.CPU == c.CPU })
+		if i < 0 {
+			a.CPUs = append(a.CPUs, c)
+			continue
+		}
+		d := &a.CPUs[i]
+		d.Written += c.Written
+		d.Events += c.Events
+		d.Helpers += c.Helpers
+		d.Missed += c.Missed
+		d.Before += c.Before
+		d.Unplaced += c.Unplaced
+	}
+	a.Gaps = append(a.Gaps, b.Gaps[:min(len(b.Gaps), maxGaps-min(len(a.Gaps), maxGaps))]...)
+	if a.Error == "" {
+		a.Error = b.Error
+	}
+}
+
 // CPUAccount is the part of one CPU.
 type CPUAccount struct {
 	CPU     int    `json:"cpu"`
@@ -93,6 +125,19 @@ type Gap struct {
 	From  uint64 `json:"from"` // time of the event before, in the recording's clock; 0 if there is none
 	To    uint64 `json:"to"`   // of the event after
 	Count uint64 `json:"count,omitempty"`
+}
+
+// bootID is the kernel's own name of this boot (/proc/sys/kernel/random/boot_id); nil if it has none.
+func bootID() []byte {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(b) != 16 {
+		return nil
+	}
+	return b
 }
 
 // maxGaps bounds the list of gaps in an account; their number is not bounded in the trace itself.

@@ -154,7 +154,7 @@ func (r *Recorder) describe() error {
 		return fmt.Errorf("uname: %w", err)
 	}
 	r.meta = Meta{Version: 1, Started: time.Now(), Host: text(u.Nodename[:]), Release: text(u.Release[:]), Machine: text(u.Machine[:]), Clock: "mono",
-		ToReal: time.Now().UnixNano() - int64(now()), Header: string(header), Events: events, Command: r.o.Command}
+		ToReal: time.Now().UnixNano() - int64(now()), Header: string(header), Events: events, Command: r.o.Command, Boot: bootID()}
 	for _, h := range helpers {
 		if slices.ContainsFunc(events, func(e Event) bool { return e.System == h.System && e.Name == h.Name && e.Filter == "" }) {
 			continue
@@ -196,7 +196,7 @@ func (r *Recorder) set() error {
 		return err
 	}
 	for _, e := range slices.Concat(r.meta.Events, r.meta.Helpers) {
-		if err := r.enable(e); err != nil {
+		if err := enable(r.inst, e); err != nil {
 			return err
 		}
 	}
@@ -282,15 +282,15 @@ func (e *FilterError) Error() string {
 func (e *FilterError) Unwrap() error { return e.Err }
 
 // enable switches an event of the instance on, filtered.
-func (r *Recorder) enable(e Event) error {
+func enable(inst *tracefs.Instance, e Event) error {
 	dir := "events/" + e.System + "/" + e.Name + "/"
 	if e.Filter != "" {
-		if err := r.inst.Write(dir+"filter", e.Filter); err != nil {
-			log, _ := r.inst.Read(dir + "filter")
+		if err := inst.Write(dir+"filter", e.Filter); err != nil {
+			log, _ := inst.Read(dir + "filter")
 			return &FilterError{e.System + ":" + e.Name, e.Filter, strings.TrimSpace(string(log)), errno(err)}
 		}
 	}
-	if err := r.inst.Write(dir+"enable", "1"); err != nil {
+	if err := inst.Write(dir+"enable", "1"); err != nil {
 		return fmt.Errorf("enable %s:%s: %w", e.System, e.Name, errno(err))
 	}
 	return nil
@@ -414,7 +414,6 @@ func (r *Recorder) End() (*Segment, error) {
 	s := r.seg
 	r.seg = nil
 	if s != nil {
-		s.last = true
 		for _, g := range r.rings {
 			if r.err == nil {
 				if err := g.mover.Rest(); err != nil {

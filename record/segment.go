@@ -19,11 +19,10 @@ type Segment struct {
 	r       *Recorder
 	own     string
 	meta    Meta
-	files   []*os.File // pages of each CPU, as rings has them
-	made    bool       // the folder was not there before
-	last    bool       // nothing comes behind it
-	counted []CPUAccount
-	err     error // why it ended before it should
+	files   []*os.File   // pages of each CPU, as rings has them
+	made    bool         // the folder was not there before
+	counted []CPUAccount // by the kernel up to its end, where that can be told
+	err     error        // why it ended before it should
 }
 
 // ErrRecorded says that a folder holds a recording.
@@ -170,7 +169,7 @@ func (r *Recorder) add(more []Spec) (added []Event, undo func(), err error) {
 
 func (r *Recorder) enableAll(events []Event) error {
 	for _, e := range events {
-		if err := r.enable(e); err != nil {
+		if err := enable(r.inst, e); err != nil {
 			return err
 		}
 	}
@@ -190,6 +189,21 @@ func (r *Recorder) Add(more []Spec) error {
 	return nil
 }
 
+// New gives those events that specs mean and that are not recorded as yet, each with the filter of its spec.
+func (r *Recorder) New(specs []Spec) ([]Spec, error) {
+	events, err := selectEvents(r.fs, specs)
+	if err != nil {
+		return nil, err
+	}
+	var out []Spec
+	for _, e := range events {
+		if !slices.ContainsFunc(r.meta.Events, func(o Event) bool { return o.System == e.System && o.Name == e.Name }) {
+			out = append(out, Spec{Pattern: e.System + ":" + e.Name, Filter: e.Filter})
+		}
+	}
+	return out, nil
+}
+
 // Snapshot takes what a flight recorder's rings hold into the folder dir, and goes on. Nothing is recorded meanwhile.
 func (r *Recorder) Snapshot(dir string) (*Segment, error) {
 	s, err := r.newSegment(dir)
@@ -205,6 +219,7 @@ func (r *Recorder) Snapshot(dir string) (*Segment, error) {
 		if err := g.mover.Rest(); err != nil && s.err == nil {
 			s.err = fmt.Errorf("take CPU %d: %w", g.cpu, err)
 		}
+		s.counted = append(s.counted, r.count(g.cpu))
 	}
 	return s, r.inst.Write("tracing_on", "1")
 }
@@ -218,19 +233,23 @@ func (s *Segment) Finish() (*Account, error) {
 	acc := &Account{}
 	for i, cpu := range s.meta.CPUs {
 		a := CPUAccount{CPU: cpu}
-		if s.last && i < len(s.counted) {
+		if i < len(s.counted) {
 			a = s.counted[i].less(r.before[cpu])
+		}
+		if r.o.Flight { // all that is missing was overwritten before the snapshot
+			a.Before, a.Missed = a.Missed, 0
+			a.Written -= min(a.Written, a.Before)
 		}
 		acc.CPUs = append(acc.CPUs, a)
 	}
 	if s.err != nil {
 		acc.Error = s.err.Error()
 	}
-	errs = append(errs, s.err, finish(s.Dir, &s.meta, &r.tasks, r.o.Symbol, acc, how{counted: s.last, flight: r.o.Flight}))
+	errs = append(errs, s.err, finish(s.Dir, &s.meta, &r.tasks, r.o.Symbol, acc, how{counted: len(s.counted) > 0, flight: r.o.Flight}))
 	for _, a := range acc.CPUs {
 		b := r.before[a.CPU]
-		b.Written += a.Written
-		b.Missed += a.Missed
+		b.Written += a.Written + a.Before
+		b.Missed += a.Missed + a.Before
 		r.before[a.CPU] = b
 	}
 	r.tasks.forget()

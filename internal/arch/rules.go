@@ -79,6 +79,7 @@ var Edges = []Edge{
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
 	{"record", "./debuginfo/kallsyms", "trace-cmd's and perf's files have the kernel's symbols in them"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
+	{"record/session", "./record ./tracefs ./internal/lease net " + sys, "the keeper of a session records, and answers on a socket"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are spliced"},
 	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./internal/netns ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},

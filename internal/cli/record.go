@@ -45,6 +45,7 @@ func recordCommand() *cobra.Command {
 recording is a folder in the Common Trace Format 1.8, which babeltrace2 and Trace Compass open; fathom view opens it and
 others. An event is SYSTEM:NAME, a system, or a name, with * and ?, and perhaps a condition in the kernel's filter language.
 What was lost is counted exactly and told where it is missing. Exits with the command's code.
+Sessions, which fathom record create makes, record in the background until they are destroyed.
 
 Examples:
   fathom record -e 'sched:*' -e skb:kfree_skb -o /tmp/r1 -- sleep 1
@@ -69,6 +70,7 @@ Examples:
 	fl.BoolVarP(&f.json, "json", "j", false, "print the account as a JSON object")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
+	c.AddCommand(sessionCommands()...)
 	return c
 }
 
@@ -86,14 +88,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 	}
 	defer l.Close()
 	o.Symbol = addressNames(l)
-	o.Constant = func(name string) (int64, bool) {
-		t, err := l.Types()
-		if err != nil {
-			return 0, false
-		}
-		_, v, ok := t.EnumValue(name)
-		return v, ok
-	}
+	o.Constant = constants(l)
 	var child *script.Command
 	if len(command) > 0 {
 		if child, err = script.StartCommand(command); err != nil {
@@ -161,14 +156,34 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 	if f.pid != 0 {
 		o.PIDs = []int{f.pid}
 	}
-	if f.buffer != "" {
-		n, err := parseSize(f.buffer)
-		if err != nil || n < 4<<10 || n > 1<<40 {
-			return o, usage(fmt.Sprintf("--buffer %s: a size such as 64k or 16M, of at least 4k", f.buffer))
-		}
-		o.BufferKB = int(n >> 10)
+	if o.BufferKB, err = ringSize(f.buffer); err != nil {
+		return o, usage(err.Error())
 	}
 	return o, nil
+}
+
+// ringSize reads the size of a ring buffer, and gives it in KiB; 0 if there is none.
+func ringSize(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := parseSize(text)
+	if err != nil || n < 4<<10 || n > 1<<40 {
+		return 0, fmt.Errorf("--buffer %s: a size such as 64k or 16M, of at least 4k", text)
+	}
+	return int(n >> 10), nil
+}
+
+// constants gives the values of enumerators of this kernel.
+func constants(l *live.Live) func(string) (int64, bool) {
+	return func(name string) (int64, bool) {
+		t, err := l.Types()
+		if err != nil {
+			return 0, false
+		}
+		_, v, ok := t.EnumValue(name)
+		return v, ok
+	}
 }
 
 // parseSize reads a number of bytes with a unit of 1024s.
