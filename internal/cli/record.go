@@ -31,6 +31,7 @@ type recordFlags struct {
 	buffer  string
 	pid     int
 	follow  bool
+	stacks  []string
 	json    bool
 	quiet   bool
 	strict  bool
@@ -60,13 +61,14 @@ Examples:
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
 	fl := c.Flags()
-	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, 'sys_enter_*', 'EVENT if CONDITION'")
+	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, syscall:openat, 'kprobe:vfs_read count=$arg3', uprobe:/bin/bash:readline, 'EVENT if CONDITION'")
 	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
 	fl.IntVarP(&f.pid, "pid", "p", 0, "only process `PID`, its threads and children")
 	fl.BoolVarP(&f.follow, "follow", "F", false, "only the command and its children, not the whole machine meanwhile")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
 	fl.BoolVarP(&f.json, "json", "j", false, "print the account as a JSON object")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
@@ -153,6 +155,9 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 	if o.Dir == "" {
 		o.Dir = "fathom-" + time.Now().Format("20060102-150405")
 	}
+	if o.Stacks, err = parseStacks(f.stacks); err != nil {
+		return o, usage(err.Error())
+	}
 	if f.pid != 0 {
 		o.PIDs = []int{f.pid}
 	}
@@ -160,6 +165,21 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage(err.Error())
 	}
 	return o, nil
+}
+
+// parseStacks reads whose stacks are wanted.
+func parseStacks(list []string) (s record.Stacks, err error) {
+	for _, w := range list {
+		switch w {
+		case "kernel":
+			s.Kernel = true
+		case "user":
+			s.User = true
+		default:
+			return s, fmt.Errorf("--stack %s: kernel or user", w)
+		}
+	}
+	return s, nil
 }
 
 // ringSize reads the size of a ring buffer, and gives it in KiB; 0 if there is none.

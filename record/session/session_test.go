@@ -27,7 +27,7 @@ const (
 	callsEnv  = "FATHOM_TEST_CALLS"
 )
 
-var guests = ktest.Config{Kernels: []string{"debian-6.1", "debian-6.12"}}
+var guests = ktest.Config{}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(keeperEnv) != "" {
