@@ -15,9 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -32,6 +34,7 @@ type recordFlags struct {
 	pid     int
 	follow  bool
 	stacks  []string
+	ask     string
 	json    bool
 	quiet   bool
 	strict  bool
@@ -62,6 +65,7 @@ Examples:
 	}
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, syscall:openat, 'kprobe:vfs_read count=$arg3', uprobe:/bin/bash:readline, 'EVENT if CONDITION'")
+	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
 	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
@@ -132,7 +136,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Options, err error) {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	switch {
-	case len(f.events) == 0:
+	case len(f.events) == 0 && f.ask == "":
 		return o, usage("which events? -e EVENT, such as -e 'sched:*'; fathom trace -l 'tracepoint:*' lists them")
 	case f.follow && len(command) == 0:
 		return o, usage("-F is about a command")
@@ -142,6 +146,9 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage(fmt.Sprintf("process %d: out of range", f.pid))
 	}
 	o = record.Options{Dir: f.dir, Command: command, Leases: leases()}
+	if o.Events, err = asks(f.ask, f.filter); err != nil {
+		return o, err
+	}
 	for _, e := range f.events {
 		s, err := record.ParseSpec(e)
 		if err != nil {
@@ -165,6 +172,28 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage(err.Error())
 	}
 	return o, nil
+}
+
+// asks tells what must be recorded for a program; nothing without one.
+func asks(program, filter string) ([]record.Spec, error) {
+	if program == "" {
+		return nil, nil
+	}
+	src := &syntax.Source{Name: "--ask", Text: program}
+	if b, err := os.ReadFile(program); err == nil {
+		src = &syntax.Source{Name: program, Text: string(b)}
+	} else if t, ok := examples.Find(program); ok {
+		src = &syntax.Source{Name: t.Name + ".bt", Text: t.Text}
+	}
+	specs, ds := script.Asks(src)
+	if len(ds) > 0 {
+		diag.Render(os.Stderr, ds, style())
+		return nil, script.ErrDiagnosed
+	}
+	for i := range specs {
+		specs[i].Filter = filter
+	}
+	return specs, nil
 }
 
 // parseStacks reads whose stacks are wanted.
