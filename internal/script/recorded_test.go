@@ -103,9 +103,9 @@ func TestLiveAndRecorded(t *testing.T) {
 func TestAsks(t *testing.T) {
 	for src, want := range map[string]string{
 		"tracepoint:net:net_dev_queue, t:skb:* { @ = count(); } BEGIN { @ = 0; } end { }": "net:net_dev_queue skb:*",
-		"kprobe:vfs_read { @ = count(); }": "! kprobe:vfs_read cannot be recorded",
-		"BEGIN { exit(); }":                "! the program asks for no event",
-		"tracepoint:a:b {":                 "! ",
+		"kprobe:vfs_read { @ = count(); }":                                                "! kprobe:vfs_read cannot be recorded",
+		"BEGIN { exit(); }":                                                               "! the program asks for no event",
+		"tracepoint:a:b {":                                                                "! ",
 	} {
 		specs, ds := Asks(&syntax.Source{Name: "stdin", Text: src})
 		var got []string
