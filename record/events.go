@@ -17,14 +17,15 @@ type Spec struct {
 	Filter  string `json:"filter,omitempty"`
 }
 
-// ParseSpec reads "sched:*", "sched", "sched_switch", each perhaps with " if FILTER".
+// ParseSpec reads "sched:*", "sched", "sched_switch", "syscall:openat", "kprobe:vfs_read count=$arg3", "kretprobe:vfs_read",
+// "uprobe:/bin/bash:readline", each perhaps with " if FILTER".
 func ParseSpec(s string) (Spec, error) {
 	pattern, filter, _ := strings.Cut(s, " if ")
 	spec := Spec{strings.TrimSpace(pattern), strings.TrimSpace(filter)}
 	if spec.Pattern == "" {
 		return spec, errors.New("an event without a name")
 	}
-	if _, err := path.Match(spec.Pattern, ""); err != nil {
+	if _, err := path.Match(spec.Pattern, ""); err != nil && spec.kind() == "" {
 		return spec, fmt.Errorf("pattern %s: %w", spec.Pattern, err)
 	}
 	return spec, nil
@@ -37,8 +38,15 @@ func (s Spec) Matches(system, event string) bool {
 
 // CheckSpec says what is wrong with a spec on this kernel: a pattern that means no event is a *[tracefs.NoEventError].
 func CheckSpec(fs tracefs.FS, s Spec) error {
-	_, err := fs.Select(s.Pattern)
-	return err
+	switch s.kind() {
+	case syscallKind:
+		_, err := syscallSpecs([]Spec{s})
+		return err
+	case "":
+		_, err := fs.Select(s.Pattern)
+		return err
+	}
+	return nil // the kernel tells when the event is made
 }
 
 // selectEvents finds the events that were asked for, each once, with its filter: the last that is given for it. A pattern that means none is

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -139,7 +140,7 @@ func addressFields(f *traceevent.Format) (out []*traceevent.Field) {
 		return nil
 	}
 	for i := range f.Fields {
-		if d := &f.Fields[i]; d.Size == 8 && !d.IsArray() {
+		if d := &f.Fields[i]; d.Size == 8 && !d.IsArray() || d.Name == "caller" && d.ElemSize() == 8 {
 			out = append(out, d)
 		}
 	}
@@ -216,9 +217,7 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 		}
 		a.Events++
 		for _, d := range f.funcs[e.Format] {
-			if addr := d.Uint(e.Rec); addr >= kernelHalf && len(f.seen) < 1<<20 {
-				f.seen[addr] = true
-			}
+			f.see(d, e.Rec)
 		}
 		if err := s.Event(e.Time, e.Format.ID, e.Rec); err != nil {
 			return err
@@ -235,6 +234,19 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 	}
 	a.Missed = missed + a.Unplaced
 	return s.Close(e.Time)
+}
+
+// maxSeen bounds how many addresses are named.
+const maxSeen = 1 << 20
+
+// see remembers the addresses of functions in a field.
+func (f *finisher) see(d *traceevent.Field, rec []byte) {
+	b := d.Bytes(rec)
+	for ; len(b) >= 8; b = b[8:] {
+		if addr := binary.LittleEndian.Uint64(b); addr >= kernelHalf && addr != 1<<64-1 && len(f.seen) < maxSeen {
+			f.seen[addr] = true
+		}
+	}
 }
 
 // sum adds up the account of all CPUs and compares it with what the kernel counted.

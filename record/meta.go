@@ -50,6 +50,9 @@ type Event struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as the kernel took it
 	Format string `json:"format"`           // its format file
+
+	group  string // the kernel's system of an event that we made; "" if it is System
+	option string // of the instance, that has the kernel write it; "" if it is enabled by itself
 }
 
 // formats parses the events' formats.

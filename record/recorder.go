@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -33,6 +34,7 @@ type Options struct {
 	// Flight leaves events in the ring buffers, the latest over the oldest, until [Recorder.Snapshot] takes them out. Dir means
 	// nothing then.
 	Flight bool
+	Stacks Stacks
 	// Symbol names kernel addresses, for what events tell of functions; nil if there is nobody to ask.
 	Symbol func(addr uint64) (name string, off, size uint64, module string, ok bool)
 	// Constant gives the value of an enumerator of the kernel, for print fmts that name it; nil if there is nobody to ask.
@@ -56,6 +58,8 @@ type Recorder struct {
 	meta    Meta // of the segment that begins next
 	fs      tracefs.FS
 	inst    *tracefs.Instance
+	dynamic *tracefs.Dynamic // events of probes; nil without
+	probes  map[tracefs.Event]probe
 	rings   []*ring
 	seg     *Segment // that is being written; nil between the snapshots of a flight recorder
 	tasks   taskTable
@@ -96,11 +100,11 @@ func Start(o Options) (_ *Recorder, err error) {
 			err = errors.Join(err, r.release())
 		}
 	}()
+	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil { // its lease is older than that of probes: it goes first
+		return nil, fmt.Errorf("record: %w", err)
+	}
 	if err = r.describe(); err != nil {
 		return nil, err
-	}
-	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
 	}
 	if err = r.set(); err != nil {
 		return nil, err
@@ -138,10 +142,19 @@ func (r *Recorder) write(s *Segment) {
 
 // describe reads what the recording says of itself.
 func (r *Recorder) describe() error {
-	events, err := selectEvents(r.fs, r.o.Events)
+	specs, err := r.expand(r.o.Events)
 	if err != nil {
 		return err
 	}
+	events, err := selectEvents(r.fs, specs)
+	if err != nil {
+		return err
+	}
+	stacks, err := r.stacks()
+	if err != nil {
+		return err
+	}
+	events = append(r.named(events), stacks...)
 	for i := range events {
 		events[i].Format = resolve(events[i].Format, r.o.Constant)
 	}
@@ -283,7 +296,10 @@ func (e *FilterError) Unwrap() error { return e.Err }
 
 // enable switches an event of the instance on, filtered.
 func enable(inst *tracefs.Instance, e Event) error {
-	dir := "events/" + e.System + "/" + e.Name + "/"
+	if e.option != "" {
+		return inst.Write("options/"+e.option, "1")
+	}
+	dir := "events/" + cmp.Or(e.group, e.System) + "/" + e.Name + "/"
 	if e.Filter != "" {
 		if err := inst.Write(dir+"filter", e.Filter); err != nil {
 			log, _ := inst.Read(dir + "filter")
@@ -470,6 +486,10 @@ func (r *Recorder) release() error {
 	if r.inst != nil {
 		errs = append(errs, r.inst.Close())
 		r.inst = nil
+	}
+	if r.dynamic != nil {
+		errs = append(errs, r.dynamic.Close())
+		r.dynamic = nil
 	}
 	errs = append(errs, r.fs.Close())
 	r.fs = tracefs.FS{}

@@ -149,10 +149,14 @@ func (r *Recorder) Rotate(dir string, more []Spec) (*Segment, error) {
 func (r *Recorder) add(more []Spec) (added []Event, undo func(), err error) {
 	was := r.meta.Events
 	undo = func() { r.meta.Events = was }
-	added, err = selectEvents(r.fs, more)
+	more, err = r.expand(more)
+	if err == nil {
+		added, err = selectEvents(r.fs, more)
+	}
 	if err != nil {
 		return nil, undo, err
 	}
+	added = r.named(added)
 	r.meta.Events = slices.Clone(was)
 	for i := range added {
 		e := &added[i]
@@ -191,6 +195,7 @@ func (r *Recorder) Add(more []Spec) error {
 
 // New gives those events that specs mean and that are not recorded as yet, each with the filter of its spec.
 func (r *Recorder) New(specs []Spec) ([]Spec, error) {
+	specs = slices.DeleteFunc(slices.Clone(specs), func(s Spec) bool { return s.kind() != "" })
 	events, err := selectEvents(r.fs, specs)
 	if err != nil {
 		return nil, err

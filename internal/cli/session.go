@@ -40,6 +40,7 @@ type createFlags struct {
 	segSize string
 	maxSize string
 	when    string
+	stacks  []string
 	json    bool
 }
 
@@ -63,6 +64,7 @@ Examples:
 	fl.StringVarP(&f.spec.Dir, "output", "o", "", "record into the new folder `DIR` (default fathom-NAME)")
 	fl.BoolVar(&f.spec.Flight, "snapshot", false, "a flight recorder: the rings keep the latest events until fathom record snapshot")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
 	fl.StringVar(&f.segSize, "segment-size", "", "begin a new segment when one has this `SIZE`")
 	fl.Var(span{&f.spec.SegmentTime}, "segment-time", "begin a new segment after this `TIME`")
 	fl.IntVar(&f.spec.Keep, "keep", 0, "keep the last `N` segments or snapshots, remove older ones")
@@ -106,6 +108,9 @@ func (f *createFlags) run(c *cobra.Command, args []string) error {
 		}
 	}
 	if s.BufferKB, err = ringSize(f.buffer); err != nil {
+		return usage(err.Error())
+	}
+	if s.Stacks, err = parseStacks(f.stacks); err != nil {
 		return usage(err.Error())
 	}
 	if f.when != "" {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/traceevent/match"
 	"github.com/fathom-trace/fathom/view/events"
+	"github.com/fathom-trace/fathom/view/flame"
 )
 
 // viewFlags say which events are shown, and how.
@@ -33,6 +36,7 @@ type viewFlags struct {
 	wall   bool
 	top    int
 	to     string
+	weight string
 	output string
 	quiet  bool
 	strict bool
@@ -64,11 +68,37 @@ Examples:
 	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
 	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats")
 	fl.BoolVar(&f.wall, "wall", false, "the time of day, to the nanosecond")
-	fl.StringVar(&f.to, "to", "", "convert to `FORMAT`: perfetto, chrome, or ctf")
+	fl.StringVar(&f.to, "to", "", "convert to `FORMAT`: perfetto, chrome, ctf; of stacks: folded, flame (SVG), pprof")
+	fl.StringVar(&f.weight, "weight", "", "weigh stacks by this `FIELD` of the events, such as len")
 	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`; --to ctf makes a folder")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events are missing")
 	return c
+}
+
+// conversions are what --to understands.
+var conversions = []string{"perfetto", "chrome", "ctf", "folded", "flame", "pprof"}
+
+// stackWriters are the conversions of stacks.
+var stackWriters = map[string]func(*flame.Graph, io.Writer) error{"folded": (*flame.Graph).Folded, "flame": (*flame.Graph).SVG, "pprof": (*flame.Graph).Pprof}
+
+// stackGraph is an empty graph for the events of a recording.
+func (f *viewFlags) stackGraph(o *opened) *flame.Graph {
+	g := &flame.Graph{Title: strings.Join(append([]string{filepath.Base(o.traces[0].Name)}, f.events...), " "), Unit: "events"}
+	if f.weight != "" {
+		g.Unit = f.weight
+	}
+	return g
+}
+
+// kinds counts events that are no stacks of others.
+func kinds(formats []*traceevent.Format) (n int) {
+	for _, f := range formats {
+		if !events.IsStack(f) {
+			n++
+		}
+	}
+	return n
 }
 
 // opened are recordings as one.
@@ -165,8 +195,10 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 		return usage("one of -j, --csv, --stats and --to")
 	case f.to == "ctf" && f.output == "":
 		return usage("--to ctf makes a folder: -o DIR")
-	case f.to != "" && f.to != "perfetto" && f.to != "chrome" && f.to != "ctf":
-		return usage(fmt.Sprintf("no format %q: perfetto, chrome, ctf", f.to))
+	case f.to != "" && !slices.Contains(conversions, f.to):
+		return usage(fmt.Sprintf("no format %q: %s", f.to, strings.Join(conversions, ", ")))
+	case f.weight != "" && stackWriters[f.to] == nil:
+		return usage("--weight is about stacks: --to folded, flame or pprof")
 	}
 	for _, e := range f.events {
 		if _, err := path.Match(e, ""); err != nil || e == "" {
@@ -224,7 +256,7 @@ func (f *viewFlags) copy(o *opened, pick func(*traceevent.Event) bool, w events.
 func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event) bool, error) {
 	kinds := map[*traceevent.Format]bool{}
 	for _, ft := range o.formats {
-		kinds[ft] = len(f.events) == 0
+		kinds[ft] = len(f.events) == 0 || events.IsStack(ft)
 		for _, p := range f.events {
 			s, err := record.ParseSpec(p)
 			if err != nil {
@@ -259,7 +291,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 	}
 	all := len(f.events) == 0
 	var start uint64
-	return func(e *traceevent.Event) bool {
+	pick := func(e *traceevent.Event) bool {
 		if start == 0 {
 			start = e.Time
 		}
@@ -272,6 +304,17 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 			return false
 		}
 		return cond == nil || cond.Match(e)
+	}
+	taken := map[int]bool{} // of a CPU, if its last event was
+	return func(e *traceevent.Event) bool {
+		if events.IsStack(e.Format) {
+			return taken[e.CPU] // it goes with its event
+		}
+		ok := pick(e)
+		if e.Format != nil {
+			taken[e.CPU] = ok
+		}
+		return ok
 	}, nil
 }
 
@@ -309,6 +352,8 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 		w = events.NewPerfetto(out, o.source)
 	case f.to == "chrome":
 		w = events.NewChrome(out, o.source)
+	case stackWriters[f.to] != nil:
+		w = events.NewStacks(f.stackGraph(o), o.source, f.weight, kinds(o.formats) > 1, func(g *flame.Graph) error { return stackWriters[f.to](g, out) })
 	default:
 		w = events.NewText(out, o.source, f.wall)
 	}

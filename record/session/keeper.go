@@ -234,6 +234,9 @@ func (k *keeper) enable(specs []record.Spec) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(now, record.Spec.IsSyscall) { // all of them share two events
+		now = append(slices.DeleteFunc(slices.Clone(k.want), func(s record.Spec) bool { return !s.IsSyscall() }), now...)
+	}
 	if k.rec != nil && len(now) > 0 {
 		if err := k.more(now); err != nil {
 			return err
@@ -294,7 +297,7 @@ func (k *keeper) start() error {
 		return nil
 	}
 	dir := k.next()
-	rec, err := record.Start(record.Options{Dir: dir, Events: now, BufferKB: k.spec.BufferKB, Leases: k.leases, Flight: k.spec.Flight,
+	rec, err := record.Start(record.Options{Dir: dir, Events: now, BufferKB: k.spec.BufferKB, Leases: k.leases, Flight: k.spec.Flight, Stacks: k.spec.Stacks,
 		Symbol: k.names.Symbol, Constant: k.names.Constant})
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type Spec struct {
 	// Flight leaves events in the kernel's ring buffers until a snapshot is asked for.
 	Flight   bool
 	BufferKB int // of each CPU; 0 is the default
+	Stacks   record.Stacks
 	// A segment ends when its pages are of SegmentBytes, or after SegmentTime; 0 is never.
 	SegmentBytes int64
 	SegmentTime  time.Duration
