@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
@@ -84,7 +84,7 @@ func Commands() []Command {
 		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
 	}
-	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return c
 }
 
