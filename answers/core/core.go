@@ -139,7 +139,7 @@ func (s *Session) crashed() (walk.Task, unwind.Stack, error) {
 	var firstStack unwind.Stack
 	err := errors.New("the dump has no running task")
 	for i, cpu := range s.t.CPUs() {
-		t, terr := walk.Current(s.t, cpu)
+		t, terr := walk.Executing(s.t, cpu)
 		if terr != nil {
 			continue
 		}
@@ -241,6 +241,8 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 		} else {
 			fmt.Fprintln(w, "      in user mode")
 		}
+	case unwind.Released:
+		fmt.Fprintf(w, "      it has exited, its stack is released\n")
 	case unwind.Broken:
 		fmt.Fprintf(w, "      the stack ends here: %v\n", st.Err)
 	}

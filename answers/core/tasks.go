@@ -14,7 +14,7 @@ import (
 func (s *Session) bt(w io.Writer, args []string) error {
 	if slices.Contains(args, "-a") {
 		for _, cpu := range s.t.CPUs() {
-			t, err := walk.Current(s.t, cpu)
+			t, err := walk.Executing(s.t, cpu)
 			if err != nil {
 				fmt.Fprintf(w, "CPU %d: %v\n", cpu, err)
 				continue
