@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -82,13 +83,18 @@ func everyFormat(t *testing.T, fs tracefs.FS) (out []*traceevent.Format) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k, err := live.Open(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
 	listed := 0
 	for _, e := range all {
 		b, err := fs.Format(e.System, e.Name)
 		if err != nil {
 			continue
 		}
-		f, err := traceevent.Parse(b)
+		f, err := traceevent.Parse([]byte(resolve(string(b), k.Constant)))
 		if err != nil {
 			t.Errorf("%v: %v", e, err)
 			continue
