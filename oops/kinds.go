@@ -32,20 +32,24 @@ var openings = []opening{
 	op(StackGuard, `^BUG: TASK stack guard page was hit at (?P<addr>[0-9a-f]+)`),
 	op(StackGuard, `^(?P<detail>Insufficient stack space to handle exception!)`),
 	op(KASAN, `^BUG: KASAN: (?P<detail>\S.*?)(?: in (?P<where>\S+(?: \[\S+\])?))?$`),
+	op(KMSAN, `^BUG: KMSAN: (?P<detail>\S.*?)(?: in (?P<where>\S+(?: \[\S+\])?))?$`),
+	op(KCSAN, `^BUG: KCSAN: (?P<detail>\S.*?) in (?P<where>[^\s/]+)`),
 	op(KFENCE, `^BUG: KFENCE: (?P<detail>\S.*?)(?: in (?P<where>\S+(?: \[\S+\])?))?$`),
 	op(UBSAN, `^UBSAN: (?P<detail>.*)`),
 	op(PageFault, `^BUG: unable to handle (?:page fault for address|kernel paging request at)(?: virtual address)?:? (?P<addr>[0-9a-f]+)`),
 	op(PageFault, `^Unable to handle kernel (?:(?P<access>read|write|execute)\b.*|paging request) at (?:virtual )?address (?P<addr>[0-9a-f]+)`),
+	op(UserAccess, `^Unable to handle kernel (?:access to|execution of) user memory\b.* at virtual address (?P<addr>[0-9a-f]+)`),
 	op(AtomicSleep, `^BUG: sleeping function called from invalid context at (?P<detail>.*)`),
 	op(AtomicSleep, `^BUG: scheduling while atomic: (?P<comm>.*)/(?P<pid>\d+)/(?P<detail>0x[0-9a-f]+)`),
 	op(SoftLockup, `^(?:watchdog: )?BUG: soft lockup - CPU#(?P<cpu>\d+) stuck for (?P<detail>\S+?)!? *\[(?P<comm>.*):(?P<pid>\d+)\]`),
-	op(HardLockup, `^(?:NMI )?(?:watchdog: )?(?:BUG: )?Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)`),
-	op(HardLockup, `^NMI watchdog: Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)`),
+	op(HardLockup, `^(?:NMI )?(?:watchdog: )?(?:BUG: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)`),
 	op(HungTask, `^(?:INFO: )?task (?P<comm>.*):(?P<pid>\d+) blocked (?:in I/O wait )?for more than (?P<detail>\d+ seconds)`),
 	op(RCUStall, `^(?:rcu: )?INFO: \S+ (?:self-)?detected (?:expedited )?stalls? on CPUs?`),
-	op(Lockdep, `^WARNING: (?P<detail>possible (?:circular|recursive) locking dependency detected|possible irq lock inversion.*|inconsistent lock state|suspicious RCU usage|bad unlock balance detected!|held lock freed!|SOFTIRQ-safe -> .*|HARDIRQ-safe -> .*|lock held when returning to user space!|Nested lock was not taken)`),
+	op(Lockdep, `^WARNING: (?P<detail>possible (?:circular|recursive) locking (?:dependency )?detected|possible irq lock inversion.*|inconsistent lock state|suspicious RCU usage|bad unlock balance detected!|held lock freed!|SOFTIRQ-safe -> .*|HARDIRQ-safe -> .*|lock held when returning to user space!|Nested lock was not taken)`),
+	op(Lockdep, `^\[ BUG: (?P<detail>Invalid wait context|[A-Z].*) \]$`),
 	op(OOM, `^(?P<comm>.*) invoked oom-killer: (?P<detail>.*)`),
 	op(MachineCheck, `^(?:mce: )?\[Hardware Error\]: (?:Machine check events logged|CPU (?P<cpu>\d+): Machine Check.*)`),
+	op(MachineCheck, `^SError Interrupt on CPU(?P<cpu>\d+), (?P<detail>code \S+)`),
 	op(ListCorruption, `^(?P<detail>list_(?:add|del) corruption.*)`),
 	op(StackProtector, `^Kernel panic - not syncing: (?P<detail>stack-protector: .*)`),
 	op(DoubleFault, `^(?:traps: )?PANIC: double fault(?:, error_code: (?P<detail>\S+))?`),
@@ -58,6 +62,9 @@ var openings = []opening{
 	join(Bug, `^BUG: (?P<detail>.*)`),
 	join(Bug, `^(?:Internal error: )?Oops - BUG:`),
 	join(InvalidOpcode, `^(?:Oops: )?invalid opcode:`),
+	join(InvalidOpcode, `^Internal error: Oops - Undefined instruction:`),
+	join(GPF, `^(?:Oops: )?stack segment:`),                                 // the same check, of what RSP or RBP pointed to
+	join(OtherOops, `^(?:Oops: )?[a-z][a-zA-Z0-9 ]*: [0-9a-f]{4} \[#\d+\]`), // the other names of arch/x86/kernel/traps.c: int3, alignment check
 	join(OtherOops, `^(?:Internal error: )?Oops(?: - [^:]*)?: `),
 	join(Panic, `^Kernel panic - not syncing: (?P<panic>.*)`),
 }
@@ -65,7 +72,7 @@ var openings = []opening{
 // opens finds the opening that a line is.
 func opens(line string) (*opening, map[string]string) {
 	switch { // nearly all lines of a log end here
-	case line == "", !strings.ContainsAny(line[:1], "BUKOWNIwmtgdiskPl[r") && !strings.Contains(line, "invoked oom-killer"):
+	case line == "", !strings.ContainsAny(line[:1], "BUKOWNISwmtgdiskPl[r") && !strings.Contains(line, "invoked oom-killer") && !strings.Contains(line, " [#"):
 		return nil, nil
 	}
 	for i := range openings {

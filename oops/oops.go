@@ -35,6 +35,8 @@ const (
 	HungTask       Kind = "hung task"
 	RCUStall       Kind = "RCU stall"
 	KASAN          Kind = "KASAN report"
+	KMSAN          Kind = "KMSAN report"
+	KCSAN          Kind = "KCSAN report"
 	KFENCE         Kind = "KFENCE report"
 	UBSAN          Kind = "UBSAN report"
 	Lockdep        Kind = "lockdep report"
@@ -72,6 +74,11 @@ type Report struct {
 	Modules []Module
 	Panic   string // "Fatal exception in interrupt", of the panic that followed
 	Ended   bool   // the text has its end mark
+
+	pageFaulted bool // ErrorCode is that of a page fault
+
+	traced bool // its call trace has begun
+	closed bool // stacks that follow are others': of who allocated, of another CPU
 }
 
 // Location is a symbol and an offset as the kernel prints them.
@@ -119,57 +126,4 @@ func Parse(text []byte) []Report {
 		out = append(out, *r)
 	}
 	return out
-}
-
-// Guilty is the module that the fault was in, or else the first on the certain part of the stack; "" if there is none.
-func (r *Report) Guilty() string {
-	if r.RIP.Module != "" {
-		return r.RIP.Module
-	}
-	for _, f := range r.Stack {
-		if !f.Unsure && !f.Regs && f.Module != "" {
-			return f.Module
-		}
-	}
-	return ""
-}
-
-// Where is the function that the fault was in: that of RIP, or, where RIP is no code, must not be executed, or only reports,
-// of the first certain frame that is other.
-func (r *Report) Where() Location {
-	if r.RIP.Symbol != "" && !reporting[r.RIP.Symbol] && r.Access != "execute" {
-		return r.RIP
-	}
-	if r.Kind == SoftLockup || r.Kind == HardLockup || r.Kind == RCUStall {
-		for _, f := range r.Stack { // an interrupt found it: what it interrupted is the one
-			if f.Regs && f.Symbol != "" {
-				return f.Location
-			}
-		}
-	}
-	for _, f := range r.Stack {
-		if !f.Unsure && f.Symbol != "" && !f.Regs && !reporting[strings.TrimSuffix(f.Symbol, ".cold")] {
-			return f.Location
-		}
-	}
-	return r.RIP
-}
-
-// reporting are functions that find or print what others did.
-var reporting = map[string]bool{
-	"dump_stack": true, "dump_stack_lvl": true, "__dump_stack": true, "show_stack": true, "panic": true, "__warn": true,
-	"report_bug": true, "handle_bug": true, "exc_invalid_op": true, "asm_exc_invalid_op": true, "die": true, "oops_end": true,
-	"__die": true, "__die_body": true, "page_fault_oops": true, "no_context": true, "exc_page_fault": true,
-	"asm_exc_page_fault": true, "do_user_addr_fault": true, "watchdog_timer_fn": true, "kasan_report": true,
-	"print_report": true, "print_address_description": true, "kasan_check_range": true, "__might_sleep": true,
-	"___might_sleep": true, "__might_resched": true, "__might_resched.cold": true, "__schedule_bug": true, "__schedule_bug.cold": true,
-	"__schedule": true, "schedule": true, "schedule_preempt_disabled": true, "schedule_timeout": true, "io_schedule": true,
-	"__list_del_entry_valid_or_report": true, "__list_add_valid_or_report": true, "__list_del_entry_valid": true,
-	"__list_add_valid": true, "__list_del_entry_valid.cold": true, "__list_add_valid.cold": true, "usercopy_abort": true,
-	"__check_object_size": true, "__stack_chk_fail": true, "warn_slowpath_fmt": true, "__warn_printk": true, "exc_general_protection": true,
-	"asm_exc_general_protection": true, "refcount_warn_saturate": true, "ubsan_epilogue": true, "kfence_report_error": true,
-	"vpanic": true, "check_panic_on_warn": true, "__ubsan_handle_out_of_bounds": true, "__ubsan_handle_shift_out_of_bounds": true,
-	"dump_header": true, "oom_kill_process": true, "out_of_memory": true, "fixup_red_left": true, "nmi_panic": true,
-	"asan_report": true, "__asan_load8": true, "__asan_load4": true, "__asan_store8": true, "__asan_store4": true,
-	"__asan_report_load8_noabort": true, "__asan_report_store8_noabort": true, "exc_divide_error": true, "asm_exc_divide_error": true,
 }

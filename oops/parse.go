@@ -24,11 +24,18 @@ var (
 	hwRE      = lazy(`^Hardware name: (.*)`)
 	pfRE      = lazy(`^#PF: (supervisor|user) (read access|write access|instruction fetch) in (kernel|user) mode`)
 	pfCodeRE  = lazy(`^#PF: error_code\(0x([0-9a-f]+)\) - (.*)`)
-	oopsRE    = lazy(`^(?:Oops: )?(?:Oops|general protection fault|invalid opcode|divide error|stack guard page|double fault)\b.*?: ([0-9a-f]{4}) \[#(\d+)\]`)
+	oopsRE    = lazy(`^(?:Oops: )?[A-Za-z][A-Za-z0-9 ]*\b.*?: ([0-9a-f]{4}) \[#(\d+)\]`)
 	stackRE   = lazy(`^</?([A-Z#_]+\d?)>$`)
 	taskRE    = lazy(`^task:(.*?) +state:(\S) +stack:\s*\d+ +pid:\s*(\d+)`)
 	endRE     = lazy(`^---\[ end (?:trace|Kernel panic)`)
-	accessRE  = lazy(`^(Read|Write) of size (\d+) at addr ([0-9a-f]+) by task (.*)/(\d+)`)
+	accessRE  = lazy(`^(Read|Write)(?: of size (\d+))? at addr ([0-9a-f]+) by task (.*)/(\d+)`)
+	kfenceRE  = lazy(`^(?:Use-after-free|Out-of-bounds|Invalid) (read|write) at 0x([0-9a-f]+)`)
+	kasanRE   = lazy(`^KASAN: (?:(null-ptr-deref)|(probably user-memory-access)|maybe wild-memory-access) in range \[0x([0-9a-f]+)-`)
+	heldRE    = lazy(`, at: (\S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)$`)
+	mceRE     = lazy(`^mce: \[Hardware Error\]: RIP .*\{(\S+)\}`)
+	armRE     = lazy(`\bWnR = ([01])|EC = 0x2[01]: IABT`)
+	othersRE  = lazy(`^(?:[Aa]llocated by task|[Ff]reed by task|Last potentially related|Second to last potentially|Uninit was |Local variable |The buggy address belongs|Memory state around|INFO: task .* is blocked on)`)
+	beforeRE  = lazy(`^(?:\[<[0-9a-f]+>\] +)+`)
 	hexAddrRE = lazy(`^0x[0-9a-f]+$`)
 )
 
@@ -84,6 +91,7 @@ func (r *Report) take(line string) {
 	case oopsRE().MatchString(line):
 		if r.ErrorCode == "" {
 			r.ErrorCode = oopsRE().FindStringSubmatch(line)[1]
+			r.pageFaulted = strings.Contains(line, "Oops: "+r.ErrorCode) // other traps stand between
 		}
 	case strings.HasPrefix(line, "#PF: "):
 		r.pageFault(line)
@@ -105,9 +113,76 @@ func (r *Report) take(line string) {
 		r.Context = stackName(line, r.Context)
 	case accessRE().MatchString(line):
 		r.takeAccess(accessRE().FindStringSubmatch(line))
+	case strings.HasPrefix(line, "KASAN: "):
+		r.takeRange(kasanRE().FindStringSubmatch(line))
+	case kfenceRE().MatchString(line):
+		m := kfenceRE().FindStringSubmatch(line)
+		r.Access = m[1]
+		r.setAddr(m[2])
+	case r.takesTrace(line):
 	case r.takeFrame(line):
 	default:
-		r.takeRegs(line)
+		r.takeOther(line)
+	}
+}
+
+// takesTrace takes the lines that begin stacks. What came before a call trace was listed for another reason: who disabled
+// preemption, the chain of locks. What comes after it belongs to others.
+func (r *Report) takesTrace(line string) bool {
+	switch {
+	case strings.HasPrefix(line, "stack backtrace:"):
+		r.Stack, r.traced, r.closed = nil, false, false
+	case strings.EqualFold(strings.TrimRight(line, " "), "Call Trace:"):
+		if r.traced {
+			r.closed = true
+		} else if !r.left() {
+			r.Stack = nil
+		}
+		r.traced = true
+	case othersRE().MatchString(line):
+		r.closed = true
+	default:
+		return false
+	}
+	return true
+}
+
+// takeOther takes what only some kinds print, and registers.
+func (r *Report) takeOther(line string) {
+	switch {
+	case r.Kind == Lockdep && r.RIP.IsZero() && !strings.HasPrefix(line, "#"): // "#0: …" are locks that are held
+		if m := heldRE().FindStringSubmatch(line); m != nil {
+			r.RIP, _ = location(m[1])
+		}
+	case r.Kind == MachineCheck && r.RIP.IsZero():
+		if m := mceRE().FindStringSubmatch(line); m != nil {
+			r.RIP, _ = location(m[1])
+		}
+	case r.Access == "" && armRE().MatchString(line):
+		r.Access = map[string]string{"": "execute", "0": "read", "1": "write"}[armRE().FindStringSubmatch(line)[1]]
+	}
+	r.takeRegs(line)
+}
+
+// takeRange is what KASAN says of an address that missed its shadow (kasan_non_canonical_hook): the pointer behind it.
+func (r *Report) takeRange(m []string) {
+	if m == nil {
+		return
+	}
+	switch {
+	case m[1] != "":
+		r.Kind = NullDeref
+	case m[2] != "":
+		r.Kind = UserAccess
+	}
+	r.HasAddr = false
+	r.setAddr(m[3])
+}
+
+// setAddr keeps the first address that is said.
+func (r *Report) setAddr(hex string) {
+	if v, err := strconv.ParseUint(hex, 16, 64); err == nil && !r.HasAddr {
+		r.Addr, r.HasAddr = v, true
 	}
 }
 
@@ -163,13 +238,16 @@ func (r *Report) takeRIP(line string) {
 		r.RIP = l
 		return
 	}
-	if len(r.Stack) > 0 {
+	if len(r.Stack) > 0 && !r.closed {
 		r.Stack = append(r.Stack, Frame{Location: l, Regs: true, Stack: r.Context})
 	}
 }
 
 // location reads "symbol+0x12/0x34 [module]", or an address: user code, a jump to nowhere.
 func location(s string) (Location, bool) {
+	if strings.HasPrefix(s, "[<") { // before 4.10: addresses first
+		s = beforeRE().ReplaceAllString(s, "")
+	}
 	if m := locRE().FindStringSubmatch(s); m != nil {
 		off, err1 := strconv.ParseUint(m[2], 16, 64)
 		size, err2 := strconv.ParseUint(m[3], 16, 64)
@@ -190,16 +268,14 @@ func (r *Report) takeFrame(line string) bool {
 	if s, ok := strings.CutPrefix(line, "? "); ok {
 		line, f.Unsure = s, true
 	}
-	if strings.HasPrefix(line, "[<") { // before 4.x: an address first
-		if _, rest, ok := strings.Cut(line, ">] "); ok {
-			line = rest
-			if s, ok := strings.CutPrefix(line, "? "); ok {
-				line, f.Unsure = s, true
-			}
+	if strings.HasPrefix(line, "[<") {
+		line = beforeRE().ReplaceAllString(line, "")
+		if s, ok := strings.CutPrefix(line, "? "); ok {
+			line, f.Unsure = s, true
 		}
 	}
 	m := locRE().FindStringSubmatch(line)
-	if m == nil || len(r.Stack) >= maxFrames {
+	if m == nil || r.closed || len(r.Stack) >= maxFrames {
 		return m != nil
 	}
 	f.Location, _ = location(line)
@@ -254,35 +330,19 @@ func (r *Report) takeModules(s string) {
 // takeAccess is KASAN's second line.
 func (r *Report) takeAccess(m []string) {
 	r.Access = strings.ToLower(m[1])
-	if v, err := strconv.ParseUint(m[3], 16, 64); err == nil {
-		r.Addr, r.HasAddr = v, true
-	}
+	r.setAddr(m[3])
 	r.Comm = m[4]
 	r.PID, _ = strconv.Atoi(m[5])
 }
 
 // finish derives what no single line says.
 func (r *Report) finish() {
-	ctx := "task"
-	for _, f := range r.Stack {
-		switch {
-		case f.Stack == "IRQ":
-			ctx = "irq"
-			for _, g := range r.Stack {
-				if g.Symbol == "__do_softirq" || g.Symbol == "handle_softirqs" {
-					ctx = "softirq"
-				}
-			}
-		case f.Stack == "NMI":
-			ctx = "nmi"
-		default:
-			continue
-		}
-		break
-	}
-	r.Context = ctx
+	r.Context = r.context()
 	if cr2, ok := r.Regs["CR2"]; ok && !r.HasAddr && (r.Kind == NullDeref || r.Kind == PageFault) {
 		r.Addr, r.HasAddr = cr2, true
+	}
+	if r.Access == "" && r.pageFaulted {
+		r.Access = x86Access(r.ErrorCode)
 	}
 	if r.Kind == OtherOops && strings.Contains(r.Title, "Oops - BUG") {
 		r.Kind = Bug
@@ -290,4 +350,46 @@ func (r *Report) finish() {
 	if r.Kind == Panic {
 		r.Detail = r.Panic
 	}
+}
+
+// context is what the fault happened in: of the frames up to where that was entered, the first that says.
+func (r *Report) context() string {
+	frames := r.Stack
+	if i := r.interrupted(); i >= 0 {
+		frames = frames[i+1:]
+	}
+	if i := slices.IndexFunc(frames, func(f Frame) bool { return f.Regs }); i >= 0 {
+		frames = frames[:i] // what was interrupted begins
+	}
+	scanned := !hasCertain(frames)
+	for _, f := range frames {
+		name, _, _ := strings.Cut(f.Symbol, ".")
+		switch {
+		case f.Unsure != scanned:
+		case f.Stack == "NMI" || name == "exc_nmi" || name == "asm_exc_nmi" || name == "nmi_handle":
+			return "nmi"
+		case name == "__do_softirq" || name == "handle_softirqs" || name == "run_ksoftirqd" || name == "do_softirq_own_stack":
+			return "softirq"
+		case strings.HasPrefix(name, "sysvec_") || strings.HasPrefix(name, "__sysvec_") || name == "common_interrupt" || name == "__common_interrupt" || name == "handle_irq_event":
+			return "irq"
+		}
+	}
+	if len(frames) > 0 && frames[0].Stack == "IRQ" {
+		return "irq"
+	}
+	return "task"
+}
+
+// x86Access reads the error code of a page fault (arch/x86/include/asm/trap_pf.h), for kernels that do not say it in words.
+func x86Access(code string) string {
+	v, err := strconv.ParseUint(code, 16, 64)
+	switch {
+	case err != nil:
+		return ""
+	case v&0x10 != 0:
+		return "execute"
+	case v&2 != 0:
+		return "write"
+	}
+	return "read"
 }

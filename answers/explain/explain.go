@@ -164,7 +164,7 @@ func JSON(w io.Writer, list []cause.Oops, src Sources) error {
 		where := o.Where()
 		l := line{Type: "oops", Kind: o.Report.Kind, Line: o.Line, Title: o.Title, Cause: o.Cause, Access: o.Access, Comm: o.Comm,
 			Context: o.Context, Kernel: o.Release, Tainted: o.Tainted, Module: o.Guilty(), Function: where.Symbol, Offset: where.Off,
-			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic, Source: src.of(&o.Report, where, where != o.RIP)}
+			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic, Source: src.of(&o.Report, where, o.Calls())}
 		if o.HasAddr {
 			l.Address = &o.Addr
 		}

@@ -125,6 +125,7 @@ var Edges = []Edge{
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
 	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
+	{"internal/gen/deaths", "golang.org/x/sys/unix", "reads the kernel's log and kills the first process, in a guest"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }
 

@@ -212,6 +212,9 @@ const most = 512
 // counted is what is read of every namespace at the beginning and at the end: what may have moved.
 const counted = netlive.Counters | netlive.Sockets | netlive.Links
 
+// whole is what is read of a namespace in which something was lost.
+const whole = netlive.All&^netlive.Sysctls | netlive.Deciding
+
 // reader gives the reader of a namespace, nil if it cannot be opened. One that came meanwhile has counted nothing before.
 func (r *run) reader(inode uint64) *netlive.Reader {
 	if x, tried := r.readers[inode]; tried || len(r.readers) >= most {
@@ -251,7 +254,7 @@ func (r *run) look(l *packet.Loss) {
 		return
 	}
 	r.read[inode] = time.Now()
-	r.rec.At[inode] = x.Read(netlive.All)
+	r.rec.At[inode] = x.Read(whole)
 }
 
 // cgroups reads what programs there are on cgroups, once, and in which cgroup a loss's sender is.
@@ -361,18 +364,23 @@ func (r *run) finish() (*packet.Recording, error) {
 			return nil, err
 		}
 	}
+	var any *netlive.Reader
+	var active []*netstate.State
 	for inode, x := range r.readers {
 		switch {
 		case x == nil:
 		case r.active[inode]:
-			s := x.Read(netlive.All)
-			x.Owners(s)
+			s := x.Read(whole)
+			any, active = x, append(active, s)
 			r.rec.After[inode] = s
 		case uint64(inode) == r.rec.Init:
-			r.rec.After[inode] = x.Read(counted | netlive.Sysctls)
+			r.rec.After[inode] = x.Read(counted | netlive.Deciding)
 		default:
 			r.rec.After[inode] = x.Read(counted)
 		}
+	}
+	if any != nil {
+		any.Owners(active...)
 	}
 	lost := r.cap.Lost()
 	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed

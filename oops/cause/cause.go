@@ -195,6 +195,10 @@ func (o *Oops) otherCause(where string) string {
 		return where + " ran into bytes that are no instruction, or a BUG()"
 	case oops.KASAN, oops.KFENCE:
 		return fmt.Sprintf("%s made a bad memory access: %s", where, o.Detail)
+	case oops.KMSAN:
+		return fmt.Sprintf("%s used memory that nobody had written, or gave it away: %s", where, o.Detail)
+	case oops.KCSAN:
+		return fmt.Sprintf("%s and another CPU used the same memory at the same time, at least one writing, without a lock: %s", where, o.Detail)
 	case oops.UBSAN:
 		return fmt.Sprintf("%s did what C leaves undefined: %s", where, o.Detail)
 	case oops.Lockdep:
