@@ -22,7 +22,7 @@ var kernelLine = regexp.MustCompile(`^ *.+-(\d+) +\[(\d+)\] (\S+) +(\d+\.\d+): (
 // TestAsKernel enables every event that there is for a moment and compares what we print with the kernel's own trace file.
 func TestAsKernel(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
-	if ktest.InGuest() {
+	if ktest.InGuest() && os.Getenv(ktest.EnvSoak) == "" {
 		t.Skip("every event of a kernel takes a while under TCG")
 	}
 	fs, err := tracefs.Find()
@@ -160,8 +160,12 @@ func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats 
 	for name, got := range wrong {
 		t.Logf("%s: %s", name, got)
 	}
-	// The print fmts of some name constants that only the kernel's own headers know (enumerations, vmemmap_base).
-	if n < 100 || len(wrong)*8 > len(printers) {
+	for f := range printers { // where the map of pages begins only /proc/kcore tells
+		if _, err := os.Stat("/proc/kcore"); err != nil && strings.Contains(f.Print, "vmemmap_base") {
+			delete(wrong, f.System+":"+f.Name)
+		}
+	}
+	if n < 100 || len(wrong)*100 > len(printers) {
 		t.Errorf("%d of %d kinds of events are not as the kernel prints them", len(wrong), len(printers))
 	}
 }
