@@ -85,6 +85,7 @@ var Edges = []Edge{
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./internal/netns ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
+	{"answers/explain/defs", "./ctype ./traceevent ./internal/sysno golang.org/x/sys/unix", "what names mean, by types, formats and tables; pure but for the names of errnos"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},

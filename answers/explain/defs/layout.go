@@ -11,7 +11,7 @@ import (
 
 // Layout is how a struct or union lies in memory. Offsets and sizes are in bytes unless they say bits.
 type Layout struct {
-	Type     string `json:"type"` // "struct file"
+	Type     string `json:"name"` // "struct file"
 	Size     int    `json:"size"`
 	Members  []Slot `json:"members"`
 	Holes    int    `json:"holes"`     // bytes between members that belong to none

@@ -101,11 +101,19 @@ func (s *Source) inside(c *Syscall, abi ABI) string {
 				return n
 			}
 		}
-		if s.Symbols != nil && slices.Contains(s.Symbols(abi.wrapper+n), abi.wrapper+n) {
+		if s.has(abi.wrapper + n) {
 			return n
 		}
 	}
 	return c.Name
+}
+
+func (s *Source) has(function string) bool {
+	if s.Symbol == nil {
+		return false
+	}
+	_, ok := s.Symbol(function)
+	return ok
 }
 
 // arguments reads the arguments where somebody says them.
@@ -146,7 +154,7 @@ func (s *Source) way(c *Syscall, abi ABI, inside string) {
 	wrapper := abi.wrapper + inside
 	names := append(slices.Clone(abi.entry), wrapper, "__se_sys_"+inside, "__do_sys_"+inside, "ksys_"+inside, "__sys_"+inside)
 	for _, n := range names {
-		if s.Symbols != nil && slices.Contains(s.Symbols(n), n) {
+		if s.has(n) {
 			c.Path = append(c.Path, n)
 		}
 	}

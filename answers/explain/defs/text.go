@@ -87,8 +87,9 @@ func (f *Function) Text(out io.Writer) error {
 	}
 	w.row("defined", f.At.String())
 	w.row("module", f.Module)
-	if f.Traceable != nil {
-		w.row("ftrace", map[bool]string{true: "can trace it", false: "does not know it"}[*f.Traceable])
+	if f.Against != "" {
+		w.row("not traced", f.Against)
+		w.row("instead", strings.Join(f.Instead, " "))
 	}
 	if len(f.Parts) > 0 {
 		w.row("made of it", strings.Join(f.Parts, " ")+": a probe at "+f.Name+" does not see these")
