@@ -48,7 +48,7 @@ func TestAsKernel(t *testing.T) {
 	// Since 5.12 the option has %p be the address; in 6.1 it also has the kernel print all texts as empty.
 	plain := inst.Write("options/hash-ptr", "0") == nil
 	text := everything(t, inst)
-	if emptied := bytes.Contains(text, []byte("next_comm= ")); emptied || !plain {
+	if emptied := bytes.Contains(text, []byte("prev_comm= ")); emptied || !plain {
 		plain = false
 		for _, set := range [][2]string{{"options/hash-ptr", "1"}, {"trace_clock", "local"}, {"trace_clock", "mono"}} { // another clock empties the rings
 			if err := inst.Write(set[0], set[1]); err != nil {
@@ -169,7 +169,7 @@ func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats 
 			if printers[e.Format] == nil {
 				printers[e.Format] = traceevent.NewPrinter(e.Format)
 			}
-			got := pointers(strings.TrimRight(string(printers[e.Format].Append(nil, e.Rec, &tr.Env)), " "), plain)
+			got := pointers(strings.TrimRight(string(printers[e.Format].Append(nil, e.Rec, &tr.Env)), " \n"), plain)
 			us := (e.Time + 500) / 1000
 			key := fmt.Sprintf("%d %03d %d.%06d %s", e.Format.PIDField().Int(e.Rec), cpu, us/1e6, us%1e6, e.Format.Name)
 			n++

@@ -301,7 +301,11 @@ func TestTraceCmd(t *testing.T) {
 		{"v6-lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000", "--file-version", "6"}},
 	} {
 		file := filepath.Join(dir, tt.name+".dat")
-		w := workload(t, 3000)
+		n := 3000
+		if ktest.Soak() { // two events a call
+			n = 250000
+		}
+		w := workload(t, n)
 		cmd := exec.Command(program, append(append([]string{"record", "-q", "-o", file}, tt.args...), w.Path)...)
 		cmd.Env, cmd.Dir = w.Env, dir
 		if out, err := cmd.CombinedOutput(); err != nil {
