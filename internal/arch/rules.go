@@ -92,7 +92,7 @@ var Edges = []Edge{
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
-	{"view/flame", "html", "names in a drawing are escaped"},
+	{"view/flame view/events", "html", "names in a drawing are escaped"},
 	{"view/events", "./traceevent", "events are printed as their format says"},
 	{"traceevent/match", "./traceevent ./traceevent/filter", "conditions are over events"},
 	{"traceevent", "net/netip", "addresses are printed as the kernel prints them"},
