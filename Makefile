@@ -14,13 +14,14 @@ GUESTS ?= all
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
+#   dwarves           pahole: oracle for how structs lie
 #   nftables iptables procps   oracles for rules as text and for settings
 #   babeltrace2 trace-cmd linux-perf   oracles for recordings: they read ours, and we read theirs
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
 #   makedumpfile python3-lzo python3-snappy python3-zstandard   dumps in every encoding, and compressors that are not ours
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
 	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf \
-	makedumpfile python3-lzo python3-snappy python3-zstandard
+	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves
 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps.
 SOAKAPT = python3-drgn
@@ -80,7 +81,7 @@ soak: build deps
 	FATHOM_MUTATIONS=10000 $(GO) test -timeout 60m ./vmcore ./oops ./debuginfo/...
 	FATHOM_DEBUGINFO=1 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 60m ./kernel/dump
 	FATHOM_VMLINUX=$$(ls -t $${XDG_CACHE_HOME:-$$HOME/.cache}/fathom/debuginfo/*/vmlinux | head -1) FATHOM_ORACLES=require $(GO) test ./debuginfo/dwarfline
-	FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
+	FATHOM_SOAK=1 FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
 
 # bpftrace's own runtime tests and tools against this binary: SUITE is the folder of the runner (suite.py, tools.py),
 # PEER a checkout of bpftrace, PROGS its compiled test programs.

@@ -18,7 +18,7 @@ import (
 	"github.com/fathom-trace/fathom/usersym"
 )
 
-var guests = ktest.Config{}
+var guests = ktest.Config{Kernels: ktest.EveryGuest()}
 
 func TestMain(m *testing.M)  { ktest.Main(m, guests) }
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -12,16 +13,20 @@ import (
 )
 
 // Spec asks for events: a pattern, and perhaps a filter in the kernel's language.
-type Spec struct{ Pattern, Filter string }
+type Spec struct {
+	Pattern string `json:"pattern"`
+	Filter  string `json:"filter,omitempty"`
+}
 
-// ParseSpec reads "sched:*", "sched", "sched_switch", each perhaps with " if FILTER".
+// ParseSpec reads "sched:*", "sched", "sched_switch", "syscall:openat", "kprobe:vfs_read count=$arg3", "kretprobe:vfs_read",
+// "uprobe:/bin/bash:readline", each perhaps with " if FILTER".
 func ParseSpec(s string) (Spec, error) {
 	pattern, filter, _ := strings.Cut(s, " if ")
 	spec := Spec{strings.TrimSpace(pattern), strings.TrimSpace(filter)}
 	if spec.Pattern == "" {
 		return spec, errors.New("an event without a name")
 	}
-	if _, err := path.Match(spec.Pattern, ""); err != nil {
+	if _, err := path.Match(spec.Pattern, ""); err != nil && spec.kind() == "" {
 		return spec, fmt.Errorf("pattern %s: %w", spec.Pattern, err)
 	}
 	return spec, nil
@@ -30,6 +35,19 @@ func ParseSpec(s string) (Spec, error) {
 // Matches says if the pattern means an event, as [tracefs.Event.Matches] says.
 func (s Spec) Matches(system, event string) bool {
 	return tracefs.Event{System: system, Name: event}.Matches(s.Pattern)
+}
+
+// CheckSpec says what is wrong with a spec on this kernel: a pattern that means no event is a *[tracefs.NoEventError].
+func CheckSpec(fs tracefs.FS, s Spec) error {
+	switch s.kind() {
+	case syscallKind:
+		_, err := syscallSpecs([]Spec{s})
+		return err
+	case "":
+		_, err := fs.Select(s.Pattern)
+		return err
+	}
+	return nil // the kernel tells when the event is made
 }
 
 // selectEvents finds the events that were asked for, each once, with its filter: the last that is given for it. A pattern that means none is
@@ -72,6 +90,9 @@ func describe(fs tracefs.FS, e tracefs.Event) (Event, error) {
 	return Event{System: e.System, Name: e.Name, Format: string(text)}, nil
 }
 
+// elements is the address of an element of an array of structures that begins where a variable says, as in the events of pages.
+var elements = regexp.MustCompile(`\(\(\(struct (\w+) \*\)(\w+_base)\) \+ (\(REC->\w+\))\)`)
+
 // resolve replaces the names of constants in the print fmt of a format file by their numbers. The kernel does so for those that
 // its authors listed (TRACE_DEFINE_ENUM) and leaves others; where the recording is read nobody knows them any more.
 func resolve(text string, constant func(string) (int64, bool)) string {
@@ -79,6 +100,15 @@ func resolve(text string, constant func(string) (int64, bool)) string {
 	if !ok || constant == nil {
 		return text
 	}
+	expr = elements.ReplaceAllStringFunc(expr, func(s string) string {
+		m := elements.FindStringSubmatch(s)
+		base, ok1 := constant(m[2])
+		size, ok2 := constant("sizeof(struct " + m[1] + ")")
+		if !ok1 || !ok2 {
+			return s
+		}
+		return fmt.Sprintf("((%d) + %s * %d)", base, m[3], size)
+	})
 	var out strings.Builder
 	for i := 0; i < len(expr); {
 		n := i + 1

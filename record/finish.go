@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -41,12 +42,19 @@ type finisher struct {
 	funcs    map[*traceevent.Format][]*traceevent.Field // that hold addresses of functions
 	seen     map[uint64]bool
 	acc      *Account
+	how      how
+}
+
+// how is what a segment is in its recording.
+type how struct {
+	counted bool // the account has what the kernel counted, up to the end
+	flight  bool // what came before the first event was overwritten on purpose
 }
 
 // finish makes the trace of a recording. Pages of a CPU are removed once its stream is whole, so that the recording can be
 // read at any moment, whatever happens. acc has what the kernel counted.
-func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Account) error {
-	f := &finisher{dir: dir, own: filepath.Join(dir, ownDir), meta: meta, tasks: tasks, acc: acc, seen: map[uint64]bool{},
+func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Account, how how) error {
+	f := &finisher{dir: dir, own: filepath.Join(dir, ownDir), meta: meta, tasks: tasks, acc: acc, how: how, seen: map[uint64]bool{},
 		helpers: map[*traceevent.Format]*helperFormat{}, wanted: map[*traceevent.Format]bool{}, funcs: map[*traceevent.Format][]*traceevent.Field{}}
 	if err := f.prepare(); err != nil {
 		return err
@@ -111,6 +119,9 @@ func (f *finisher) prepare() (err error) {
 	env := [][2]string{{"domain", "kernel"}, {"tracer_name", "perf"}, {"tracer", "fathom"}, {"sysname", "Linux"}, {"hostname", f.meta.Host},
 		{"kernel_release", f.meta.Release}, {"machine", f.meta.Machine}, {"trace_buffering_scheme", "global"}}
 	f.schema, err = ctf.NewSchema([16]byte(f.meta.UUID), f.meta.ToReal, env, f.asked)
+	if err == nil && len(f.meta.Boot) == 16 {
+		f.schema.Clock = [16]byte(f.meta.Boot)
+	}
 	return err
 }
 
@@ -129,7 +140,7 @@ func addressFields(f *traceevent.Format) (out []*traceevent.Field) {
 		return nil
 	}
 	for i := range f.Fields {
-		if d := &f.Fields[i]; d.Size == 8 && !d.IsArray() {
+		if d := &f.Fields[i]; d.Size == 8 && !d.IsArray() || d.Name == "caller" && d.ElemSize() == 8 {
 			out = append(out, d)
 		}
 	}
@@ -184,6 +195,9 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 	var e traceevent.Event
 	var missed uint64
 	for in.Next(&e) {
+		if e.Format == nil && f.how.flight && e.Since == 0 {
+			continue // counted as overwritten
+		}
 		if e.Format == nil {
 			missed += e.Lost
 			if len(f.acc.Gaps) < maxGaps {
@@ -203,9 +217,7 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 		}
 		a.Events++
 		for _, d := range f.funcs[e.Format] {
-			if addr := d.Uint(e.Rec); addr >= kernelHalf && len(f.seen) < 1<<20 {
-				f.seen[addr] = true
-			}
+			f.see(d, e.Rec)
 		}
 		if err := s.Event(e.Time, e.Format.ID, e.Rec); err != nil {
 			return err
@@ -224,10 +236,28 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 	return s.Close(e.Time)
 }
 
+// maxSeen bounds how many addresses are named.
+const maxSeen = 1 << 20
+
+// see remembers the addresses of functions in a field.
+func (f *finisher) see(d *traceevent.Field, rec []byte) {
+	b := d.Bytes(rec)
+	for ; len(b) >= 8; b = b[8:] {
+		if addr := binary.LittleEndian.Uint64(b); addr >= kernelHalf && addr != 1<<64-1 && len(f.seen) < maxSeen {
+			f.seen[addr] = true
+		}
+	}
+}
+
 // sum adds up the account of all CPUs and compares it with what the kernel counted.
 func (f *finisher) sum() {
 	a := f.acc
-	for _, c := range a.CPUs {
+	for i := range a.CPUs {
+		c := &a.CPUs[i]
+		if !f.how.counted {
+			c.Written = c.Events + c.Helpers + c.Missed
+		}
+		a.Before += c.Before
 		a.Written += c.Written
 		a.Events += c.Events
 		a.Helpers += c.Helpers

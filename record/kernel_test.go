@@ -1,6 +1,7 @@
 package record
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -36,10 +37,17 @@ func guests() ktest.Config {
 	return ktest.Config{Files: withLibraries("/usr/bin/trace-cmd")}
 }
 
+// called is a function of the workload, whose name the linker knows as calledName.
+//
+//go:noinline
+func called() { _, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) }
+
+const calledName = "github.com/fathom-trace/fathom/record.called"
+
 func TestMain(m *testing.M) {
 	if n, _ := strconv.Atoi(os.Getenv(callsEnv)); n > 0 {
 		for range n {
-			_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+			called()
 		}
 		if name, err := os.ReadFile("/proc/thread-self/comm"); err == nil {
 			fmt.Printf("%s", name)
@@ -99,10 +107,22 @@ func workload(t *testing.T, n int) *exec.Cmd {
 
 func leases(t *testing.T) lease.Dir { return lease.Dir{Path: filepath.Join(t.TempDir(), "leases")} }
 
+// symbols names the kernel's functions.
+func symbols(t *testing.T) func(uint64) (string, uint64, uint64, string, bool) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &Trace{}
+	tr.symbolTables(b, nil)
+	return tr.Env.Symbol
+}
+
 // record records while a workload runs, and gives the name of its task.
 func record(t *testing.T, o Options, n int) (acc *Account, dir, task string) {
 	t.Helper()
-	o.Dir, o.Leases = filepath.Join(t.TempDir(), "r"), leases(t)
+	o.Dir, o.Leases, o.Symbol = filepath.Join(t.TempDir(), "r"), leases(t), symbols(t)
 	r, err := Start(o)
 	if err != nil {
 		t.Fatal(err)
@@ -159,8 +179,12 @@ func TestRecord(t *testing.T) {
 // TestLoss: with ring buffers that are too small, what is there and what is missing is what was written, to the event.
 func TestLoss(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	n := 60000
+	if ktest.InGuest() { // the rings are as small, and the calls slow
+		n = 20000
+	}
 	for _, kb := range []int{8, 64, 256} {
-		acc, dir, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls"}}, BufferKB: kb}, 60000)
+		acc, dir, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls"}}, BufferKB: kb}, n)
 		tr, err := Open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -273,12 +297,15 @@ func TestTraceCmd(t *testing.T) {
 		name string
 		args []string
 	}{
-		{"zstd", []string{"-e", "sched", "-e", "raw_syscalls", "-e", "irq", "-e", "timer"}},
-		{"v6", []string{"-e", "sched", "-e", "kmem:kmalloc", "--file-version", "6"}},
-		{"lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000", "--compression", "none"}},
+		{"zstd", []string{"-e", "sched", "-e", "raw_syscalls", "-e", "irq", "-e", "timer", "-e", "kmem:kmalloc"}},
+		{"v6-lost", []string{"-e", "raw_syscalls", "-b", "8", "-s", "200000", "--file-version", "6"}},
 	} {
 		file := filepath.Join(dir, tt.name+".dat")
-		w := workload(t, 3000)
+		n := 3000
+		if ktest.Soak() { // two events a call
+			n = 250000
+		}
+		w := workload(t, n)
 		cmd := exec.Command(program, append(append([]string{"record", "-q", "-o", file}, tt.args...), w.Path)...)
 		cmd.Env, cmd.Dir = w.Env, dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -424,4 +451,75 @@ func TestNowhere(t *testing.T) {
 	if err == nil || !errors.Is(err, feature.ErrUnsupported) && !errors.Is(err, os.ErrPermission) {
 		t.Errorf("recording as an ordinary user: %v", err)
 	}
+}
+
+// TestProbes records events that were made for it: system calls by name, functions of the kernel and of this program, with their
+// stacks. Nothing of them is left.
+func TestProbes(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 200
+	specs := []Spec{{Pattern: "syscall:getppid"}}
+	want := map[string]int{"raw_syscalls:sys_enter": n, "raw_syscalls:sys_exit": n, "ftrace:kernel_stack": 2 * n}
+	if ktest.Detect(ktest.KprobeEvents) == nil {
+		specs = append(specs, Spec{Pattern: "kprobe:__x64_sys_getppid regs=$arg1:x64"}, Spec{Pattern: "kretprobe:__x64_sys_getppid pid=$retval:s32"},
+			Spec{Pattern: "uprobe:" + self + ":" + calledName})
+		want["kprobe:__x64_sys_getppid"], want["kretprobe:__x64_sys_getppid_return"] = n, n
+		want["uprobe:"], want["ftrace:kernel_stack"] = n, 5*n
+	}
+	acc, dir, _ := record(t, Options{Events: specs, Stacks: Stacks{Kernel: true}}, n)
+	if !acc.Exact || acc.Missed != 0 {
+		t.Errorf("account: %+v", *acc)
+	}
+	tr, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	got, named := map[string]int{}, 0
+	for e := range traceevent.All(tr.Events()) {
+		name := e.Format.Name
+		if e.Format.System == "uprobe" { // of the name of this program and a long one
+			name = ""
+		}
+		got[e.Format.System+":"+name]++
+		if e.Format.Name == "kernel_stack" && stackHas(tr, e, "do_syscall_64") {
+			named++
+		}
+	}
+	for name, k := range want {
+		if got[name] < k || got[name] > k+20 {
+			t.Errorf("%s: %d of %d", name, got[name], k)
+		}
+	}
+	if named < 2*n {
+		t.Errorf("%d of %d stacks begin in a system call; %v", named, want["ftrace:kernel_stack"], got)
+	}
+	fs, err := tracefs.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	if left := fs.Global("dynamic_events"); strings.Contains(left, fmt.Sprintf("fathom_%d_", os.Getpid())) {
+		t.Errorf("left behind: %s", left)
+	}
+	if !ktest.InGuest() {
+		return
+	}
+	var bad *tracefs.ProbeError
+	if _, err := Start(Options{Dir: filepath.Join(t.TempDir(), "r"), Leases: leases(t), Events: []Spec{{Pattern: "kprobe:no_such_function"}}}); !errors.As(err, &bad) {
+		t.Errorf("a probe on a function that is not there: %v", err)
+	}
+}
+
+func stackHas(tr *Trace, e *traceevent.Event, name string) bool {
+	for b := e.Format.Field("caller").Bytes(e.Rec); len(b) >= 8; b = b[8:] {
+		if n, _, _, _, ok := tr.Env.Symbol(binary.LittleEndian.Uint64(b)); ok && n == name {
+			return true
+		}
+	}
+	return false
 }

@@ -1,10 +1,13 @@
 package record
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +37,7 @@ type Meta struct {
 	CPUs     []int     `json:"cpus"`      // that were recorded
 	BufferKB int       `json:"buffer_kb"` // of each
 	UUID     []byte    `json:"uuid"`
+	Boot     []byte    `json:"boot,omitempty"` // of the kernel: its clock is one for all recordings with the same
 	Events   []Event   `json:"events"`
 	Command  []string  `json:"command,omitempty"`
 	// Helpers are events that were not asked for: they tell the names of tasks.
@@ -46,6 +50,9 @@ type Event struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as the kernel took it
 	Format string `json:"format"`           // its format file
+
+	group  string // the kernel's system of an event that we made; "" if it is System
+	option string // of the instance, that has the kernel write it; "" if it is enabled by itself
 }
 
 // formats parses the events' formats.
@@ -64,14 +71,43 @@ func formats(events []Event) ([]*traceevent.Format, error) {
 
 // Account says what became of all events: Written = Events + Helpers + Missed, unless Exact is false.
 type Account struct {
-	Written uint64       `json:"written"` // by the kernel, as it counted
-	Events  uint64       `json:"events"`  // in the recording
-	Helpers uint64       `json:"helpers"` // that told the names of tasks, and are not in the recording
-	Missed  uint64       `json:"missed"`  // overwritten before they could be read
-	Exact   bool         `json:"exact"`   // the kernel's count and ours agree
+	Written uint64       `json:"written"`          // by the kernel, as it counted
+	Events  uint64       `json:"events"`           // in the recording
+	Helpers uint64       `json:"helpers"`          // that told the names of tasks, and are not in the recording
+	Missed  uint64       `json:"missed"`           // overwritten before they could be read
+	Before  uint64       `json:"before,omitempty"` // overwritten before a flight recorder's first event, and not among those written
+	Exact   bool         `json:"exact"`            // the kernel's count and ours agree
 	CPUs    []CPUAccount `json:"cpus"`
 	Gaps    []Gap        `json:"gaps,omitempty"`
 	Error   string       `json:"error,omitempty"` // why the recording ended before it should
+}
+
+// Add adds another account, of the same recording or of another.
+func (a *Account) Add(b *Account) {
+	a.Written += b.Written
+	a.Events += b.Events
+	a.Helpers += b.Helpers
+	a.Missed += b.Missed
+	a.Before += b.Before
+	a.Exact = a.Exact && b.Exact
+	for _, c := range b.CPUs {
+		i := slices.IndexFunc(a.CPUs, func(d CPUAccount) bool { return d.CPU == c.CPU })
+		if i < 0 {
+			a.CPUs = append(a.CPUs, c)
+			continue
+		}
+		d := &a.CPUs[i]
+		d.Written += c.Written
+		d.Events += c.Events
+		d.Helpers += c.Helpers
+		d.Missed += c.Missed
+		d.Before += c.Before
+		d.Unplaced += c.Unplaced
+	}
+	a.Gaps = append(a.Gaps, b.Gaps[:min(len(b.Gaps), maxGaps-min(len(a.Gaps), maxGaps))]...)
+	if a.Error == "" {
+		a.Error = b.Error
+	}
 }
 
 // CPUAccount is the part of one CPU.
@@ -81,6 +117,7 @@ type CPUAccount struct {
 	Events  uint64 `json:"events"`
 	Helpers uint64 `json:"helpers"`
 	Missed  uint64 `json:"missed"`
+	Before  uint64 `json:"before,omitempty"`
 	// Unplaced are missed events of gaps that the kernel did not count one by one.
 	Unplaced uint64 `json:"unplaced,omitempty"`
 }
@@ -91,6 +128,19 @@ type Gap struct {
 	From  uint64 `json:"from"` // time of the event before, in the recording's clock; 0 if there is none
 	To    uint64 `json:"to"`   // of the event after
 	Count uint64 `json:"count,omitempty"`
+}
+
+// bootID is the kernel's own name of this boot (/proc/sys/kernel/random/boot_id); nil if it has none.
+func bootID() []byte {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(b) != 16 {
+		return nil
+	}
+	return b
 }
 
 // maxGaps bounds the list of gaps in an account; their number is not bounded in the trace itself.

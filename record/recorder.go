@@ -2,11 +2,10 @@ package record
 
 import (
 	"bytes"
-	"crypto/rand"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -32,9 +31,14 @@ type Options struct {
 	PIDs     []int // only these tasks and, from now on, their children; nil is all but this process
 	Command  []string
 	Leases   lease.Dir
+	// Flight leaves events in the ring buffers, the latest over the oldest, until [Recorder.Snapshot] takes them out. Dir means
+	// nothing then.
+	Flight bool
+	Stacks Stacks
 	// Symbol names kernel addresses, for what events tell of functions; nil if there is nobody to ask.
 	Symbol func(addr uint64) (name string, off, size uint64, module string, ok bool)
-	// Constant gives the value of an enumerator of the kernel, for print fmts that name it; nil if there is nobody to ask.
+	// Constant gives the value of an enumerator of the kernel, of sizeof(struct NAME), or of a variable where addresses begin, for print fmts
+	// that name it; nil if there is nobody to ask.
 	Constant func(name string) (int64, bool)
 }
 
@@ -49,16 +53,19 @@ const (
 // that all take at most 256 MiB while each has 1 MiB.
 func DefaultBufferKB() int { return max(leastKB, min(mostKB, budgetKB/runtime.NumCPU())) }
 
-// Recorder records.
+// Recorder records. One goroutine may use it; [Segment.Finish] may run beside it.
 type Recorder struct {
 	o       Options
-	meta    Meta
-	own     string // DIR/fathom
+	meta    Meta // of the segment that begins next
 	fs      tracefs.FS
 	inst    *tracefs.Instance
+	dynamic *tracefs.Dynamic // events of probes; nil without
+	probes  map[tracefs.Event]probe
 	rings   []*ring
+	seg     *Segment // that is being written; nil between the snapshots of a flight recorder
 	tasks   taskTable
-	hidden  map[int]bool // own threads that are not recorded; nil if there is no need
+	before  map[int]CPUAccount // what the finished segments hold
+	hidden  map[int]bool       // own threads that are not recorded; nil if there is no need
 	stopped atomic.Bool
 	wait    sync.WaitGroup
 	failed  chan struct{}
@@ -70,8 +77,14 @@ type Recorder struct {
 type ring struct {
 	cpu   int
 	pipe  *tracefs.Pipe
-	file  *os.File
 	mover *ringpage.Mover
+	turn  chan turn
+}
+
+// turn asks a mover to go on in another file.
+type turn struct {
+	file *os.File
+	done chan<- struct{}
 }
 
 // helpers are the events that tell which names tasks have, and which process they belong to.
@@ -79,7 +92,7 @@ var helpers = []tracefs.Event{{System: "task", Name: "task_newtask"}, {System: "
 
 // Start begins to record. What is missing on this kernel is a [feature.ErrUnsupported]. When it fails everything is as before.
 func Start(o Options) (_ *Recorder, err error) {
-	r := &Recorder{o: o, own: filepath.Join(o.Dir, ownDir), failed: make(chan struct{})}
+	r := &Recorder{o: o, failed: make(chan struct{}), before: map[int]CPUAccount{}}
 	if r.fs, err = tracefs.Find(); err != nil {
 		return nil, err
 	}
@@ -88,33 +101,32 @@ func Start(o Options) (_ *Recorder, err error) {
 			err = errors.Join(err, r.release())
 		}
 	}()
+	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil { // its lease is older than that of probes: it goes first
+		return nil, fmt.Errorf("record: %w", err)
+	}
 	if err = r.describe(); err != nil {
 		return nil, err
-	}
-	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
 	}
 	if err = r.set(); err != nil {
 		return nil, err
 	}
-	made, err := r.makeDir()
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			made()
-		}
-	}()
 	if err = r.open(); err != nil {
 		return nil, err
 	}
 	r.tasks.snapshot(now())
+	if !o.Flight {
+		if r.seg, err = r.newSegment(o.Dir); err != nil {
+			return nil, err
+		}
+		r.write(r.seg)
+	}
 	if err = r.inst.Write("tracing_on", "1"); err != nil {
 		return nil, err
 	}
-	for _, g := range r.rings {
-		r.wait.Go(func() { r.move(g) })
+	if !o.Flight {
+		for _, g := range r.rings {
+			r.wait.Go(func() { r.move(g) })
+		}
 	}
 	if r.hidden != nil {
 		r.wait.Go(r.hide)
@@ -122,12 +134,28 @@ func Start(o Options) (_ *Recorder, err error) {
 	return r, nil
 }
 
+// write has the movers write to a segment's files. Nothing is moved yet, or no more.
+func (r *Recorder) write(s *Segment) {
+	for i, g := range r.rings {
+		g.mover.To(int(s.files[i].Fd()))
+	}
+}
+
 // describe reads what the recording says of itself.
 func (r *Recorder) describe() error {
-	events, err := selectEvents(r.fs, r.o.Events)
+	specs, err := r.expand(r.o.Events)
 	if err != nil {
 		return err
 	}
+	events, err := selectEvents(r.fs, specs)
+	if err != nil {
+		return err
+	}
+	stacks, err := r.stacks()
+	if err != nil {
+		return err
+	}
+	events = append(r.named(events), stacks...)
 	for i := range events {
 		events[i].Format = resolve(events[i].Format, r.o.Constant)
 	}
@@ -140,8 +168,7 @@ func (r *Recorder) describe() error {
 		return fmt.Errorf("uname: %w", err)
 	}
 	r.meta = Meta{Version: 1, Started: time.Now(), Host: text(u.Nodename[:]), Release: text(u.Release[:]), Machine: text(u.Machine[:]), Clock: "mono",
-		ToReal: time.Now().UnixNano() - int64(now()), Header: string(header), Events: events, Command: r.o.Command, UUID: make([]byte, 16)}
-	rand.Read(r.meta.UUID)
+		ToReal: time.Now().UnixNano() - int64(now()), Header: string(header), Events: events, Command: r.o.Command, Boot: bootID()}
 	for _, h := range helpers {
 		if slices.ContainsFunc(events, func(e Event) bool { return e.System == h.System && e.Name == h.Name && e.Filter == "" }) {
 			continue
@@ -183,7 +210,7 @@ func (r *Recorder) set() error {
 		return err
 	}
 	for _, e := range slices.Concat(r.meta.Events, r.meta.Helpers) {
-		if err := r.enable(e); err != nil {
+		if err := enable(r.inst, e); err != nil {
 			return err
 		}
 	}
@@ -269,15 +296,18 @@ func (e *FilterError) Error() string {
 func (e *FilterError) Unwrap() error { return e.Err }
 
 // enable switches an event of the instance on, filtered.
-func (r *Recorder) enable(e Event) error {
-	dir := "events/" + e.System + "/" + e.Name + "/"
+func enable(inst *tracefs.Instance, e Event) error {
+	if e.option != "" {
+		return inst.Write("options/"+e.option, "1")
+	}
+	dir := "events/" + cmp.Or(e.group, e.System) + "/" + e.Name + "/"
 	if e.Filter != "" {
-		if err := r.inst.Write(dir+"filter", e.Filter); err != nil {
-			log, _ := r.inst.Read(dir + "filter")
+		if err := inst.Write(dir+"filter", e.Filter); err != nil {
+			log, _ := inst.Read(dir + "filter")
 			return &FilterError{e.System + ":" + e.Name, e.Filter, strings.TrimSpace(string(log)), errno(err)}
 		}
 	}
-	if err := r.inst.Write(dir+"enable", "1"); err != nil {
+	if err := inst.Write(dir+"enable", "1"); err != nil {
 		return fmt.Errorf("enable %s:%s: %w", e.System, e.Name, errno(err))
 	}
 	return nil
@@ -292,74 +322,68 @@ func errno(err error) error {
 	return err
 }
 
-// ErrRecorded says that a folder holds a recording.
-var ErrRecorded = errors.New("there is a recording already")
-
-// makeDir makes the folder and writes what is known. undo removes what was made.
-func (r *Recorder) makeDir() (undo func(), err error) {
-	_, was := os.Stat(r.o.Dir)
-	if _, err := os.Stat(filepath.Join(r.o.Dir, "metadata")); err == nil {
-		return nil, fmt.Errorf("record into %s: %w", r.o.Dir, ErrRecorded)
-	}
-	if _, err := os.Stat(filepath.Join(r.own, metaFile)); err == nil {
-		return nil, fmt.Errorf("record into %s: %w", r.o.Dir, ErrRecorded)
-	}
-	if err := os.MkdirAll(r.own, 0o755); err != nil {
-		return nil, fmt.Errorf("make recording: %w", err)
-	}
-	undo = func() {
-		os.RemoveAll(r.own)
-		if was != nil {
-			os.Remove(r.o.Dir)
-		}
-	}
-	if r.meta.CPUs, err = r.inst.CPUs(); err == nil {
-		err = writeJSON(filepath.Join(r.own, metaFile), r.meta)
-	}
-	if err != nil {
-		undo()
-		return nil, err
-	}
-	return undo, nil
-}
-
 func rawName(cpu int) string { return fmt.Sprintf("cpu%d.raw", cpu) }
 
-// open opens the rings and their files.
+// open opens the rings.
 func (r *Recorder) open() error {
 	h, err := traceevent.ParsePageHeader([]byte(r.meta.Header))
 	if err != nil {
 		return err
 	}
+	if r.meta.CPUs, err = r.inst.CPUs(); err != nil {
+		return err
+	}
 	for _, cpu := range r.meta.CPUs {
-		g := &ring{cpu: cpu}
+		g := &ring{cpu: cpu, turn: make(chan turn, 1)}
 		r.rings = append(r.rings, g)
 		if g.pipe, err = r.inst.Raw(cpu); err != nil {
 			return err
 		}
-		if g.file, err = os.Create(filepath.Join(r.own, rawName(cpu))); err != nil {
-			return fmt.Errorf("make recording: %w", err)
-		}
-		if g.mover, err = ringpage.New(g.pipe.FD(), int(g.file.Fd()), h.Size); err != nil {
+		if g.mover, err = ringpage.New(g.pipe.FD(), h.Size); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// poll is the longest time that filled pages stay in the ring: what kill -9 costs at most, beside the page being filled.
-const poll = 50 * time.Millisecond
+// poll is the longest time that filled pages stay in the ring, and flush the longest that any do: together what kill -9 costs.
+const (
+	poll  = 50 * time.Millisecond
+	flush = 500 * time.Millisecond
+)
 
 // move carries one CPU's pages until the recorder stops.
 func (r *Recorder) move(g *ring) {
+	flushed := time.Now()
 	for !r.stopped.Load() {
 		err := g.mover.Wait(poll)
 		if err == nil {
 			err = g.mover.Move()
 		}
+		if t := time.Now(); err == nil && t.Sub(flushed) > flush {
+			flushed = t
+			err = g.mover.Flush()
+		}
+		select {
+		case t := <-g.turn:
+			if err == nil {
+				err = g.mover.Flush()
+			}
+			g.mover.To(int(t.file.Fd()))
+			t.done <- struct{}{}
+		default:
+		}
 		if err != nil {
 			r.abort(fmt.Errorf("record CPU %d: %w", g.cpu, err))
-			return
+			break
+		}
+	}
+	for !r.stopped.Load() { // it moves no more, and answers
+		select {
+		case t := <-g.turn:
+			g.mover.To(int(t.file.Fd()))
+			t.done <- struct{}{}
+		case <-time.After(poll):
 		}
 	}
 }
@@ -379,42 +403,45 @@ func (r *Recorder) Failed() <-chan struct{} { return r.failed }
 // Meta is what the recording says of itself.
 func (r *Recorder) Meta() *Meta { return &r.meta }
 
-// Bytes is how much was written so far.
-func (r *Recorder) Bytes() (n int64) {
-	for _, g := range r.rings {
-		if st, err := g.file.Stat(); err == nil {
-			n += st.Size()
-		}
+// Bytes is how much was written into the segment that is being recorded.
+func (r *Recorder) Bytes() int64 {
+	if r.seg == nil {
+		return 0
 	}
-	return n
+	return r.seg.bytes()
 }
 
-// Stop ends the recording, writes what is left, and makes the trace. The account is that of the whole recording. If the
-// recording ended by itself the error says why, beside an account of what there is.
+// Stop ends the recording, writes what is left, and makes the trace. The account is that of the last segment, which most often
+// is the only one. If the recording ended by itself the error says why, beside an account of what there is.
 func (r *Recorder) Stop() (*Account, error) {
+	s, err := r.End()
+	if s == nil {
+		return &Account{}, err
+	}
+	acc, ferr := s.Finish()
+	return acc, errors.Join(err, ferr)
+}
+
+// End ends the recording and gives its last segment, to be finished; nil where a flight recorder took no snapshot last. Everything but what was
+// recorded is removed, also if there is an error.
+func (r *Recorder) End() (*Segment, error) {
 	stop := r.inst.Write("tracing_on", "0")
 	r.stopped.Store(true)
 	r.wait.Wait()
-	r.tasks.snapshot(now())
-	acc := &Account{}
-	for _, g := range r.rings {
-		if r.err == nil {
-			if err := g.mover.Rest(); err != nil {
-				r.err = fmt.Errorf("record CPU %d: %w", g.cpu, err)
+	s := r.seg
+	r.seg = nil
+	if s != nil {
+		for _, g := range r.rings {
+			if r.err == nil {
+				if err := g.mover.Rest(); err != nil {
+					r.err = fmt.Errorf("record CPU %d: %w", g.cpu, err)
+				}
 			}
+			s.counted = append(s.counted, r.count(g.cpu))
 		}
-		acc.CPUs = append(acc.CPUs, r.count(g.cpu))
+		s.err = r.err
 	}
-	if r.err != nil {
-		acc.Error = r.err.Error()
-	}
-	if err := errors.Join(stop, r.release()); err != nil {
-		return acc, err
-	}
-	if err := finish(r.o.Dir, &r.meta, &r.tasks, r.o.Symbol, acc); err != nil {
-		return acc, errors.Join(r.err, err)
-	}
-	return acc, r.err
+	return s, errors.Join(stop, r.release())
 }
 
 // count reads what the kernel counted on a CPU.
@@ -448,17 +475,22 @@ func (r *Recorder) release() error {
 		if g.mover != nil {
 			errs = append(errs, g.mover.Close())
 		}
-		if g.file != nil {
-			errs = append(errs, g.file.Close())
-		}
 		if g.pipe != nil {
 			errs = append(errs, g.pipe.Close())
 		}
 	}
 	r.rings = nil
+	if r.seg != nil {
+		r.seg.undo()
+		r.seg = nil
+	}
 	if r.inst != nil {
 		errs = append(errs, r.inst.Close())
 		r.inst = nil
+	}
+	if r.dynamic != nil {
+		errs = append(errs, r.dynamic.Close())
+		r.dynamic = nil
 	}
 	errs = append(errs, r.fs.Close())
 	r.fs = tracefs.FS{}

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -22,12 +24,15 @@ type Task struct {
 
 // taskTable collects names: what /proc said before and after, and the helper events in between.
 type taskTable struct {
+	mu    sync.Mutex
 	rows  []Task
 	known map[int]bool // tasks that have a first row
 }
 
 // snapshot reads the tasks that there are. Those that are known already stay as they are.
 func (t *taskTable) snapshot(now uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	first := t.known == nil
 	if first {
 		t.known = map[int]bool{}
@@ -50,6 +55,26 @@ func (t *taskTable) snapshot(now uint64) {
 				row.Time = now
 			}
 			t.rows = append(t.rows, row)
+		}
+	}
+}
+
+// first are the rows that are known before anything was recorded.
+func (t *taskTable) first() []Task {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]Task{}, t.rows...)
+}
+
+// forget keeps only what tasks are called now: what was before is told.
+func (t *taskTable) forget() {
+	rows := t.settle()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows = t.rows[:0]
+	for i, r := range rows {
+		if i+1 == len(rows) || rows[i+1].TID != r.TID {
+			t.rows = append(t.rows, r)
 		}
 	}
 }
@@ -87,6 +112,8 @@ func newHelper(f *traceevent.Format) *helperFormat {
 
 // add takes in a helper event. Since 6.17 task_rename has no pid of its own: it is that of who renames itself.
 func (t *taskTable) add(time uint64, h *helperFormat, rec []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	tid := int(h.pid.Int(rec))
 	if h.pid == nil {
 		tid = int(h.parent.Int(rec))
@@ -107,7 +134,9 @@ func (t *taskTable) add(time uint64, h *helperFormat, rec []byte) {
 
 // settle brings the rows in order and completes them: who belongs to which process, and what was said twice goes.
 func (t *taskTable) settle() []Task {
-	slices.SortStableFunc(t.rows, func(a, b Task) int { return cmp.Or(cmp.Compare(a.TID, b.TID), cmp.Compare(a.Time, b.Time)) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sorting.Stable(t.rows, func(a, b Task) int { return cmp.Or(cmp.Compare(a.TID, b.TID), cmp.Compare(a.Time, b.Time)) })
 	var out []Task
 	group := map[int]int{}
 	for _, r := range t.rows {
@@ -143,7 +172,7 @@ func NewTasks(rows []Task) *Tasks {
 		t.by[r.TID] = append(t.by[r.TID], r)
 	}
 	for _, list := range t.by {
-		slices.SortStableFunc(list, func(a, b Task) int { return cmp.Compare(a.Time, b.Time) })
+		sorting.Stable(list, func(a, b Task) int { return cmp.Compare(a.Time, b.Time) })
 	}
 	return t
 }

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/record/ctf"
 	"github.com/fathom-trace/fathom/traceevent"
 )
@@ -30,6 +30,9 @@ type Trace struct {
 
 	streams []traceevent.Stream
 	cpus    int // the highest number and one
+	rows    []Task
+	symbols map[uint64]Symbol
+	known   map[Event]*traceevent.Format // of a session's segments, each once
 	files   []io.Closer
 }
 
@@ -53,7 +56,10 @@ func Open(name string) (t *Trace, err error) {
 		return t, t.openFile(name, st.Size())
 	}
 	if _, err := os.Stat(filepath.Join(name, ownDir, metaFile)); err == nil {
-		return t, t.openOwn(name)
+		return t, errors.Join(t.openOwn(name), t.settle())
+	}
+	if _, err := os.Stat(filepath.Join(name, sessionFile)); err == nil {
+		return t, t.openSession(name)
 	}
 	return t, t.openCTF(name)
 }
@@ -91,7 +97,8 @@ func (t *Trace) file(name string) (*os.File, int64, error) {
 	return f, st.Size(), nil
 }
 
-// openOwn opens a recording of ours. Of one that was not closed, pages are read where there is no stream yet.
+// openOwn opens a recording of ours, or a segment of one. Of one that was not closed, pages are read where there is no stream
+// yet.
 func (t *Trace) openOwn(dir string) error {
 	own := filepath.Join(dir, ownDir)
 	var m Meta
@@ -101,22 +108,19 @@ func (t *Trace) openOwn(dir string) error {
 	if m.Version != 1 {
 		return fmt.Errorf("read recording: a layout of version %d, and this is version 1", m.Version)
 	}
-	t.Kind, t.Release, t.Host, t.ToReal = "fathom", m.Release, m.Host, m.ToReal
-	asked, err := formats(m.Events)
+	t.Kind, t.Release, t.Host = "fathom", m.Release, m.Host
+	if t.ToReal == 0 { // the clock is the same in all segments
+		t.ToReal = m.ToReal
+	}
+	asked, err := t.ownFormats(m.Events)
 	if err != nil {
 		return err
 	}
-	t.Formats = asked
 	h, err := traceevent.ParsePageHeader([]byte(m.Header))
 	if err != nil {
 		return err
 	}
-	var acc Account
-	if err := readJSON(filepath.Join(own, accountFile), &acc); err == nil {
-		t.Account = &acc
-	} else {
-		t.Notes = append(t.Notes, "the recording was not closed: what was in the kernel's buffers when it ended is missing")
-	}
+	t.ownAccount(dir)
 	t.readNames(own)
 	trace, err := t.ownMetadata(dir, asked)
 	if err != nil {
@@ -140,6 +144,45 @@ func (t *Trace) openOwn(dir string) error {
 	return nil
 }
 
+// ownFormats parses formats; those that an earlier segment has, too, are the same.
+func (t *Trace) ownFormats(events []Event) (out []*traceevent.Format, err error) {
+	if t.known == nil {
+		t.known = map[Event]*traceevent.Format{}
+	}
+	for _, e := range events {
+		e.Filter = ""
+		f := t.known[e]
+		if f == nil {
+			one, err := formats([]Event{e})
+			if err != nil {
+				return nil, err
+			}
+			f = one[0]
+			t.known[e] = f
+			t.Formats = append(t.Formats, f)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// ownAccount reads what the recorder said at the end.
+func (t *Trace) ownAccount(dir string) {
+	var acc Account
+	if err := readJSON(filepath.Join(dir, ownDir, accountFile), &acc); err != nil {
+		which := "the recording"
+		if dir != t.Name {
+			which = filepath.Base(dir)
+		}
+		t.Notes = append(t.Notes, which+" was not closed: what was in the kernel's buffers when it ended is missing, at most the last second")
+		return
+	}
+	if t.Account == nil {
+		t.Account = &Account{Exact: true}
+	}
+	t.Account.Add(&acc)
+}
+
 // ownMetadata reads the metadata; nil if there is none yet.
 func (t *Trace) ownMetadata(dir string, asked []*traceevent.Format) (*ctf.Trace, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "metadata"))
@@ -160,19 +203,31 @@ func (t *Trace) ownMetadata(dir string, asked []*traceevent.Format) (*ctf.Trace,
 func (t *Trace) readNames(own string) {
 	var rows []Task
 	if err := readJSON(filepath.Join(own, tasksFile), &rows); err == nil {
-		t.Tasks = NewTasks(rows)
+		t.rows = append(t.rows, rows...)
 	}
 	var syms []Symbol
 	if err := readJSON(filepath.Join(own, symbolsFile), &syms); err == nil {
-		by := map[uint64]Symbol{}
-		for _, s := range syms {
-			by[s.Addr] = s
+		if t.symbols == nil {
+			t.symbols = map[uint64]Symbol{}
 		}
+		for _, s := range syms {
+			t.symbols[s.Addr] = s
+		}
+	}
+}
+
+// settle makes the names that were read known.
+func (t *Trace) settle() error {
+	if t.rows != nil {
+		t.Tasks = NewTasks(t.rows)
+	}
+	if by := t.symbols; by != nil {
 		t.Env.Symbol = func(a uint64) (string, uint64, uint64, string, bool) {
 			s, ok := by[a]
 			return s.Name, s.Off, s.Size, s.Module, ok
 		}
 	}
+	return nil
 }
 
 // maxTraces bounds how many traces one folder may hold.
@@ -226,7 +281,7 @@ func (t *Trace) addCTF(dir string, first bool) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(ents, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	sorting.By(ents, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range ents {
 		if e.IsDir() || e.Name() == "metadata" || strings.HasPrefix(e.Name(), ".") {
 			continue

@@ -70,6 +70,9 @@ func Parse(b []byte) (*Format, error) {
 	if f.Name == "" || f.ID < 0 {
 		return nil, &bin.FormatError{What: "event format", Off: int64(len(b)), Msg: "no name or no ID"}
 	}
+	if c := f.Field("caller"); c != nil && f.Name == "kernel_stack" { // struct stack_entry: it says 8 addresses, and has as many as there are
+		c.Size, c.ArrayLen = 0, 0
+	}
 	return f, nil
 }
 

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
@@ -88,7 +88,7 @@ func Commands() []Command {
 		{"btop", "ADDRESS…", "the number of the page that a byte is in", (*Session).btop},
 		{"list", "[-r] [-s TYPE.MEMBER,…] TYPE.MEMBER HEAD|-H HEAD|-h ELEMENT", "objects on a list, with members of each (-s)", (*Session).list},
 	}
-	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -148,7 +149,7 @@ func (s *Session) groups(w io.Writer, tasks []walk.Task) {
 		}
 		g.tasks = append(g.tasks, t)
 	}
-	slices.SortStableFunc(all, func(a, b *group) int { return len(b.tasks) - len(a.tasks) })
+	sorting.Stable(all, func(a, b *group) int { return len(b.tasks) - len(a.tasks) })
 	for _, g := range all {
 		var who []string
 		for _, t := range g.tasks {

@@ -187,7 +187,7 @@ func numberText(k Key, n uint64, signed bool, names Names) string {
 }
 
 func newTable(q *Query, engine string) *Table {
-	t := &Table{Event: q.Event.System + ":" + q.Event.Name, Sum: q.Sum, Engine: engine}
+	t := &Table{Event: q.Event.System + ":" + q.Event.Name, Sum: q.Sum, Order: q.Order, Engine: engine}
 	for _, k := range q.By {
 		t.By = append(t.By, k.String())
 	}

@@ -1,6 +1,7 @@
 package rank
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -181,8 +182,10 @@ func (c *histCounter) Table() (*Table, error) {
 			if err != nil {
 				return nil, err
 			}
-			if slices.ContainsFunc(r.Keys, func(k Cell) bool { return len(k.Stack) >= histFrames }) {
-				t.Cut = histFrames
+			for i, k := range r.Keys {
+				if n := cmp.Or(c.q.Frames, histFrames); len(k.Stack) >= n {
+					r.Keys[i].Stack, t.Cut = k.Stack[:n], n
+				}
 			}
 			t.add(r, same)
 		}

@@ -23,6 +23,9 @@ type overlapCounter struct {
 	sess  *probe.Session
 }
 
+// Inside is the key of tables of [NewOverlap]: how many were inside the function at once.
+const Inside = "inside at once"
+
 // NewOverlap counts the calls of a function by how many are inside it at once, the caller included: running on other CPUs,
 // sleeping, or interrupted by it. It probes by fentry and fexit, which see every return; where there are none by kprobes, which
 // lose returns, and so count too many, when more are inside than the kernel has room for (10, or two for each CPU). A call
@@ -110,7 +113,7 @@ func (c *overlapCounter) End() error   { c.sess.Detach(); return nil }
 func (c *overlapCounter) Close() error { return c.sess.Close() }
 
 func (c *overlapCounter) Table() (*Table, error) {
-	t := &Table{Event: c.name, By: []string{"inside at once"}, Engine: "bpf"}
+	t := &Table{Event: c.name, By: []string{Inside}, Order: []Order{{By: Inside}}, Engine: "bpf"}
 	es, err := c.sess.Entries(c.table)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func TestOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tab.Sort(tab.By[0], false)
+	tab.Sort(tab.Order...)
 	if len(tab.Rows) == 0 || tab.Lost() != 0 {
 		t.Fatalf("%+v", tab)
 	}

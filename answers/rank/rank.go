@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/traceevent/hist"
@@ -28,7 +29,14 @@ type Query struct {
 	From   []Edge   // events that open the window; without any it is open from the start
 	Until  []Edge   // events that close it
 	Open   bool     // the window is open from the start, with From, too
-	Frames int      // of a stack, for the BPF engine; 0 is 64
+	Frames int      // of a stack; 0 is what the engine has: 16 or 64
+	Order  []Order  // of the table's rows; none is by hits, the largest first
+}
+
+// Order is a column that rows are put in order by: a sum, a key, or hits, the largest first unless Ascending.
+type Order struct {
+	By        string // "" is hits
+	Ascending bool
 }
 
 // Edge is an event, and a condition, at which counting begins or ends.
@@ -193,12 +201,13 @@ type Table struct {
 	Event   string
 	By, Sum []string
 	Rows    []Row
-	Hits    uint64 // events in the rows
-	Dropped uint64 // events whose keys found no room
-	Missed  uint64 // events that came while one was being counted on their CPU: BPF only
-	Faults  uint64 // reads that failed: BPF only
-	Engine  string // hist or bpf
-	Cut     int    // frames at which stacks were cut; 0 if none was
+	Hits    uint64  // events in the rows
+	Dropped uint64  // events whose keys found no room
+	Missed  uint64  // events that came while one was being counted on their CPU: BPF only
+	Faults  uint64  // reads that failed: BPF only
+	Engine  string  // hist or bpf
+	Cut     int     // frames at which stacks were cut; 0 if none was
+	Order   []Order // what the query wants its rows in
 }
 
 // Row is one set of keys.
@@ -222,40 +231,49 @@ func (c Cell) String() string {
 	return c.Text
 }
 
-// CheckSort says if a table of the query can be sorted by that name: hits, a sum or a key. The error names what there is.
-func (q *Query) CheckSort(by string) error {
-	all := []string{"hits"}
-	all = append(all, q.Sum...)
-	for _, k := range q.By {
-		all = append(all, k.String())
+// CheckOrder says if a table of the query can be put in that order: by hits, a sum or a key. The error names what there is.
+func (q *Query) CheckOrder(order ...Order) error { return newTable(q, "").CheckOrder(order...) }
+
+// CheckOrder says if the table has the columns of an order. The error names what there is.
+func (t *Table) CheckOrder(order ...Order) error {
+	all := slices.Concat([]string{"hits"}, t.Sum, t.By)
+	for _, o := range order {
+		if o.By != "" && !slices.Contains(all, o.By) {
+			return fmt.Errorf("sort by %s: there are %s", o.By, strings.Join(all, " "))
+		}
 	}
-	if by == "" || by == "hitcount" || slices.Contains(all, by) {
-		return nil
-	}
-	return fmt.Errorf("sort by %s: there are %s", by, strings.Join(all, " "))
+	return nil
 }
 
-// Sort puts the rows in order: by a sum, a key, or else by hits, the largest first unless ascending; rows that are equal in
-// that, by their keys.
-func (t *Table) Sort(by string, ascending bool) {
-	i := slices.Index(t.Sum, by)
-	k := slices.Index(t.By, by)
-	value := func(a, b Row) int {
-		switch {
-		case i >= 0:
-			return cmp.Compare(b.Sums[i], a.Sums[i])
-		case k >= 0:
-			return compareCells(b.Keys[k], a.Keys[k])
-		}
-		return cmp.Compare(b.Hits, a.Hits)
+// Sort puts the rows in an order, whose columns the table must have; rows that are equal in that, by their keys. Without an
+// order it is by hits, the largest first.
+func (t *Table) Sort(order ...Order) {
+	if len(order) == 0 {
+		order = []Order{{}}
 	}
-	slices.SortFunc(t.Rows, func(a, b Row) int {
-		c := value(a, b)
-		if ascending {
-			c = -c
+	sorting.By(t.Rows, func(a, b Row) int {
+		for _, o := range order {
+			c := t.compare(o.By, a, b)
+			if !o.Ascending {
+				c = -c
+			}
+			if c != 0 {
+				return c
+			}
 		}
-		return cmp.Or(c, slices.CompareFunc(a.Keys, b.Keys, compareCells))
+		return slices.CompareFunc(a.Keys, b.Keys, compareCells)
 	})
+}
+
+// compare holds two rows against each other in one column.
+func (t *Table) compare(by string, a, b Row) int {
+	if i := slices.Index(t.Sum, by); i >= 0 {
+		return cmp.Compare(a.Sums[i], b.Sums[i])
+	}
+	if k := slices.Index(t.By, by); k >= 0 {
+		return compareCells(a.Keys[k], b.Keys[k])
+	}
+	return cmp.Compare(a.Hits, b.Hits)
 }
 
 // compareCells puts numbers in the order of numbers and texts in that of texts.

@@ -55,6 +55,10 @@ func Queries(ts []Trigger) ([]*Query, error) {
 			}
 			q.By = append(q.By, key)
 		}
+		q.Order = order(t.hist, q.By)
+		if err := q.CheckOrder(q.Order...); err != nil {
+			return nil, err
+		}
 		for _, s := range ts {
 			switch {
 			case s.sw == nil || s.sw.System != t.Event.System || s.sw.Event != t.Event.Name:
@@ -73,6 +77,25 @@ func Queries(ts []Trigger) ([]*Query, error) {
 		return nil, errors.New("there is no hist:keys=… among the triggers")
 	}
 	return out, nil
+}
+
+// order is what a trigger's sort= says, in the names of a query: the kernel names a key without its modifier, and sorts the
+// smallest first.
+func order(t *hist.Trigger, keys []Key) (out []Order) {
+	for _, by := range t.Sort {
+		by, down := strings.CutSuffix(by, ".descending")
+		o := Order{By: strings.TrimSuffix(by, ".ascending"), Ascending: !down}
+		if o.By == "hitcount" {
+			o.By = ""
+		}
+		for i, k := range t.Keys {
+			if field, _, _ := strings.Cut(k, "."); field == o.By {
+				o.By = keys[i].String()
+			}
+		}
+		out = append(out, o)
+	}
+	return out
 }
 
 // Raw are triggers in a tracing instance, as they were given.

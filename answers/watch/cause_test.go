@@ -3,8 +3,12 @@ package watch
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fathom-trace/fathom/netstate"
+	"github.com/fathom-trace/fathom/netstate/changes"
 )
 
 // TestExplain: stacks as Linux 6.1, 6.12 and 6.18 gave them, the innermost function first.
@@ -60,5 +64,35 @@ func TestVisible(t *testing.T) {
 	got := visible([]string{"0xffffffffc0049af9", "__this_module+0x4040", "sock_def_readable+0x7f", "__netlink_sendskb+0x67", "netlink_broadcast_filtered+0x1", "nlmsg_notify+0x1", "rtnl_notify+0x1", "__inet_del_ifa+0x171", "netlink_rcv_skb+0x1"})
 	if d := cmp.Diff([]string{"__inet_del_ifa+0x171", "netlink_rcv_skb+0x1"}, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestPatience: a change waits for its author while what programs saw lies unread, but not for ever.
+func TestPatience(t *testing.T) {
+	eye := &part{}
+	w := &Watcher{o: Options{Dev: "none"}, w: &witness{seen: make(chan sighting, 1), parts: []*part{eye}}}
+	c := &changes.Change{Kind: changes.Route, Act: changes.Removed, Old: &changes.Object{Route: &netstate.Route{}}, Msg: []byte{1}}
+	given := func(came time.Time) bool {
+		w.pending = []*pending{{c: c, came: came, waits: true, until: came}}
+		_, ok := w.ready()
+		return ok
+	}
+	came := time.Now().Add(-time.Second)
+	if given(came) {
+		t.Error("it did not wait though nothing was read")
+	}
+	before, after := came.Add(-time.Millisecond), came.Add(time.Millisecond)
+	if eye.read.Store(&before); given(came) {
+		t.Error("it did not wait though what was seen since was not read")
+	}
+	eye.read.Store(&after)
+	if w.w.seen <- (sighting{}); given(came) {
+		t.Error("it did not wait though a sighting was not taken")
+	}
+	if <-w.w.seen; !given(came) {
+		t.Error("it waits though all was read")
+	}
+	if eye.read.Store(&before); !given(came.Add(-behind)) {
+		t.Error("it waits for ever")
 	}
 }

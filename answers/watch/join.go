@@ -12,6 +12,9 @@ import (
 // patience is how long a change waits for the sighting that belongs to it: both come from the same moment, on two ways.
 const patience = 400 * time.Millisecond
 
+// behind is how long a change waits in all where what programs saw was not read in that time.
+const behind = 5 * time.Second
+
 // memory is how long a sighting without a change is kept: a sysctl may be read again a second later, and duplicate address
 // detection takes some seconds where it is set to.
 const memory = 10 * time.Second
@@ -79,7 +82,8 @@ func (w *Watcher) forget(before time.Time) {
 
 // changed takes a change in, with the sighting that belongs to it if it came first.
 func (w *Watcher) changed(c *changes.Change) {
-	p := &pending{c: c, until: time.Now()}
+	now := time.Now()
+	p := &pending{c: c, came: now, until: now}
 	w.pending = append(w.pending, p)
 	if w.w == nil {
 		return
@@ -96,7 +100,7 @@ func (w *Watcher) changed(c *changes.Change) {
 		}
 	}
 	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told {
-		p.until = time.Now().Add(patience)
+		p.waits, p.until = true, now.Add(patience)
 	}
 }
 

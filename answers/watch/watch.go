@@ -53,6 +53,8 @@ type Watcher struct {
 type pending struct {
 	c     *changes.Change
 	s     *sighting
+	came  time.Time
+	waits bool // a sighting belongs to it
 	until time.Time
 }
 
@@ -168,8 +170,12 @@ func (w *Watcher) ready() (*Record, bool) {
 	if len(w.pending) == 0 {
 		return nil, false
 	}
-	p := w.pending[0]
-	if time.Now().Before(p.until) {
+	p, now := w.pending[0], time.Now()
+	if now.Before(p.until) {
+		return nil, false
+	}
+	if p.s == nil && p.waits && now.Sub(p.came) < behind && !w.w.readSince(p.came) {
+		p.until = now.Add(patience / 20) // its sighting may be there, and nobody had the time to read it
 		return nil, false
 	}
 	w.pending = w.pending[1:]

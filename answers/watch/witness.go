@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fathom-trace/fathom/bpf/gen"
@@ -97,7 +98,8 @@ type witness struct {
 type part struct {
 	sess *probe.Session
 	ring *probe.Reader
-	mean string // how it is attached
+	mean string                    // how it is attached
+	read atomic.Pointer[time.Time] // when nothing was left to be read, the last time
 }
 
 // readWait is how long a reader sleeps at most before it looks if it should end.
@@ -114,7 +116,7 @@ func (w *witness) add(world *probe.World, c code, s source, cpus int) error {
 		p, err := open(world, c, s, t, cpus)
 		if err == nil {
 			w.parts = append(w.parts, p)
-			w.wg.Go(func() { w.read(p.ring) })
+			w.wg.Go(func() { w.read(p) })
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", t.Name, err))
@@ -158,14 +160,27 @@ func open(world *probe.World, c code, s source, t probe.Target, cpus int) (*part
 	return nil, err
 }
 
-func (w *witness) read(r *probe.Reader) {
+// readSince says if all that was seen before a moment was read and taken.
+func (w *witness) readSince(at time.Time) bool {
+	for _, p := range w.parts {
+		if t := p.read.Load(); t == nil || !t.After(at) {
+			return false
+		}
+	}
+	return len(w.seen) == 0
+}
+
+func (w *witness) read(p *part) {
 	for {
+		if now := time.Now(); p.ring.Empty() {
+			p.read.Store(&now)
+		}
 		select {
 		case <-w.done:
 			return
 		default:
 		}
-		b, err := r.Next(time.Now().Add(readWait))
+		b, err := p.ring.Next(time.Now().Add(readWait))
 		if err != nil {
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/fathom-trace/fathom/lab/exercise"
 	"github.com/fathom-trace/fathom/lab/guest/keep"
 	"github.com/fathom-trace/fathom/lab/topology"
+	"github.com/fathom-trace/fathom/record/session"
 	"github.com/fathom-trace/fathom/tracefs"
 )
 
@@ -19,7 +20,7 @@ func leases() lease.Dir { return lease.Default(os.Geteuid(), os.Getenv) }
 func cleaners() map[string]lease.Cleaner {
 	return map[string]lease.Cleaner{
 		netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance,
-		keep.LeaseKind: keep.Clean, exercise.LeaseKind: exercise.Clean,
+		keep.LeaseKind: keep.Clean, exercise.LeaseKind: exercise.Clean, session.LeaseKind: session.Clean, tracefs.DynamicKind: tracefs.CleanDynamic,
 	}
 }
 

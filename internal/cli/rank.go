@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fathom-trace/fathom/answers/rank"
 	"github.com/fathom-trace/fathom/internal/diag"
@@ -32,10 +34,13 @@ type rankFlags struct {
 	overlap      string
 	engine       string
 	folded       string
+	flame, diff  string
 	find         bool
 	json, strict bool
 	quiet        bool
 	forTime      time.Duration
+	order        []rank.Order // what --sort and --ascending say; none if neither is given
+	whole        bool         // --top is not given
 	events       []string
 	cmd          []string
 }
@@ -58,15 +63,11 @@ Examples:
 				args, f.cmd = args[:n], args[n:]
 			}
 			f.events = args
-			switch {
-			case f.find:
+			if err := f.check(c.Flags()); err != nil {
+				return usageError{c.CommandPath(), err}
+			}
+			if f.find {
 				return f.search(c.OutOrStdout())
-			case f.overlap != "" && (len(args)+len(f.triggers) > 0 || f.cond != "" || f.engine == "hist"):
-				return usageError{c.CommandPath(), errors.New("--overlap counts the calls of a function, by BPF: without events, conditions and triggers")}
-			case len(args) == 0 && len(f.triggers) == 0 && f.overlap == "":
-				return usageError{c.CommandPath(), errors.New("name an event; fathom rank --find WORDS proposes some")}
-			case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
-				return usageError{c.CommandPath(), fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)}
 			}
 			return f.run(c.Context(), c.OutOrStdout(), os.Stderr)
 		},
@@ -87,12 +88,61 @@ Examples:
 	fl.StringVar(&f.overlap, "overlap", "", "count the calls of kernel `FUNCTION` by how many are inside it at once")
 	fl.StringVar(&f.engine, "engine", "auto", "count by `WHAT`: hist triggers of the kernel, bpf programs, or auto: hist if the kernel has them")
 	fl.StringVar(&f.folded, "folded", "", "write the stacks for a flame graph to `FILE`, weighed by hits or by the first sum")
+	fl.StringVar(&f.flame, "flame", "", "draw the stacks as a flame graph into `FILE`, in SVG")
+	fl.StringVar(&f.diff, "diff", "", "show how the stacks changed since `FILE`, which --folded wrote; --flame is coloured by it")
 	fl.BoolVar(&f.find, "find", false, "propose events for the words that follow")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line for each row")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the table")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if an event was not counted")
 	forVar(fl, &f.forTime, "count for this `TIME`, such as 10s")
 	return c
+}
+
+// Flags that not every kind of question heeds.
+var (
+	windowFlags  = []string{"if", "by", "sum", "from", "until", "while-running", "size"}
+	runningFlags = []string{"for", "engine", "strict", "quiet"}
+)
+
+// check refuses what makes no sense together, and flags that would change nothing.
+func (f *rankFlags) check(fl *pflag.FlagSet) error {
+	refuse := func(why string, lists ...[]string) error {
+		for _, name := range slices.Concat(lists...) {
+			if fl.Changed(name) {
+				return fmt.Errorf("%s: --%s has no meaning there", why, name)
+			}
+		}
+		return nil
+	}
+	if fl.Changed("sort") || fl.Changed("ascending") {
+		f.order = []rank.Order{{By: f.sort, Ascending: f.ascending}}
+		if f.sort == "hitcount" {
+			f.order[0].By = ""
+		}
+	}
+	f.whole = !fl.Changed("top")
+	switch {
+	case f.find && len(f.cmd) > 0:
+		return errors.New("--find only proposes events: no command")
+	case f.find:
+		return refuse("--find only proposes events", windowFlags, runningFlags, []string{"frames", "sort", "ascending", "trigger", "overlap"}, stackFlags)
+	case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
+		return fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)
+	case f.overlap != "" && len(f.events) > 0:
+		return errors.New("--overlap counts the calls of a function: no events")
+	case f.overlap != "" && f.engine == "hist":
+		return errors.New("--overlap counts the calls of a function, by BPF: no --engine hist")
+	case f.overlap != "":
+		return errors.Join(refuse("--overlap counts the calls of a function", windowFlags, []string{"frames", "trigger"}, stackFlags),
+			(&rank.Table{By: []string{rank.Inside}}).CheckOrder(f.order...))
+	case f.json && f.diff != "":
+		return errors.New("--diff is a table for people: no -j")
+	case len(f.events) == 0 && len(f.triggers) == 0:
+		return errors.New("name an event; fathom rank --find WORDS proposes some")
+	case len(f.events) == 0:
+		return refuse("a trigger says that itself", windowFlags)
+	}
+	return nil
 }
 
 // queries gives what is asked: for each event that the patterns mean a query, or what triggers say; raw are triggers that only
@@ -130,6 +180,12 @@ func (f *rankFlags) queries(fs tracefs.FS) (qs []*rank.Query, raw []rank.Trigger
 		return nil, nil, usageError{"fathom rank", errors.New("triggers with variables, actions or names go alone")}
 	case more == nil:
 		return nil, ts, nil
+	}
+	for _, q := range more {
+		q.Frames = f.frames
+		if err := q.CheckOrder(f.order...); err != nil {
+			return nil, nil, rankError("triggers", err)
+		}
 	}
 	return append(qs, more...), nil, nil
 }
@@ -174,7 +230,7 @@ func (f *rankFlags) query(fs tracefs.FS, e tracefs.Event) (*rank.Query, error) {
 	if q.Until, err = edges(fs, until); err != nil {
 		return nil, err
 	}
-	return q, errors.Join(q.Check(), q.CheckSort(f.sort))
+	return q, errors.Join(q.Check(), q.CheckOrder(f.order...))
 }
 
 func format(fs tracefs.FS, e tracefs.Event) (*traceevent.Format, error) {

@@ -15,9 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -31,6 +33,8 @@ type recordFlags struct {
 	buffer  string
 	pid     int
 	follow  bool
+	stacks  []string
+	ask     string
 	json    bool
 	quiet   bool
 	strict  bool
@@ -45,6 +49,7 @@ func recordCommand() *cobra.Command {
 recording is a folder in the Common Trace Format 1.8, which babeltrace2 and Trace Compass open; fathom view opens it and
 others. An event is SYSTEM:NAME, a system, or a name, with * and ?, and perhaps a condition in the kernel's filter language.
 What was lost is counted exactly and told where it is missing. Exits with the command's code.
+Sessions, which fathom record create makes, record in the background until they are destroyed.
 
 Examples:
   fathom record -e 'sched:*' -e skb:kfree_skb -o /tmp/r1 -- sleep 1
@@ -59,16 +64,19 @@ Examples:
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
 	fl := c.Flags()
-	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, 'sys_enter_*', 'EVENT if CONDITION'")
+	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, syscall:openat, 'kprobe:vfs_read count=$arg3', uprobe:/bin/bash:readline, 'EVENT if CONDITION'")
+	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
 	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
 	fl.IntVarP(&f.pid, "pid", "p", 0, "only process `PID`, its threads and children")
 	fl.BoolVarP(&f.follow, "follow", "F", false, "only the command and its children, not the whole machine meanwhile")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
 	fl.BoolVarP(&f.json, "json", "j", false, "print the account as a JSON object")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
+	c.AddCommand(sessionCommands()...)
 	return c
 }
 
@@ -86,14 +94,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 	}
 	defer l.Close()
 	o.Symbol = addressNames(l)
-	o.Constant = func(name string) (int64, bool) {
-		t, err := l.Types()
-		if err != nil {
-			return 0, false
-		}
-		_, v, ok := t.EnumValue(name)
-		return v, ok
-	}
+	o.Constant = l.Constant
 	var child *script.Command
 	if len(command) > 0 {
 		if child, err = script.StartCommand(command); err != nil {
@@ -135,7 +136,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Options, err error) {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	switch {
-	case len(f.events) == 0:
+	case len(f.events) == 0 && f.ask == "":
 		return o, usage("which events? -e EVENT, such as -e 'sched:*'; fathom trace -l 'tracepoint:*' lists them")
 	case f.follow && len(command) == 0:
 		return o, usage("-F is about a command")
@@ -145,6 +146,9 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage(fmt.Sprintf("process %d: out of range", f.pid))
 	}
 	o = record.Options{Dir: f.dir, Command: command, Leases: leases()}
+	if o.Events, err = asks(f.ask, f.filter); err != nil {
+		return o, err
+	}
 	for _, e := range f.events {
 		s, err := record.ParseSpec(e)
 		if err != nil {
@@ -158,17 +162,65 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 	if o.Dir == "" {
 		o.Dir = "fathom-" + time.Now().Format("20060102-150405")
 	}
+	if o.Stacks, err = parseStacks(f.stacks); err != nil {
+		return o, usage(err.Error())
+	}
 	if f.pid != 0 {
 		o.PIDs = []int{f.pid}
 	}
-	if f.buffer != "" {
-		n, err := parseSize(f.buffer)
-		if err != nil || n < 4<<10 || n > 1<<40 {
-			return o, usage(fmt.Sprintf("--buffer %s: a size such as 64k or 16M, of at least 4k", f.buffer))
-		}
-		o.BufferKB = int(n >> 10)
+	if o.BufferKB, err = ringSize(f.buffer); err != nil {
+		return o, usage(err.Error())
 	}
 	return o, nil
+}
+
+// asks tells what must be recorded for a program; nothing without one.
+func asks(program, filter string) ([]record.Spec, error) {
+	if program == "" {
+		return nil, nil
+	}
+	src := &syntax.Source{Name: "--ask", Text: program}
+	if b, err := os.ReadFile(program); err == nil {
+		src = &syntax.Source{Name: program, Text: string(b)}
+	} else if t, ok := examples.Find(program); ok {
+		src = &syntax.Source{Name: t.Name + ".bt", Text: t.Text}
+	}
+	specs, ds := script.Asks(src)
+	if len(ds) > 0 {
+		diag.Render(os.Stderr, ds, style())
+		return nil, script.ErrDiagnosed
+	}
+	for i := range specs {
+		specs[i].Filter = filter
+	}
+	return specs, nil
+}
+
+// parseStacks reads whose stacks are wanted.
+func parseStacks(list []string) (s record.Stacks, err error) {
+	for _, w := range list {
+		switch w {
+		case "kernel":
+			s.Kernel = true
+		case "user":
+			s.User = true
+		default:
+			return s, fmt.Errorf("--stack %s: kernel or user", w)
+		}
+	}
+	return s, nil
+}
+
+// ringSize reads the size of a ring buffer, and gives it in KiB; 0 if there is none.
+func ringSize(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := parseSize(text)
+	if err != nil || n < 4<<10 || n > 1<<40 {
+		return 0, fmt.Errorf("--buffer %s: a size such as 64k or 16M, of at least 4k", text)
+	}
+	return int(n >> 10), nil
 }
 
 // parseSize reads a number of bytes with a unit of 1024s.

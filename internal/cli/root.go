@@ -43,10 +43,13 @@ func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var cmd *cobra.Command
-	if name := filepath.Base(args[0]); name == "bpftrace" {
-		cmd = traceCommand("bpftrace")
+	switch name := filepath.Base(args[0]); name {
+	case "bpftrace":
+		cmd = traceCommand(name)
 		cmd.Args = nil
-	} else {
+	case "lttng", "lttng-sessiond":
+		cmd = lttng(name)
+	default:
 		cmd = root()
 	}
 	cmd.SetArgs(args[1:])

@@ -23,6 +23,7 @@ import (
 
 // guests have memory reserved for a crash kernel, and QEMU's pvpanic device.
 var guests = ktest.Config{
+	Kernels: ktest.EveryGuest(),
 	Modules: []string{"veth", "pvpanic-pci"}, Append: []string{"crashkernel=128M"}, QEMUArgs: []string{"-device", "pvpanic-pci"},
 }
 

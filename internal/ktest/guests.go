@@ -42,11 +42,19 @@ func Guests(t *testing.T, c Config) {
 		}
 	}
 	for _, name := range names {
-		if len(c.Kernels) > 0 && !slices.Contains(c.Kernels, name) {
+		if !c.takes(name) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) { boot(t, c, name, pattern) })
 	}
+}
+
+// takes says if the package runs in a kernel of those that are wanted.
+func (c *Config) takes(name string) bool {
+	if len(c.Kernels) > 0 {
+		return slices.Contains(c.Kernels, name)
+	}
+	return lookup(name).Like == "" || os.Getenv(EnvGuests) != everyKernel || Soak()
 }
 
 // boot runs one guest and reports what its tests said.
@@ -133,7 +141,7 @@ func options(ctx context.Context, c Config, kernel, pattern string) (guest.Optio
 		Append: append([]string{"oops=panic"}, c.Append...),
 		Commands: []pid1.Command{{
 			Args: args, Dir: workDir,
-			Env: append([]string{envGuest + "=" + kernel}, c.Env...),
+			Env: append([]string{envGuest + "=" + kernel, EnvSoak + "=" + os.Getenv(EnvSoak)}, c.Env...),
 		}},
 	}, nil
 }

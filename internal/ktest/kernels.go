@@ -47,6 +47,9 @@ type Kernel struct {
 	// is skipped. The machine at hand can be anything: its features are tried, and a missing one skips.
 	Must []Feature
 	Any  bool // Must is unknown
+	// Like is the kernel of which this is a flavour: what most packages try is the same in both. Those that do not name it are
+	// run in it by make soak, or where FATHOM_GUESTS names it.
+	Like string
 }
 
 // everywhere is what every kernel of Debian 12 has.
@@ -62,7 +65,7 @@ var since612 = slices.Concat(everywhere, []Feature{KprobeMulti, KprobeSession, U
 var Kernels = []Kernel{
 	{Name: Host, Any: true},
 	{Name: "debian-6.12", Must: since612},
-	{Name: "debian-6.12-cloud", Must: since612},
+	{Name: "debian-6.12-cloud", Must: since612, Like: "debian-6.12"},
 	{Name: "debian-6.1", Must: everywhere},
 }
 

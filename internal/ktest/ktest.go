@@ -33,6 +33,7 @@ const (
 	EnvGuests  = "FATHOM_GUESTS"  // kernels to boot: "all", or names with commas; empty: none
 	EnvAccel   = "FATHOM_ACCEL"   // how: tcg, kvm; empty: the best that works
 	EnvOracles = "FATHOM_ORACLES" // "require": what is missing on this machine fails and does not skip
+	EnvSoak    = "FATHOM_SOAK"    // not empty: tests do all they can, however long it takes
 	envGuest   = "FATHOM_GUEST"   // set in a guest: its kernel's name
 )
 
@@ -42,7 +43,7 @@ type Config struct {
 	Files    []guest.File  // to put into the guest; the package's testdata folder always is, as ./testdata
 	Env      []string      // for the tests
 	Run      string        // pattern of tests to run in guests; if empty, those that call ktest.Need are found in the source
-	Kernels  []string      // only these
+	Kernels  []string      // only these; if empty, all but those that are like another ([Kernel.Like])
 	Append   []string      // kernel command line
 	QEMUArgs []string      // devices
 	Mem      int           // MiB; 1024 if 0
@@ -76,6 +77,9 @@ func Where() string {
 	}
 	return Host
 }
+
+// Soak reports that tests shall do all they can, however long it takes (make soak).
+func Soak() bool { return os.Getenv(EnvSoak) != "" }
 
 // InGuest reports that this process runs in a guest: it may break things.
 func InGuest() bool { return Where() != Host }
@@ -133,15 +137,23 @@ func lookup(name string) Kernel {
 	return Kernels[i]
 }
 
-// wanted reads FATHOM_GUESTS.
-func wanted(env string) ([]string, error) {
-	var all []string
+// everyKernel is what FATHOM_GUESTS says for all of them.
+const everyKernel = "all"
+
+// EveryGuest gives the names of all kernels that guests run, for [Config.Kernels].
+func EveryGuest() (names []string) {
 	for _, k := range Kernels {
 		if k.Name != Host {
-			all = append(all, k.Name)
+			names = append(names, k.Name)
 		}
 	}
-	if env == "all" {
+	return names
+}
+
+// wanted reads FATHOM_GUESTS.
+func wanted(env string) ([]string, error) {
+	all := EveryGuest()
+	if env == everyKernel {
 		return all, nil
 	}
 	var names []string

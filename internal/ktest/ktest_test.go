@@ -7,7 +7,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/ktest"
 )
 
-var guests = ktest.Config{Modules: []string{"veth", "9p?"}}
+var guests = ktest.Config{Modules: []string{"veth", "9p?"}, Kernels: ktest.EveryGuest()}
 
 func TestMain(m *testing.M)  { ktest.Main(m, guests) }
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }

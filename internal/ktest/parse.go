@@ -14,6 +14,7 @@ const marker = "\x16"
 type node struct {
 	name   string // without its parents'
 	status string // PASS, FAIL, SKIP; "" if it never ended
+	took   string // as the framework writes it: (1.23s)
 	log    []string
 	tests  []*node
 }
@@ -49,7 +50,7 @@ func (root *node) event(line string, cur *node) *node {
 		return cur
 	case len(f) >= 3 && f[0] == "---":
 		n := root.find(f[2])
-		n.status = strings.TrimSuffix(f[1], ":")
+		n.status, n.took = strings.TrimSuffix(f[1], ":"), strings.Join(f[3:], " ")
 		return n
 	}
 	if line != "PASS" && line != "FAIL" {
@@ -80,6 +81,9 @@ func (root *node) report(t *testing.T) {
 		t.Run(n.name, func(t *testing.T) {
 			n.report(t)
 			text := strings.Join(n.log, "\n")
+			if n.took != "" {
+				t.Log("in the guest:", n.took)
+			}
 			switch n.status {
 			case "PASS":
 				if text != "" {

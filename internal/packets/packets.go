@@ -80,6 +80,8 @@ type run struct {
 	active  map[uint64]bool      // namespaces that packets were seen in
 	more    chan stepping        // nil once that is known
 	enough  func()               // says that no more is wanted
+	cpus    int
+	own     uint64 // namespace of a releaser, whose packets are ours
 }
 
 func (r *run) close() {
@@ -114,14 +116,13 @@ func (r *run) open() (err error) {
 	}
 	want, keep := wanted(&r.o, only)
 	r.track = packet.NewTracker(r.names, want, keep)
-	cpus, err := r.live.NumCPU()
-	if err != nil {
+	if r.cpus, err = r.live.NumCPU(); err != nil {
 		return err
 	}
 	r.rec.Kernel, _ = r.live.Release()
 	r.rec.BootToReal = r.live.Clocks().BootToReal
 	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
-		Comm: r.o.Comm, Cgroup: r.o.Cgroup, Terms: r.o.Terms, Losses: r.o.Losses, CPUs: cpus, Functions: r.functions()})
+		Comm: r.o.Comm, Cgroup: r.o.Cgroup, Terms: r.o.Terms, Losses: r.o.Losses, CPUs: r.cpus, Functions: r.functions()})
 	if err != nil {
 		return err
 	}
@@ -211,6 +212,9 @@ const most = 512
 // counted is what is read of every namespace at the beginning and at the end: what may have moved.
 const counted = netlive.Counters | netlive.Sockets | netlive.Links
 
+// whole is what is read of a namespace in which something was lost.
+const whole = netlive.All&^netlive.Sysctls | netlive.Deciding
+
 // reader gives the reader of a namespace, nil if it cannot be opened. One that came meanwhile has counted nothing before.
 func (r *run) reader(inode uint64) *netlive.Reader {
 	if x, tried := r.readers[inode]; tried || len(r.readers) >= most {
@@ -250,7 +254,7 @@ func (r *run) look(l *packet.Loss) {
 		return
 	}
 	r.read[inode] = time.Now()
-	r.rec.At[inode] = x.Read(netlive.All)
+	r.rec.At[inode] = x.Read(whole)
 }
 
 // cgroups reads what programs there are on cgroups, once, and in which cgroup a loss's sender is.
@@ -303,6 +307,9 @@ func (r *run) drain(until time.Time) error {
 		if !ok {
 			return nil
 		}
+		if r.own != 0 && uint64(e.Netns) == r.own {
+			continue
+		}
 		if e.Kind == packet.Refused {
 			r.rec.Errnos[e.Reason] = unix.ErrnoName(unix.Errno(e.Reason))
 			r.look(&packet.Loss{Netns: e.Netns})
@@ -327,12 +334,25 @@ func (r *run) drain(until time.Time) error {
 	}
 }
 
-// settle is how long after the end events of what is under way are waited for.
-const settle = 200 * time.Millisecond
+// underway is how long after the end events of what is under way are waited for.
+const underway = 200 * time.Millisecond
+
+// settle waits for what is under way, and for what has arrived but was not freed yet. Where nothing can be done for the latter,
+// some of what arrived stays open.
+func (r *run) settle() error {
+	if !r.o.Losses {
+		if x, err := newReleaser(); err == nil {
+			defer x.close()
+			r.own = x.inode
+			_ = x.release(r.cpus)
+		}
+	}
+	return r.drain(time.Now().Add(underway))
+}
 
 func (r *run) finish() (*packet.Recording, error) {
 	r.enough()
-	if err := r.drain(time.Now().Add(settle)); err != nil {
+	if err := r.settle(); err != nil {
 		return nil, err
 	}
 	if r.more != nil {
@@ -344,18 +364,23 @@ func (r *run) finish() (*packet.Recording, error) {
 			return nil, err
 		}
 	}
+	var any *netlive.Reader
+	var active []*netstate.State
 	for inode, x := range r.readers {
 		switch {
 		case x == nil:
 		case r.active[inode]:
-			s := x.Read(netlive.All)
-			x.Owners(s)
+			s := x.Read(whole)
+			any, active = x, append(active, s)
 			r.rec.After[inode] = s
 		case uint64(inode) == r.rec.Init:
-			r.rec.After[inode] = x.Read(counted | netlive.Sysctls)
+			r.rec.After[inode] = x.Read(counted | netlive.Deciding)
 		default:
 			r.rec.After[inode] = x.Read(counted)
 		}
+	}
+	if any != nil {
+		any.Owners(active...)
 	}
 	lost := r.cap.Lost()
 	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed

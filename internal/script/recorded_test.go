@@ -45,7 +45,11 @@ end { clear(@entered); }
 func TestLiveAndRecorded(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint, ktest.BTF)
 	dir := t.TempDir()
-	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: []record.Spec{{Pattern: "raw_syscalls"}}, PIDs: []int{os.Getpid()},
+	specs, ds := Asks(&syntax.Source{Name: "stdin", Text: markedProgram})
+	if len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: specs, PIDs: []int{os.Getpid()},
 		Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +96,28 @@ func TestLiveAndRecorded(t *testing.T) {
 	}
 	if !strings.Contains(again.String(), "@calls[110]: 5000") || !strings.Contains(again.String(), "@sum[8]: 5035000") {
 		t.Errorf("the recording says: %s %s", again.String(), errs2.String())
+	}
+}
+
+// TestAsks: what a program needs is recorded, and what nobody can record is told.
+func TestAsks(t *testing.T) {
+	for src, want := range map[string]string{
+		"tracepoint:net:net_dev_queue, t:skb:* { @ = count(); } BEGIN { @ = 0; } end { }": "net:net_dev_queue skb:*",
+		"kprobe:vfs_read { @ = count(); }":                                                "! kprobe:vfs_read cannot be recorded",
+		"BEGIN { exit(); }":                                                               "! the program asks for no event",
+		"tracepoint:a:b {":                                                                "! ",
+	} {
+		specs, ds := Asks(&syntax.Source{Name: "stdin", Text: src})
+		var got []string
+		for _, s := range specs {
+			got = append(got, s.Pattern)
+		}
+		if len(ds) > 0 {
+			got = []string{"!", ds[0].Msg}
+		}
+		if !strings.HasPrefix(strings.Join(got, " "), want) {
+			t.Errorf("%s: %v", src, got)
+		}
 	}
 }
 

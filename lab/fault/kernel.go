@@ -35,29 +35,50 @@ type Seen struct {
 	Err     error          // of sending
 }
 
-// Kernel sends the traffic of scenes, some at a time, and asks the kernel itself what happened: the drops that it
-// tells of in their namespaces, and counters. release is that of the kernel.
-func Kernel(ctx context.Context, fathom, release string, scenes []*Scene) ([]Seen, error) {
-	seen := make([]Seen, len(scenes))
-	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context) error {
-		together(len(scenes), func(i int) { seen[i].Missing, seen[i].Err = scenes[i].counted(ctx) })
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i, s := range scenes {
-		if seen[i].Events, err = s.events(lines); err != nil {
-			return nil, err
-		}
-		want, _ := s.Answer.Events(release)
-		for _, w := range want {
-			if n := count(seen[i].Events, w); n < w.Count {
-				seen[i].Missing = append(seen[i].Missing, fmt.Sprintf("%s %s %s", w.Event, w.Function, w.Reason))
+// asKernel asks the kernel itself what happens to scenes while do sends their traffic: the drops that it tells of in their
+// namespaces, and counters.
+func asKernel(ctx context.Context, fathom, release string, scenes []*Scene, out []Outcome, do func(context.Context) error) error {
+	before := make([]counters, len(scenes))
+	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context) (err error) {
+		for i, s := range scenes {
+			if before[i], err = s.counters(); err != nil {
+				return err
 			}
 		}
+		return do(ctx)
+	})
+	if err != nil {
+		return err
 	}
-	return seen, nil
+	for i, s := range scenes {
+		if err := s.compare(&out[i].Seen, release, lines, before[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare finds what the answer has and the kernel did not say.
+func (s *Scene) compare(seen *Seen, release string, lines []string, before counters) (err error) {
+	if seen.Events, err = s.events(lines); err != nil {
+		return err
+	}
+	want, _ := s.Answer.Events(release)
+	for _, w := range want {
+		if n := count(seen.Events, w); n < w.Count {
+			seen.Missing = append(seen.Missing, fmt.Sprintf("%s %s %s", w.Event, w.Function, w.Reason))
+		}
+	}
+	after, err := s.counters()
+	if err != nil {
+		return err
+	}
+	for _, c := range s.Answer.Counters {
+		if d := after[c.Netns][c.Name] - before[c.Netns][c.Name]; d < c.Min {
+			seen.Missing = append(seen.Missing, fmt.Sprintf("%s of %s moved by %d, want %d", c.Name, c.Netns, d, c.Min))
+		}
+	}
+	return nil
 }
 
 // count adds up the events that are as one.
@@ -68,31 +89,6 @@ func count(events []expect.Event, as expect.Event) (n int) {
 		}
 	}
 	return n
-}
-
-// counted sends, and says which counters did not move as the answer has it.
-func (s *Scene) counted(ctx context.Context) (missing []string, err error) {
-	before, err := s.counters()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Send(ctx); err != nil {
-		return nil, err
-	}
-	if err := wait(ctx, 5*gap); err != nil {
-		return nil, err
-	}
-	s.Settle()
-	after, err := s.counters()
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range s.Answer.Counters {
-		if d := after[c.Netns][c.Name] - before[c.Netns][c.Name]; d < c.Min {
-			missing = append(missing, fmt.Sprintf("%s of %s moved by %d, want %d", c.Name, c.Netns, d, c.Min))
-		}
-	}
-	return missing, nil
 }
 
 // events reads what the program printed.
@@ -126,9 +122,12 @@ func (s *Scene) events(lines []string) (events []expect.Event, err error) {
 	return events, nil
 }
 
-// counters reads /proc/net/snmp, netstat and snmp6 of all namespaces, by role and name.
-func (s *Scene) counters() (map[string]map[string]int, error) {
-	all := map[string]map[string]int{}
+// counters are values by role and name.
+type counters map[string]map[string]int
+
+// counters reads /proc/net/snmp, netstat and snmp6 of all namespaces.
+func (s *Scene) counters() (counters, error) {
+	all := counters{}
 	for role, ns := range s.ns {
 		m := map[string]int{}
 		all[role] = m

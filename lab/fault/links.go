@@ -67,7 +67,8 @@ func staleNeighbour(s *Scene) error {
 }
 
 func bridgeListening(s *Scene) error {
-	_, pa, _, b := s.bridged()
+	a, pa, _, b := s.bridged()
+	s.idle = true // the bridge, as long as no port of its forwards
 	s.host("r", "stp on 30s")
 	if err := s.up(); err != nil {
 		return err
@@ -75,7 +76,7 @@ func bridgeListening(s *Scene) error {
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
 	send := s.send
 	s.send = func(ctx context.Context) error { // listening begins when the port comes up
-		if err := s.flap(pa); err != nil {
+		if err := s.flap(pa, a); err != nil {
 			return err
 		}
 		return send(ctx)
@@ -86,9 +87,9 @@ func bridgeListening(s *Scene) error {
 	return nil
 }
 
-// flap sets an interface down and up again.
-func (s *Scene) flap(e *end) error {
-	h, err := netlink.NewHandleAt(vns.NsHandle(s.ns[e.role].FD()), unix.NETLINK_ROUTE)
+// flap sets an interface down and up again, and waits until both it and the interface at its other end can send.
+func (s *Scene) flap(e, peer *end) error {
+	h, err := s.netlink(e)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,17 @@ func (s *Scene) flap(e *end) error {
 	if err := errors.Join(h.LinkSetDown(l), h.LinkSetUp(l)); err != nil {
 		return err
 	}
-	return awaitLink(h, e.dev, true)
+	there, err := s.netlink(peer)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	return errors.Join(awaitLink(h, e.dev, true), awaitLink(there, peer.dev, true))
+}
+
+// netlink speaks to the kernel where an end is.
+func (s *Scene) netlink(e *end) (*netlink.Handle, error) {
+	return netlink.NewHandleAt(vns.NsHandle(s.ns[e.role].FD()), unix.NETLINK_ROUTE)
 }
 
 // awaitLink waits until the kernel knows that an interface has a carrier, or that it has none.
@@ -147,6 +158,7 @@ func bridgeVLANMismatch(s *Scene) error {
 // peerDown is a link whose other end is down.
 func peerDown(s *Scene) error {
 	a, b := s.pair()
+	s.idle = true
 	s.host("b", "down %s", b.dev)
 	if err := s.up(); err != nil {
 		return err

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +17,11 @@ import (
 // sink is a socket that packets are meant for, or that stands beside: it counts what it gets.
 type sink struct {
 	fd     int
-	reads  bool // its reader runs
-	counts bool // what it gets has arrived
-	stop   chan struct{}
+	file   *os.File // of the same descriptor, once it is set up
+	reads  bool     // its reader runs
+	counts bool     // what it gets has arrived
 	done   sync.WaitGroup
+	buf    []byte
 	got    int
 }
 
@@ -41,7 +44,7 @@ type socket struct {
 
 // serve opens a socket in a role's namespace. It stays open until the scene is closed.
 func (s *Scene) serve(role string, o socket) error {
-	k := &sink{fd: -1, counts: !o.beside, stop: make(chan struct{})}
+	k := &sink{fd: -1, counts: !o.beside, buf: make([]byte, 1<<16)}
 	err := s.ns[role].Do(func() (err error) {
 		if k.fd, err = o.open(); err == nil {
 			err = o.set(k.fd)
@@ -52,10 +55,14 @@ func (s *Scene) serve(role string, o socket) error {
 	if err != nil {
 		return fmt.Errorf("open %s socket at %v: %w", o.proto, o.addr, err)
 	}
+	k.file = os.NewFile(uintptr(k.fd), o.proto)
 	if !o.unread {
+		in, err := k.file.SyscallConn()
+		if err != nil {
+			return fmt.Errorf("read %s socket at %v: %w", o.proto, o.addr, err)
+		}
 		k.reads = true
-		k.done.Add(1)
-		go k.read(o.proto == "tcp")
+		k.done.Go(func() { k.read(in, o.proto == "tcp") })
 	}
 	return nil
 }
@@ -141,25 +148,16 @@ func md5sig(peer netip.Addr) string {
 }
 
 // read takes what comes until the sink is settled.
-func (k *sink) read(accept bool) {
-	defer k.done.Done()
-	for {
-		if n := k.take(accept); n > 0 {
-			k.got += n
-			continue
-		}
-		select {
-		case <-k.stop:
-			k.got += k.take(accept)
-			return
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+func (k *sink) read(in syscall.RawConn, accept bool) {
+	_ = in.Read(func(uintptr) bool { // until its deadline
+		k.got += k.take(accept)
+		return false
+	})
+	k.got += k.take(accept)
 }
 
 // take takes what is there now.
 func (k *sink) take(accept bool) (n int) {
-	buf := make([]byte, 1<<16)
 	for {
 		if accept {
 			fd, _, err := unix.Accept4(k.fd, unix.SOCK_CLOEXEC)
@@ -170,7 +168,7 @@ func (k *sink) take(accept bool) (n int) {
 			n++
 			continue
 		}
-		_, _, err := unix.Recvfrom(k.fd, buf, unix.MSG_DONTWAIT)
+		_, _, err := unix.Recvfrom(k.fd, k.buf, unix.MSG_DONTWAIT)
 		if err == unix.ECONNREFUSED { // an answer to what nobody sent
 			continue
 		}
@@ -183,11 +181,7 @@ func (k *sink) take(accept bool) (n int) {
 
 // settle says how many it got that were meant for it.
 func (k *sink) settle() int {
-	if k.reads {
-		close(k.stop)
-		k.done.Wait()
-		k.reads = false
-	} else {
+	if !k.stop() {
 		k.got += k.take(false)
 	}
 	if !k.counts {
@@ -196,14 +190,24 @@ func (k *sink) settle() int {
 	return k.got
 }
 
+// stop ends its reader; false says that there was none.
+func (k *sink) stop() bool {
+	if !k.reads {
+		return false
+	}
+	k.reads = false
+	_ = k.file.SetReadDeadline(time.Unix(1, 0))
+	k.done.Wait()
+	return true
+}
+
 func (k *sink) close() error {
-	if k.reads {
-		close(k.stop)
-		k.done.Wait()
-		k.reads = false
+	if k.file == nil { // it was not set up
+		if k.fd < 0 {
+			return nil
+		}
+		return unix.Close(k.fd)
 	}
-	if k.fd < 0 {
-		return nil
-	}
-	return unix.Close(k.fd)
+	k.stop()
+	return k.file.Close()
 }

@@ -37,7 +37,12 @@ type Run struct {
 // arguments for it. It must end by itself after SIGINT.
 func Watch(ctx context.Context, fathom string, netns, flags []string, do func(context.Context) error) (r Run, err error) {
 	args := append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)
-	r.Records, r.Stderr, err = beside(ctx, fathom, args, `"type":"ready"`, do)
+	r.Records, r.Stderr, err = beside(ctx, fathom, args, `"type":"ready"`, func(ctx context.Context) error {
+		if err := do(ctx); err != nil {
+			return err
+		}
+		return wait(ctx, aftermath)
+	})
 	for _, l := range r.Records {
 		v, ok, verr := expect.ParseVerdict([]byte(l))
 		if verr != nil {
@@ -49,8 +54,8 @@ func Watch(ctx context.Context, fathom string, netns, flags []string, do func(co
 	return r, err
 }
 
-// beside runs fathom while do works: from the line on that has what ready says, until do is done and a moment has passed.
-// It gives the lines that it printed.
+// beside runs fathom while do works: from the line on that has what ready says, until do is done. It gives the lines that it
+// printed.
 func beside(ctx context.Context, fathom string, args []string, ready string, do func(context.Context) error) (lines []string, said string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -91,9 +96,6 @@ func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Cont
 		return fmt.Errorf("fathom is not ready after %v: %w", readyTime, os.ErrDeadlineExceeded)
 	}
 	if err := do(ctx); err != nil {
-		return err
-	}
-	if err := wait(ctx, aftermath); err != nil {
 		return err
 	}
 	if err := p.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -150,27 +152,32 @@ func together(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// Packet sends the traffic of scenes, some at a time, while fathom packet looks at the namespaces of all, and scores
-// what it says of each. release is that of the kernel.
-func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]expect.Score, Run, error) {
+// Outcome is what was said of a scene, by the kernel and by fathom packet.
+type Outcome struct {
+	Seen  Seen
+	Score expect.Score
+}
+
+// Packet sends the traffic of scenes, some at a time, while fathom packet looks at the namespaces of all and the kernel itself
+// is asked beside it, and scores what is said of each. fathom is the command, release that of the kernel.
+func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]Outcome, Run, error) {
 	var names []string
 	for _, s := range scenes {
 		names = append(names, s.Namespaces()...)
 	}
-	r, err := Watch(ctx, fathom, names, nil, func(ctx context.Context) error {
-		errs := make([]error, len(scenes))
-		together(len(scenes), func(i int) {
-			if err := scenes[i].Send(ctx); err != nil {
-				errs[i] = fmt.Errorf("send traffic of %s: %w", scenes[i].Answer.ID, err)
-			}
+	out := make([]Outcome, len(scenes))
+	var r Run
+	err := asKernel(ctx, fathom, release, scenes, out, func(ctx context.Context) (err error) {
+		r, err = Watch(ctx, fathom, names, nil, func(ctx context.Context) error {
+			together(len(scenes), func(i int) { out[i].Seen.Err = scenes[i].Send(ctx) })
+			return nil
 		})
-		return errors.Join(errs...)
+		return err
 	})
 	if err != nil {
 		return nil, r, err
 	}
-	var scores []expect.Score
-	for _, s := range scenes {
+	for i, s := range scenes {
 		s.Settle()
 		var own []expect.Verdict
 		for _, v := range r.Verdicts {
@@ -178,7 +185,7 @@ func Packet(ctx context.Context, fathom, release string, scenes []*Scene) ([]exp
 				own = append(own, v)
 			}
 		}
-		scores = append(scores, s.Answer.Score(expect.Lab{Netns: s.Netns, Kernel: release}, own))
+		out[i].Score = s.Answer.Score(expect.Lab{Netns: s.Netns, Kernel: release}, own)
 	}
-	return scores, r, nil
+	return out, r, nil
 }

@@ -111,6 +111,17 @@ func TestSysctls(t *testing.T) {
 	if n < 100 {
 		t.Error(n)
 	}
+	deciding := s.Read(live.Deciding).Sysctls
+	for k, v := range deciding {
+		if got.Sysctls[k] != v {
+			t.Errorf("%s: %q of all, %q of those that decide", k, got.Sysctls[k], v)
+		}
+	}
+	for _, k := range []string{"net.ipv4.ip_forward", "net.ipv4.conf.va/1.rp_filter", "net.ipv6.conf.all.forwarding", "net.ipv4.neigh.lo.unres_qlen_bytes"} {
+		if _, ok := deciding[k]; !ok {
+			t.Errorf("%s is not among those that decide", k)
+		}
+	}
 	if v, key, ok := got.DevSysctl(4, "va.1", "rp_filter"); v != 2 || key != "net.ipv4.conf.va/1.rp_filter" || !ok {
 		t.Error(v, key, ok)
 	}

@@ -30,6 +30,9 @@ func (s *reading) files() {
 	if s.want(Sysctls) {
 		s.out.Sysctls = map[string]string{}
 		s.missing("sysctls", sysctls(s.out.Sysctls, filepath.Join(s.Proc, "sys/net"), "net"))
+	} else if s.want(Deciding) {
+		s.out.Sysctls = map[string]string{}
+		s.missing("sysctls", deciding(s.out.Sysctls, filepath.Join(s.Proc, "sys/net")))
 	}
 }
 
@@ -70,6 +73,35 @@ func sysctls(into map[string]string, dir, prefix string) error {
 		}
 		if v, err := readShort(path); err == nil {
 			into[key] = v
+		}
+	}
+	return nil
+}
+
+// deciding reads the settings of [netstate.DecidingSysctls]. What this kernel has not got is left out.
+func deciding(into map[string]string, dir string) error {
+	devices := map[string][]os.DirEntry{} // by the folder that has one for each
+	read := func(path, key string) {
+		if v, err := readShort(path); err == nil {
+			into[key] = v
+		}
+	}
+	for _, p := range netstate.DecidingSysctls() {
+		folder, name, each := strings.Cut(p, "/*/")
+		key := "net." + strings.ReplaceAll(folder, "/", ".")
+		if !each {
+			read(dir+"/"+folder, key)
+			continue
+		}
+		if _, known := devices[folder]; !known {
+			entries, err := os.ReadDir(dir + "/" + folder)
+			if err != nil && !errors.Is(err, unix.ENOENT) { // no IPv6
+				return err
+			}
+			devices[folder] = entries
+		}
+		for _, e := range devices[folder] {
+			read(dir+"/"+folder+"/"+e.Name()+"/"+name, key+"."+netstate.SysctlName(e.Name())+"."+name)
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@
 //	after := r.Read(live.Counters)
 //	moved := netstate.Diff(before, after) // "Udp.NoPorts": 5
 //	s := r.Read(live.All)
-//	r.Owners(s)                           // which process has which socket: looks through all of /proc
+//	r.Owners(s)                           // which process has which socket, of one state or several: looks through all of /proc
 //
 // [OpenAll] opens every namespace there is. Update reads parts of a State again; in the process's own namespace no privilege
 // is needed for most. A Reader is not safe for use by several goroutines at once.
@@ -52,6 +52,8 @@ const (
 	Ethtool
 
 	All = 1<<iota - 1
+	// Deciding are those of the Sysctls that answers are made of (netstate.DecidingSysctls); nothing beside Sysctls.
+	Deciding = 1 << iota
 )
 
 // timeout bounds each answer of the kernel.
@@ -156,7 +158,7 @@ func (r *Reader) Update(s *netstate.State, parts Parts) {
 		{Rules, func() { s.Rules = n.Rules }}, {Neighs, func() { s.Neighs = n.Neighs }}, {Groups, func() { s.Groups = n.Groups }},
 		{Sockets, func() { s.Sockets = n.Sockets }}, {NFT, func() { s.Chains, s.Sets = n.Chains, n.Sets }},
 		{TC, func() { s.Qdiscs, s.Filters = n.Qdiscs, n.Filters }}, {Policies, func() { s.Policies = n.Policies }},
-		{Sysctls, func() { s.Sysctls = n.Sysctls }}, {Counters | Ethtool, func() { s.Counters = n.Counters }},
+		{Sysctls | Deciding, func() { s.Sysctls = n.Sysctls }}, {Counters | Ethtool, func() { s.Counters = n.Counters }},
 	} {
 		if parts&p.part != 0 {
 			p.set()
@@ -184,7 +186,7 @@ func (s *reading) missing(what string, err error) {
 
 // within does what must be done on a thread of the namespace, all in one visit.
 func (s *reading) within() {
-	if !s.want(Groups | Sysctls | Counters | Ethtool | TC) {
+	if !s.want(Groups | Sysctls | Deciding | Counters | Ethtool | TC) {
 		return
 	}
 	err := s.ns.Do(func() error {

@@ -99,13 +99,15 @@ func (s *reading) socketFiles(files []query) {
 	s.missing("sockets", err)
 }
 
-// Owners finds the process of each socket of s, by the descriptors of all processes. What other users' processes have is
+// Owners finds the process of each socket of states, by the descriptors of all processes. What other users' processes have is
 // not seen without privilege.
-func (r *Reader) Owners(s *netstate.State) {
+func (r *Reader) Owners(states ...*netstate.State) {
 	want := map[uint64][]*netstate.Socket{}
-	for i := range s.Sockets {
-		if sk := &s.Sockets[i]; sk.Inode != 0 && sk.Owner == "" {
-			want[sk.Inode] = append(want[sk.Inode], sk)
+	for _, s := range states {
+		for i := range s.Sockets {
+			if sk := &s.Sockets[i]; sk.Inode != 0 && sk.Owner == "" {
+				want[sk.Inode] = append(want[sk.Inode], sk)
+			}
 		}
 	}
 	procs, _ := os.ReadDir(r.Proc)

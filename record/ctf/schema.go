@@ -11,6 +11,7 @@ import (
 // Schema is what the metadata of a trace says that is written here.
 type Schema struct {
 	UUID   [16]byte
+	Clock  [16]byte    // traces whose clocks are the same one say so by it: readers merge them
 	Offset int64       // ns from 1970 to the clock's zero
 	Env    [][2]string // what else is to be known: hostname, kernel_release …
 
@@ -21,7 +22,7 @@ type Schema struct {
 
 // NewSchema describes a trace with these events. Their IDs must be different and fit 16 bits, as the kernel's do.
 func NewSchema(uuid [16]byte, offset int64, env [][2]string, formats []*traceevent.Format) (*Schema, error) {
-	s := &Schema{UUID: uuid, Offset: offset, Env: env, formats: formats, classes: map[int]*class{}}
+	s := &Schema{UUID: uuid, Clock: uuid, Offset: offset, Env: env, formats: formats, classes: map[int]*class{}}
 	for _, f := range formats {
 		if f.ID < 0 || f.ID > 1<<16-1 || s.classes[f.ID] != nil {
 			return nil, fmt.Errorf("describe event %s:%s: the ID %d is taken or too large", f.System, f.Name, f.ID)
@@ -128,7 +129,7 @@ stream {
 		uint16_t id;
 		time32_t timestamp;
 	};
-`, id, sec, ns)
+`, uuidText(s.Clock), sec, ns)
 	if len(s.formats) > 0 {
 		b.WriteString("\tevent.context := struct {\n")
 		for _, f := range contextFields(s.formats[0]) {

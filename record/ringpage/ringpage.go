@@ -25,10 +25,10 @@ type Mover struct {
 	Moved int64 // bytes written to the file
 }
 
-// New moves from the descriptor raw, which must not block, to the file out, from its position on. Both stay the caller's.
-// page is the size of a page of the ring buffer, in bytes.
-func New(raw, out, page int) (*Mover, error) {
-	m := &Mover{raw: raw, out: out, page: page, partial: make([]byte, page)}
+// New moves from the descriptor raw, which must not block and stays the caller's. page is the size of a page of the ring
+// buffer, in bytes. [Mover.To] says where to.
+func New(raw, page int) (*Mover, error) {
+	m := &Mover{raw: raw, out: -1, page: page, partial: make([]byte, page)}
 	if err := unix.Pipe2(m.pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
@@ -38,6 +38,9 @@ func New(raw, out, page int) (*Mover, error) {
 	}
 	return m, nil
 }
+
+// To moves to the file out from now on, from its position on. It stays the caller's.
+func (m *Mover) To(out int) { m.out = out }
 
 // Close closes the pipe.
 func (m *Mover) Close() error { return errors.Join(unix.Close(m.pipe[0]), unix.Close(m.pipe[1])) }
@@ -91,29 +94,46 @@ func (m *Mover) write() error {
 }
 
 // Rest moves what is left once nothing is recorded any more: whole pages, then those that are filled in part, which splice
-// leaves. They are written with zeroes behind what they hold.
+// leaves.
 func (m *Mover) Rest() error {
 	for {
 		if err := m.Move(); err != nil {
 			return err
 		}
-		n, err := unix.Read(m.raw, m.partial)
-		switch {
-		case errors.Is(err, unix.EAGAIN) || err == nil && n == 0:
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("read trace: %w", err)
+		if more, err := m.readPage(); err != nil || !more {
+			return err
 		}
-		clear(m.partial[n:])
-		for b := m.partial; len(b) > 0; {
-			k, err := unix.Write(m.out, b)
-			if err != nil && !errors.Is(err, unix.EINTR) {
-				return fmt.Errorf("write trace: %w", err)
-			}
-			b = b[max(k, 0):]
-		}
-		m.Moved += int64(m.page)
 	}
+}
+
+// Flush moves what there is now, though the page that is being written may be filled in part; what comes on it later is on a page of its own.
+func (m *Mover) Flush() error {
+	if err := m.Move(); err != nil {
+		return err
+	}
+	_, err := m.readPage()
+	return err
+}
+
+// readPage reads a page, with zeroes behind what it holds; more is false if there is nothing.
+func (m *Mover) readPage() (more bool, err error) {
+	n, err := unix.Read(m.raw, m.partial)
+	switch {
+	case errors.Is(err, unix.EAGAIN) || err == nil && n == 0:
+		return false, nil
+	case errors.Is(err, unix.EINTR):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("read trace: %w", err)
+	}
+	clear(m.partial[n:])
+	for b := m.partial; len(b) > 0; {
+		k, err := unix.Write(m.out, b)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false, fmt.Errorf("write trace: %w", err)
+		}
+		b = b[max(k, 0):]
+	}
+	m.Moved += int64(m.page)
+	return true, nil
 }

@@ -1,0 +1,380 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/kernel/live"
+	"github.com/fathom-trace/fathom/record"
+	"github.com/fathom-trace/fathom/record/session"
+	"github.com/fathom-trace/fathom/tracefs"
+)
+
+// sessionKeeper is what fathom record runs in the background; nobody else calls it.
+const sessionKeeper = "keep-session"
+
+// sessionCommands are the verbs below record that are about named sessions. Their names and flags are LTTng's where it has the
+// same.
+func sessionCommands() []*cobra.Command {
+	return []*cobra.Command{createCommand(), enableCommand(), listCommand(), keeperCommand(),
+		sessionVerb("start", "Begin to record, into a new segment", session.Client.Start),
+		sessionVerb("stop", "End the segment; returns when all segments are finished", session.Client.Stop),
+		sessionVerb("rotate", "End the segment and begin the next one, without a gap", session.Client.Rotate),
+		sessionVerb("snapshot", "Take what the rings of a flight recorder hold into a folder", session.Client.Snapshot),
+		sessionVerb("destroy", "End the session; what was recorded stays", session.Client.Destroy)}
+}
+
+// createFlags say what a session is made with.
+type createFlags struct {
+	spec    session.Spec
+	buffer  string
+	segSize string
+	maxSize string
+	when    string
+	stacks  []string
+	json    bool
+}
+
+func createCommand() *cobra.Command {
+	f := &createFlags{}
+	c := &cobra.Command{
+		Use:   "create [NAME] [flags]",
+		Short: "Make a session, which records in the background until it is destroyed",
+		Long: `Make a session. It outlives this command: enable its events, start and stop it, look at it with fathom view DIR at any time, and
+destroy it at last. Where a NAME may be given to the other verbs and is not, the session made last is meant.
+
+Examples:
+  fathom record create web --output=/tmp/web --segment-size 100M --keep 10
+  fathom record enable -e 'net:*' -e sched:sched_switch
+  fathom record start; sleep 60; fathom record stop; fathom view /tmp/web --stats; fathom record destroy
+  fathom record create crash --snapshot --when 'sched:sched_process_exit if comm == "nginx"' --after 1s`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
+	}
+	fl := c.Flags()
+	fl.StringVarP(&f.spec.Dir, "output", "o", "", "record into the new folder `DIR` (default fathom-NAME)")
+	fl.BoolVar(&f.spec.Flight, "snapshot", false, "a flight recorder: the rings keep the latest events until fathom record snapshot")
+	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
+	fl.StringVar(&f.segSize, "segment-size", "", "begin a new segment when one has this `SIZE`")
+	fl.Var(span{&f.spec.SegmentTime}, "segment-time", "begin a new segment after this `TIME`")
+	fl.IntVar(&f.spec.Keep, "keep", 0, "keep the last `N` segments or snapshots, remove older ones")
+	fl.StringVar(&f.maxSize, "max-size", "", "remove the oldest segments when all have more than this `SIZE`")
+	fl.StringVar(&f.when, "when", "", "take a snapshot when this `EVENT` comes: 'EVENT if CONDITION'")
+	fl.Var(span{&f.spec.After}, "after", "take it this `TIME` later")
+	fl.BoolVarP(&f.json, "json", "j", false, "print the session as a JSON object")
+	return c
+}
+
+func (f *createFlags) run(c *cobra.Command, args []string) error {
+	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
+	s := f.spec
+	if s.Name = "auto-" + time.Now().Format("20060102-150405"); len(args) > 0 {
+		s.Name = args[0]
+	}
+	if err := session.CheckName(s.Name); err != nil {
+		return usage(err.Error())
+	}
+	switch {
+	case s.Flight && (f.segSize != "" || s.SegmentTime > 0):
+		return usage("a flight recorder has snapshots, no segments")
+	case !s.Flight && f.when != "":
+		return usage("--when is about a flight recorder: --snapshot")
+	case f.when == "" && s.After > 0:
+		return usage("--after what? --when 'EVENT if CONDITION'")
+	case s.Keep < 0:
+		return usage("--keep: a number of segments")
+	}
+	var err error
+	for _, size := range []struct {
+		flag, text string
+		least      int64
+		to         *int64
+	}{{"--segment-size", f.segSize, 64 << 10, &s.SegmentBytes}, {"--max-size", f.maxSize, 64 << 10, &s.MaxBytes}} {
+		if size.text == "" {
+			continue
+		}
+		if *size.to, err = parseSize(size.text); err != nil || *size.to < size.least {
+			return usage(fmt.Sprintf("%s %s: a size such as 10M, of at least %dk", size.flag, size.text, size.least>>10))
+		}
+	}
+	if s.BufferKB, err = ringSize(f.buffer); err != nil {
+		return usage(err.Error())
+	}
+	if s.Stacks, err = parseStacks(f.stacks); err != nil {
+		return usage(err.Error())
+	}
+	if f.when != "" {
+		w, err := record.ParseSpec(f.when)
+		if err != nil {
+			return usage(err.Error())
+		}
+		s.When = &w
+	}
+	if s.Dir == "" {
+		s.Dir = "fathom-" + s.Name
+	}
+	if s.Dir, err = filepath.Abs(s.Dir); err != nil {
+		return fmt.Errorf("create session: %w", err)
+	}
+	s.Leases = leases().Path
+	sweep()
+	st, err := session.Create([]string{"/proc/self/exe", "record", sessionKeeper}, s)
+	if err != nil {
+		return &diag.Error{What: "create session " + s.Name, Because: err.Error(), Err: err, Try: []string{"fathom record list"}}
+	}
+	return showSession(c.OutOrStdout(), st, f.json)
+}
+
+// enableFlags say which events a session records.
+type enableFlags struct {
+	events []string
+	kernel bool
+	all    bool
+	filter string
+	name   string
+	json   bool
+}
+
+func enableCommand() *cobra.Command {
+	f := &enableFlags{}
+	c := &cobra.Command{
+		Use:     "enable [flags] [EVENT[,EVENT]…]",
+		Aliases: []string{"enable-event"},
+		Short:   "Have a session record more events",
+		Long: `Have a session record more events, as -e of fathom record names them. Names of LTTng's are understood. A pattern that matches
+nothing is waited for: the events are recorded from the moment on that a module brings them. A session that is recording begins
+a new segment, in which they are.
+
+Examples:
+  fathom record enable -e 'sched:*' -e 'net:net_dev_queue if len > 1000'
+  fathom record enable-event -k 'isw_*','netchan_*',skb_kfree,net_if_receive_skb`,
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, 'EVENT if CONDITION'")
+	fl.BoolVarP(&f.kernel, "kernel", "k", false, "events of the kernel, which all are: for LTTng's command lines")
+	fl.BoolVarP(&f.all, "all", "a", false, "all events there are")
+	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all these events without one of their own")
+	fl.StringVarP(&f.name, "session", "s", "", "the session of this `NAME` (default the one made last)")
+	fl.BoolVarP(&f.json, "json", "j", false, "print the session as a JSON object")
+	return c
+}
+
+func (f *enableFlags) run(c *cobra.Command, args []string) error {
+	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
+	list := f.events
+	for _, a := range args {
+		list = append(list, strings.Split(a, ",")...)
+	}
+	if f.all {
+		list = append(list, "*")
+	}
+	if len(list) == 0 {
+		return usage("which events? -e EVENT, such as -e 'sched:*'; fathom record list -k lists them")
+	}
+	var specs []record.Spec
+	for _, e := range list {
+		s, err := record.ParseSpec(e)
+		if err != nil {
+			return usage(err.Error())
+		}
+		if s.Filter == "" {
+			s.Filter = f.filter
+		}
+		specs = append(specs, s)
+	}
+	return withSession(c, f.name, f.json, func(k session.Client) (session.Status, error) { return k.Enable(specs) })
+}
+
+// sessionVerb is a verb that takes nothing but the name of a session.
+func sessionVerb(name, short string, do func(session.Client) (session.Status, error)) *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use: name + " [NAME]", Short: short, Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			session := ""
+			if len(args) > 0 {
+				session = args[0]
+			}
+			return withSession(c, session, asJSON, do)
+		},
+	}
+	c.Flags().BoolVarP(&asJSON, "json", "j", false, "print the session as a JSON object")
+	return c
+}
+
+// withSession does something with a session and shows how it is then.
+func withSession(c *cobra.Command, name string, asJSON bool, do func(session.Client) (session.Status, error)) error {
+	sweep()
+	k, err := session.Find(leases(), name)
+	if err != nil {
+		return sessionError(c.Name(), err)
+	}
+	st, err := do(k)
+	if err != nil {
+		return sessionError(c.Name()+" session "+k.Name, err)
+	}
+	return showSession(c.OutOrStdout(), st, asJSON)
+}
+
+func sessionError(what string, err error) error {
+	try := []string{"fathom record list"}
+	if errors.Is(err, session.ErrNone) {
+		try = []string{"fathom record create NAME"}
+	}
+	return &diag.Error{What: what, Because: err.Error(), Err: err, Code: diag.ExitFailure, Try: try}
+}
+
+// showSession prints a session on a line or two, or as a JSON object.
+func showSession(w io.Writer, s session.Status, asJSON bool) error {
+	if asJSON {
+		b, err := json.Marshal(struct {
+			Type string `json:"type"`
+			session.Status
+		}{"session", s})
+		if err != nil {
+			return fmt.Errorf("encode session: %w", err)
+		}
+		_, err = fmt.Fprintf(w, "%s\n", b)
+		return err
+	}
+	kind, bytes := "segments", int64(0)
+	if s.Flight {
+		kind = "snapshots"
+	}
+	for _, g := range s.Segments {
+		bytes += g.Bytes
+	}
+	acc := s.Account()
+	line := fmt.Sprintf("%s: %s, %d %s of %d events and %.1f MiB in %s", s.Name, s.State, len(s.Segments), kind, acc.Events, float64(bytes)/(1<<20), s.Dir)
+	if s.Removed > 0 {
+		line += fmt.Sprintf(", %d older ones removed", s.Removed)
+	}
+	if acc.Missed > 0 || !acc.Exact {
+		line += "; " + lossText(acc)
+	}
+	if len(s.Waiting) > 0 {
+		line += "; no event as yet for " + strings.Join(s.Waiting, " ")
+	}
+	if s.Error != "" {
+		line += "; " + s.Error
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
+}
+
+// listCommand lists sessions, or the kernel's events.
+func listCommand() *cobra.Command {
+	asJSON, kernel := false, false
+	c := &cobra.Command{
+		Use: "list [NAME]", Short: "List the sessions there are, or with -k the events of the kernel", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if kernel {
+				return listEvents(c.OutOrStdout(), asJSON)
+			}
+			return listSessions(c.OutOrStdout(), args, asJSON)
+		},
+	}
+	c.Flags().BoolVarP(&kernel, "kernel", "k", false, "list the events that can be recorded")
+	c.Flags().BoolVarP(&asJSON, "json", "j", false, "print JSON objects, one a line")
+	return c
+}
+
+func listEvents(w io.Writer, asJSON bool) error {
+	fs, err := tracefs.Find()
+	if err != nil {
+		return err
+	}
+	defer fs.Close()
+	all, err := fs.Events()
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		line := e.String()
+		if asJSON {
+			b, err := json.Marshal(struct {
+				Type  string `json:"type"`
+				Event string `json:"event"`
+			}{"event", line})
+			if err != nil {
+				return fmt.Errorf("encode event: %w", err)
+			}
+			line = string(b)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listSessions(w io.Writer, args []string, asJSON bool) error {
+	sweep()
+	all, err := session.List(leases())
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, k := range all {
+		if len(args) > 0 && args[0] != k.Name {
+			continue
+		}
+		st, err := k.Status()
+		if errors.Is(err, session.ErrNone) { // it ended meanwhile
+			continue
+		} else if err != nil {
+			return err
+		}
+		found = true
+		if err := showSession(w, st, asJSON); err != nil {
+			return err
+		}
+	}
+	if !found && len(args) > 0 {
+		return sessionError("list", fmt.Errorf("%w: %s", session.ErrNone, args[0]))
+	}
+	if !found && !asJSON {
+		fmt.Fprintln(os.Stderr, "fathom: no sessions; fathom record create makes one")
+	}
+	return nil
+}
+
+// keeperCommand is the process of a session.
+func keeperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: sessionKeeper, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			l, err := live.Open(live.Options{})
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return session.Keep(c.Context(), os.Stdin, os.Stdout, session.Names{Symbol: addressNames(l), Constant: l.Constant})
+		},
+	}
+}
+
+// lttng is fathom record under the names of LTTng's programs: what its documentation has people type works.
+func lttng(program string) *cobra.Command {
+	if program == "lttng-sessiond" {
+		c := &cobra.Command{Use: program, Short: "Needs no daemon: sessions keep themselves", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return nil }}
+		c.Flags().BoolP("daemonize", "d", false, "accepted: there is no daemon")
+		c.Flags().String("extra-kmod-probes", "", "accepted: the kernel's own events need no `MODULES`")
+		return c
+	}
+	c := recordCommand()
+	c.Use = program
+	return c
+}
