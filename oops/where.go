@@ -37,7 +37,7 @@ func (r *Report) Calls() bool {
 
 func (r *Report) where() (l Location, call bool) {
 	if r.RIP.Symbol != "" && r.Access != "execute" && !r.passed(r.RIP.Symbol) {
-		return r.RIP, r.Kind == KASAN || r.Kind == KMSAN || r.Kind == Lockdep // these name where their check returned to
+		return r.RIP, r.afterwards()
 	}
 	frames := r.Stack
 	if found := r.interrupted(); found >= 0 { // an interrupt found it: what it interrupted is the one
@@ -59,6 +59,20 @@ func (r *Report) where() (l Location, call bool) {
 // it finds is all there is.
 func hasCertain(frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return !f.Unsure && !f.Regs && f.Symbol != "" })
+}
+
+// afterwards says that RIP is behind what failed: where a check returned to, or a trap that comes after its instruction.
+func (r *Report) afterwards() bool {
+	switch r.Kind {
+	case KASAN, KMSAN, Lockdep:
+		return true
+	case KFENCE:
+		return !strings.HasSuffix(r.Detail, "read") && !strings.HasSuffix(r.Detail, "write") // accesses have the instruction's own
+	case OtherOops:
+		name := strings.TrimPrefix(r.Title, "Oops: ")
+		return strings.HasPrefix(name, "int3:") || strings.HasPrefix(name, "overflow:")
+	}
+	return false
 }
 
 // interrupted is the frame with the registers of what an interrupt interrupted that found a CPU stuck; −1 if there is none, or

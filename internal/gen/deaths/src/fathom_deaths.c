@@ -314,7 +314,7 @@ static noinline int deaths_deeper(int n)
 {
 	volatile char b[512];
 
-	b[0] = n; /* @stack */
+	b[0] = n;
 	return n < 0 ? 0 : deaths_deeper(n + 1) + b[0];
 }
 
@@ -331,8 +331,8 @@ static noinline void deaths_protector(void)
 
 	for (i = 0; i < 40; i++)
 		p[i] = 0x41;
-	deaths_sink = p[1]; /* @protector */
-}
+	deaths_sink = p[1];
+} /* @protector: its end looks at the guard */
 
 static noinline void deaths_double_fault(void)
 {
