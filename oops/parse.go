@@ -19,9 +19,6 @@ var (
 	cpuRE     = lazy(`^CPU: (\d+)(?: UID: \d+)? PID: (\d+) Comm: (.*?) (Not tainted|Tainted: [A-Z ]*?) +(\S+) #`)
 	ripRE     = lazy(`^(?:RIP: \S+?:|pc : |RIP: )(\S.*)`)
 	regRE     = lazy(`\b([A-Z][A-Z0-9]{1,7}|x\d+|sp|lr): ?([0-9a-f]{4,16})\b`)
-	codeRE    = lazy(`^Code: (.*)`)
-	modRE     = lazy(`^Modules linked in: ?(.*)`)
-	hwRE      = lazy(`^Hardware name: (.*)`)
 	pfRE      = lazy(`^#PF: (supervisor|user) (read access|write access|instruction fetch) in (kernel|user) mode`)
 	pfCodeRE  = lazy(`^#PF: error_code\(0x([0-9a-f]+)\) - (.*)`)
 	oopsRE    = lazy(`^(?:Oops: )?[A-Za-z][A-Za-z0-9 ]*\b.*?: ([0-9a-f]{4}) \[#(\d+)\]`)
@@ -49,7 +46,7 @@ func (p *parser) line(n int, line, from string) {
 	if r == nil {
 		return
 	}
-	if endRE().MatchString(line) && !strings.Contains(line, "Kernel panic") {
+	if strings.HasPrefix(line, "---[ end ") && endRE().MatchString(line) && !strings.Contains(line, "Kernel panic") {
 		r.Ended = true
 		return
 	}
@@ -88,7 +85,7 @@ func (r *Report) body() bool { return len(r.Stack) > 0 || len(r.Code) > 0 || r.R
 func (r *Report) take(line string) {
 	line = strings.TrimLeft(line, " \t")
 	switch {
-	case oopsRE().MatchString(line):
+	case strings.Contains(line, " [#") && oopsRE().MatchString(line):
 		if r.ErrorCode == "" {
 			r.ErrorCode = oopsRE().FindStringSubmatch(line)[1]
 			r.pageFaulted = strings.Contains(line, "Oops: "+r.ErrorCode) // other traps stand between
@@ -99,23 +96,23 @@ func (r *Report) take(line string) {
 		r.takeCPU(line)
 	case strings.HasPrefix(line, "RIP: ") || strings.HasPrefix(line, "pc : "):
 		r.takeRIP(line)
-	case codeRE().MatchString(line):
+	case strings.HasPrefix(line, "Code: "):
 		if r.Code == nil && !r.left() {
-			r.takeCode(codeRE().FindStringSubmatch(line)[1])
+			r.takeCode(line[len("Code: "):])
 		}
-	case modRE().MatchString(line):
+	case strings.HasPrefix(line, "Modules linked in:"):
 		if r.Modules == nil {
-			r.takeModules(modRE().FindStringSubmatch(line)[1])
+			r.takeModules(line[len("Modules linked in:"):])
 		}
-	case hwRE().MatchString(line):
-		r.Hardware = hwRE().FindStringSubmatch(line)[1]
-	case stackRE().MatchString(line):
+	case strings.HasPrefix(line, "Hardware name: "):
+		r.Hardware = line[len("Hardware name: "):]
+	case strings.HasPrefix(line, "<") && stackRE().MatchString(line):
 		r.Context = stackName(line, r.Context)
-	case accessRE().MatchString(line):
+	case strings.Contains(line, " at addr ") && accessRE().MatchString(line):
 		r.takeAccess(accessRE().FindStringSubmatch(line))
 	case strings.HasPrefix(line, "KASAN: "):
 		r.takeRange(kasanRE().FindStringSubmatch(line))
-	case kfenceRE().MatchString(line):
+	case r.Kind == KFENCE && kfenceRE().MatchString(line):
 		m := kfenceRE().FindStringSubmatch(line)
 		r.Access = m[1]
 		r.setAddr(m[2])
@@ -158,7 +155,7 @@ func (r *Report) takeOther(line string) {
 		if m := mceRE().FindStringSubmatch(line); m != nil {
 			r.RIP, _ = location(m[1])
 		}
-	case r.Access == "" && armRE().MatchString(line):
+	case r.Access == "" && strings.Contains(line, " = ") && armRE().MatchString(line):
 		r.Access = map[string]string{"": "execute", "0": "read", "1": "write"}[armRE().FindStringSubmatch(line)[1]]
 	}
 	r.takeRegs(line)
@@ -274,6 +271,9 @@ func (r *Report) takeFrame(line string) bool {
 			line, f.Unsure = s, true
 		}
 	}
+	if !strings.Contains(line, "+0x") {
+		return false
+	}
 	m := locRE().FindStringSubmatch(line)
 	if m == nil || r.closed || len(r.Stack) >= maxFrames {
 		return m != nil
@@ -287,6 +287,9 @@ func (r *Report) takeRegs(line string) {
 	if len(r.Stack) > 0 {
 		return // the registers of user mode, or of what was interrupted
 	}
+	if !strings.Contains(line, ":") {
+		return
+	}
 	for _, m := range regRE().FindAllStringSubmatch(line, -1) {
 		v, err := strconv.ParseUint(m[2], 16, 64)
 		if _, have := r.Regs[m[1]]; err == nil && !have {
@@ -294,6 +297,9 @@ func (r *Report) takeRegs(line string) {
 		}
 	}
 	if strings.HasPrefix(line, "RSP: ") || strings.HasPrefix(line, "sp : ") {
+		return
+	}
+	if !strings.HasPrefix(line, "task:") {
 		return
 	}
 	if m := taskRE().FindStringSubmatch(line); m != nil && r.Comm == "" {

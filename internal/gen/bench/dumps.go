@@ -60,7 +60,22 @@ func dumps() {
 			row(fmt.Sprintf("%s | %d | %s", f.what, st.Size()>>20, t.name), t.argv)
 		}
 	}
+	live()
 	fmt.Println()
+}
+
+// live measures the first page of a guest that runs, read through its gdb stub while it stands still.
+func live() {
+	name := fmt.Sprintf("bench-%d", os.Getpid())
+	boot := exec.Command("./fathom", "lab", "boot", "--kernel", dumpKernel, "--root", "none", "--keep", name, "--while", fmt.Sprint(os.Getpid()))
+	boot.Env = append(os.Environ(), "FATHOM_ACCEL=tcg")
+	if out, err := boot.CombinedOutput(); err != nil {
+		fmt.Printf("| a guest that runs | | fathom | %v | | |\n", err)
+		os.Stderr.Write(out)
+		return
+	}
+	defer exec.Command("./fathom", "lab", "down", name).Run()
+	row("a guest that runs (gdb stub) | 1024 | fathom", []string{"./fathom", "core", "--guest", name})
 }
 
 func userCache() string {
