@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -21,7 +22,7 @@ var kernelLine = regexp.MustCompile(`^ *.+-(\d+) +\[(\d+)\] (\S+) +(\d+\.\d+): (
 // TestAsKernel enables every event that there is for a moment and compares what we print with the kernel's own trace file.
 func TestAsKernel(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
-	if ktest.InGuest() {
+	if ktest.InGuest() && os.Getenv(ktest.EnvSoak) == "" {
 		t.Skip("every event of a kernel takes a while under TCG")
 	}
 	fs, err := tracefs.Find()
@@ -43,10 +44,42 @@ func TestAsKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := inst.Write("options/hash-ptr", "0"); err != nil { // since 5.12: %p is the address
-		t.Skip(err)
-	}
 	formats := everyFormat(t, fs)
+	// Since 5.12 the option has %p be the address; in 6.1 it also has the kernel print all texts as empty.
+	plain := inst.Write("options/hash-ptr", "0") == nil
+	text := everything(t, inst)
+	if emptied := bytes.Contains(text, []byte("prev_comm= ")); emptied || !plain {
+		plain = false
+		for _, set := range [][2]string{{"options/hash-ptr", "1"}, {"trace_clock", "local"}, {"trace_clock", "mono"}} { // another clock empties the rings
+			if err := inst.Write(set[0], set[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text = everything(t, inst)
+	}
+	want := map[string][]string{}
+	for l := range strings.Lines(string(text)) {
+		if m := kernelLine.FindStringSubmatch(strings.TrimSuffix(l, "\n")); m != nil {
+			key := strings.Join([]string{m[1], m[2], m[4], m[5]}, " ")
+			want[key] = append(want[key], pointers(strings.TrimRight(m[6], " "), plain))
+		}
+	}
+	compareKernel(t, fs, inst, formats, want, plain)
+}
+
+var address = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
+
+// pointers takes out addresses where the kernel prints a hash of them.
+func pointers(s string, plain bool) string {
+	if plain {
+		return s
+	}
+	return address.ReplaceAllString(s, "ADDRESS")
+}
+
+// everything has all events recorded for a moment, and gives the kernel's text of them.
+func everything(t *testing.T, inst *tracefs.Instance) []byte {
+	t.Helper()
 	if err := inst.Write("events/enable", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -65,14 +98,7 @@ func TestAsKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string][]string{}
-	for l := range strings.Lines(string(text)) {
-		if m := kernelLine.FindStringSubmatch(strings.TrimSuffix(l, "\n")); m != nil {
-			key := strings.Join([]string{m[1], m[2], m[4], m[5]}, " ")
-			want[key] = append(want[key], strings.TrimRight(m[6], " "))
-		}
-	}
-	compareKernel(t, fs, inst, formats, want)
+	return text
 }
 
 // everyFormat parses the formats of all events: none is not understood.
@@ -82,13 +108,18 @@ func everyFormat(t *testing.T, fs tracefs.FS) (out []*traceevent.Format) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k, err := live.Open(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
 	listed := 0
 	for _, e := range all {
 		b, err := fs.Format(e.System, e.Name)
 		if err != nil {
 			continue
 		}
-		f, err := traceevent.Parse(b)
+		f, err := traceevent.Parse([]byte(resolve(string(b), k.Constant)))
 		if err != nil {
 			t.Errorf("%v: %v", e, err)
 			continue
@@ -106,7 +137,7 @@ func everyFormat(t *testing.T, fs tracefs.FS) (out []*traceevent.Format) {
 	return out
 }
 
-func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats []*traceevent.Format, want map[string][]string) {
+func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats []*traceevent.Format, want map[string][]string, plain bool) {
 	t.Helper()
 	syms, err := os.ReadFile("/proc/kallsyms")
 	if err != nil {
@@ -138,7 +169,7 @@ func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats 
 			if printers[e.Format] == nil {
 				printers[e.Format] = traceevent.NewPrinter(e.Format)
 			}
-			got := strings.TrimRight(string(printers[e.Format].Append(nil, e.Rec, &tr.Env)), " ")
+			got := pointers(strings.TrimRight(string(printers[e.Format].Append(nil, e.Rec, &tr.Env)), " \n"), plain)
 			us := (e.Time + 500) / 1000
 			key := fmt.Sprintf("%d %03d %d.%06d %s", e.Format.PIDField().Int(e.Rec), cpu, us/1e6, us%1e6, e.Format.Name)
 			n++
@@ -154,8 +185,12 @@ func compareKernel(t *testing.T, fs tracefs.FS, inst *tracefs.Instance, formats 
 	for name, got := range wrong {
 		t.Logf("%s: %s", name, got)
 	}
-	// The print fmts of some name constants that only the kernel's own headers know (enumerations, vmemmap_base).
-	if n < 100 || len(wrong)*8 > len(printers) {
+	for f := range printers { // where the map of pages begins only /proc/kcore tells
+		if _, err := os.Stat("/proc/kcore"); err != nil && strings.Contains(f.Print, "vmemmap_base") {
+			delete(wrong, f.System+":"+f.Name)
+		}
+	}
+	if n < 100 || len(wrong)*100 > len(printers) {
 		t.Errorf("%d of %d kinds of events are not as the kernel prints them", len(wrong), len(printers))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -89,6 +90,9 @@ func describe(fs tracefs.FS, e tracefs.Event) (Event, error) {
 	return Event{System: e.System, Name: e.Name, Format: string(text)}, nil
 }
 
+// elements is the address of an element of an array of structures that begins where a variable says, as in the events of pages.
+var elements = regexp.MustCompile(`\(\(\(struct (\w+) \*\)(\w+_base)\) \+ (\(REC->\w+\))\)`)
+
 // resolve replaces the names of constants in the print fmt of a format file by their numbers. The kernel does so for those that
 // its authors listed (TRACE_DEFINE_ENUM) and leaves others; where the recording is read nobody knows them any more.
 func resolve(text string, constant func(string) (int64, bool)) string {
@@ -96,6 +100,15 @@ func resolve(text string, constant func(string) (int64, bool)) string {
 	if !ok || constant == nil {
 		return text
 	}
+	expr = elements.ReplaceAllStringFunc(expr, func(s string) string {
+		m := elements.FindStringSubmatch(s)
+		base, ok1 := constant(m[2])
+		size, ok2 := constant("sizeof(struct " + m[1] + ")")
+		if !ok1 || !ok2 {
+			return s
+		}
+		return fmt.Sprintf("((%d) + %s * %d)", base, m[3], size)
+	})
 	var out strings.Builder
 	for i := 0; i < len(expr); {
 		n := i + 1

@@ -37,7 +37,8 @@ type Options struct {
 	Stacks Stacks
 	// Symbol names kernel addresses, for what events tell of functions; nil if there is nobody to ask.
 	Symbol func(addr uint64) (name string, off, size uint64, module string, ok bool)
-	// Constant gives the value of an enumerator of the kernel, for print fmts that name it; nil if there is nobody to ask.
+	// Constant gives the value of an enumerator of the kernel, of sizeof(struct NAME), or of a variable where addresses begin, for print fmts
+	// that name it; nil if there is nobody to ask.
 	Constant func(name string) (int64, bool)
 }
 

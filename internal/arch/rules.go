@@ -85,13 +85,14 @@ var Edges = []Edge{
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./internal/netns ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
+	{"answers/explain/defs", "./ctype ./traceevent ./internal/sysno golang.org/x/sys/unix", "what names mean, by types, formats and tables; pure but for the names of errnos"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
 	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
-	{"view/flame", "html", "names in a drawing are escaped"},
+	{"view/flame view/events", "html", "names in a drawing are escaped"},
 	{"view/events", "./traceevent", "events are printed as their format says"},
 	{"traceevent/match", "./traceevent ./traceevent/filter", "conditions are over events"},
 	{"traceevent", "net/netip", "addresses are printed as the kernel prints them"},
@@ -106,6 +107,7 @@ var Edges = []Edge{
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.
+	{"answers/... bpf/... kernel/... lang/... netstate/... oops probe/... record/... tracefs view/... vmcore wire/... internal/...", "./internal/sorting", "sorting by a comparison takes room once"},
 	{"internal/feature", "syscall", "an errno is evidence"},
 	{"internal/diag", "./lang/syntax ./internal/feature syscall os", "places in a program, missing features, errnos, and whether root was refused"},
 	{"internal/term", "golang.org/x/term golang.org/x/sys/unix os", "asks the terminal"},

@@ -34,6 +34,7 @@ type rankFlags struct {
 	overlap      string
 	engine       string
 	folded       string
+	flame, diff  string
 	find         bool
 	json, strict bool
 	quiet        bool
@@ -87,6 +88,8 @@ Examples:
 	fl.StringVar(&f.overlap, "overlap", "", "count the calls of kernel `FUNCTION` by how many are inside it at once")
 	fl.StringVar(&f.engine, "engine", "auto", "count by `WHAT`: hist triggers of the kernel, bpf programs, or auto: hist if the kernel has them")
 	fl.StringVar(&f.folded, "folded", "", "write the stacks for a flame graph to `FILE`, weighed by hits or by the first sum")
+	fl.StringVar(&f.flame, "flame", "", "draw the stacks as a flame graph into `FILE`, in SVG")
+	fl.StringVar(&f.diff, "diff", "", "show how the stacks changed since `FILE`, which --folded wrote; --flame is coloured by it")
 	fl.BoolVar(&f.find, "find", false, "propose events for the words that follow")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line for each row")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the table")
@@ -122,7 +125,7 @@ func (f *rankFlags) check(fl *pflag.FlagSet) error {
 	case f.find && len(f.cmd) > 0:
 		return errors.New("--find only proposes events: no command")
 	case f.find:
-		return refuse("--find only proposes events", windowFlags, runningFlags, []string{"frames", "sort", "ascending", "folded", "trigger", "overlap"})
+		return refuse("--find only proposes events", windowFlags, runningFlags, []string{"frames", "sort", "ascending", "trigger", "overlap"}, stackFlags)
 	case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
 		return fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)
 	case f.overlap != "" && len(f.events) > 0:
@@ -130,8 +133,10 @@ func (f *rankFlags) check(fl *pflag.FlagSet) error {
 	case f.overlap != "" && f.engine == "hist":
 		return errors.New("--overlap counts the calls of a function, by BPF: no --engine hist")
 	case f.overlap != "":
-		return errors.Join(refuse("--overlap counts the calls of a function", windowFlags, []string{"frames", "folded", "trigger"}),
+		return errors.Join(refuse("--overlap counts the calls of a function", windowFlags, []string{"frames", "trigger"}, stackFlags),
 			(&rank.Table{By: []string{rank.Inside}}).CheckOrder(f.order...))
+	case f.json && f.diff != "":
+		return errors.New("--diff is a table for people: no -j")
 	case len(f.events) == 0 && len(f.triggers) == 0:
 		return errors.New("name an event; fathom rank --find WORDS proposes some")
 	case len(f.events) == 0:

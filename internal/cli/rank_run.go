@@ -21,6 +21,7 @@ import (
 	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/tracefs"
 	"github.com/fathom-trace/fathom/usersym"
+	"github.com/fathom-trace/fathom/view/flame"
 )
 
 // rankNames names what the running machine's numbers mean.
@@ -65,6 +66,7 @@ type ranking struct {
 	users    *usersym.Resolver
 	world    *probe.World
 	counters []rank.Counter
+	before   *flame.Graph // of --diff
 }
 
 func (r *ranking) close() error {
@@ -80,6 +82,9 @@ func (r *ranking) close() error {
 
 func (f *rankFlags) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	r := &ranking{f: f}
+	if r.before, err = f.before(); err != nil {
+		return err
+	}
 	if r.fs, err = tracefs.Find(); err != nil {
 		return err
 	}
@@ -119,8 +124,8 @@ func (f *rankFlags) run(ctx context.Context, stdout, stderr io.Writer) (err erro
 
 // raw has the kernel count by triggers as they are, and prints its own tables.
 func (r *ranking) raw(ctx context.Context, ts []rank.Trigger, stdout, stderr io.Writer) error {
-	if r.f.engine == "bpf" || r.f.json || r.f.folded != "" || r.f.order != nil || !r.f.whole || r.f.frames != 0 || r.f.strict {
-		return usageError{"fathom rank", errors.New("variables, actions and names are for the kernel's own histograms, whose tables are printed as they are: no --engine bpf, -j, --folded, --sort, --ascending, --top, --frames, --strict")}
+	if r.f.engine == "bpf" || r.f.json || r.f.stacks() || r.f.order != nil || !r.f.whole || r.f.frames != 0 || r.f.strict {
+		return usageError{"fathom rank", errors.New("variables, actions and names are for the kernel's own histograms, whose tables are printed as they are: no --engine bpf, -j, --folded, --flame, --diff, --sort, --ascending, --top, --frames, --strict")}
 	}
 	raw, err := rank.NewRaw(ts, r.fs, leases())
 	if err != nil {
@@ -265,8 +270,8 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, t.Summary())
 		}
 	}
-	if r.f.folded != "" {
-		if err := r.fold(folded); err != nil {
+	if r.f.stacks() {
+		if err := r.fold(folded, stdout); err != nil {
 			return err
 		}
 	}
@@ -274,23 +279,6 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 		return exitError{exitLost}
 	}
 	return nil
-}
-
-func (r *ranking) fold(ts []*rank.Table) error {
-	f, err := os.Create(r.f.folded)
-	if err != nil {
-		return err
-	}
-	sum := ""
-	if len(r.f.sum) > 0 {
-		sum = r.f.sum[0]
-	}
-	for _, t := range ts {
-		if err := t.Folded(f, sum); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return f.Close()
 }
 
 // conditionError shows what is wrong with a condition, or with a trigger, at its place.
@@ -310,11 +298,19 @@ func rankError(what string, err error) error {
 	case errors.As(err, &wrong):
 		return conditionError("fathom rank", what, err)
 	case errors.As(err, &none):
-		e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
-		for _, n := range none.Near {
-			e.Try = append(e.Try, "fathom rank "+n)
-		}
-		return e
+		return eventError("fathom rank", what, err)
 	}
 	return &diag.Error{What: "rank " + what, Err: err}
+}
+
+// eventError tells of an event that there is not, with those whose names are near for the command.
+func eventError(command, what string, err error) error {
+	e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
+	var none *tracefs.NoEventError
+	if errors.As(err, &none) {
+		for _, n := range none.Near {
+			e.Try = append(e.Try, command+" "+n)
+		}
+	}
+	return e
 }

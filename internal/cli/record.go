@@ -94,7 +94,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 	}
 	defer l.Close()
 	o.Symbol = addressNames(l)
-	o.Constant = constants(l)
+	o.Constant = l.Constant
 	var child *script.Command
 	if len(command) > 0 {
 		if child, err = script.StartCommand(command); err != nil {
@@ -221,18 +221,6 @@ func ringSize(text string) (int, error) {
 		return 0, fmt.Errorf("--buffer %s: a size such as 64k or 16M, of at least 4k", text)
 	}
 	return int(n >> 10), nil
-}
-
-// constants gives the values of enumerators of this kernel.
-func constants(l *live.Live) func(string) (int64, bool) {
-	return func(name string) (int64, bool) {
-		t, err := l.Types()
-		if err != nil {
-			return 0, false
-		}
-		_, v, ok := t.EnumValue(name)
-		return v, ok
-	}
 }
 
 // parseSize reads a number of bytes with a unit of 1024s.

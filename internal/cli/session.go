@@ -360,7 +360,7 @@ func keeperCommand() *cobra.Command {
 				return err
 			}
 			defer l.Close()
-			return session.Keep(c.Context(), os.Stdin, os.Stdout, session.Names{Symbol: addressNames(l), Constant: constants(l)})
+			return session.Keep(c.Context(), os.Stdin, os.Stdout, session.Names{Symbol: addressNames(l), Constant: l.Constant})
 		},
 	}
 }

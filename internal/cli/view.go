@@ -16,6 +16,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/bin"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/traceevent/match"
@@ -37,6 +38,9 @@ type viewFlags struct {
 	top    int
 	to     string
 	weight string
+	pair   string
+	time   bool
+	html   bool
 	output string
 	quiet  bool
 	strict bool
@@ -66,7 +70,10 @@ Examples:
 	fl.BoolVarP(&f.json, "json", "j", false, "a JSON object a line")
 	fl.BoolVar(&f.csv, "csv", false, "a table with a column for each field")
 	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
-	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats")
+	fl.StringVar(&f.pair, "latency", "", "the time between two events of the same task, or with the same `FROM[KEYS] TO[KEYS]`, such as 'sched_wakeup[pid] sched_switch[next_pid]'")
+	fl.BoolVar(&f.time, "timeline", false, "draw what ran on each CPU, and when each of the busiest tasks did")
+	fl.BoolVar(&f.html, "html", false, "a page that stands by itself: counts, CPUs, stacks; to a file with -o")
+	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats, --timeline and --html, or latencies in --latency")
 	fl.BoolVar(&f.wall, "wall", false, "the time of day, to the nanosecond")
 	fl.StringVar(&f.to, "to", "", "convert to `FORMAT`: perfetto, chrome, ctf; of stacks: folded, flame (SVG), pprof")
 	fl.StringVar(&f.weight, "weight", "", "weigh stacks by this `FIELD` of the events, such as len")
@@ -84,11 +91,16 @@ var stackWriters = map[string]func(*flame.Graph, io.Writer) error{"folded": (*fl
 
 // stackGraph is an empty graph for the events of a recording.
 func (f *viewFlags) stackGraph(o *opened) *flame.Graph {
-	g := &flame.Graph{Title: strings.Join(append([]string{filepath.Base(o.traces[0].Name)}, f.events...), " "), Unit: "events"}
+	g := &flame.Graph{Title: f.title(o), Unit: "events"}
 	if f.weight != "" {
 		g.Unit = f.weight
 	}
 	return g
+}
+
+// title is what a drawing is called.
+func (f *viewFlags) title(o *opened) string {
+	return strings.Join(append([]string{filepath.Base(o.traces[0].Name)}, f.events...), " ")
 }
 
 // kinds counts events that are no stacks of others.
@@ -183,7 +195,7 @@ func viewError(name string, err error) error {
 func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	ways := 0
-	for _, b := range []bool{f.json, f.csv, f.stats, f.to != ""} {
+	for _, b := range []bool{f.json, f.csv, f.stats, f.to != "", f.pair != "", f.time, f.html} {
 		if b {
 			ways++
 		}
@@ -192,7 +204,7 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	case len(args) == 0:
 		return usage("which recording?")
 	case ways > 1:
-		return usage("one of -j, --csv, --stats and --to")
+		return usage("one of -j, --csv, --stats, --latency, --timeline, --html and --to")
 	case f.to == "ctf" && f.output == "":
 		return usage("--to ctf makes a folder: -o DIR")
 	case f.to != "" && !slices.Contains(conversions, f.to):
@@ -243,7 +255,10 @@ func (f *viewFlags) copy(o *opened, pick func(*traceevent.Event) bool, w events.
 			return missing, fmt.Errorf("write: %w", err)
 		}
 	}
-	if err := w.Close(); err != nil {
+	var nothing *events.NothingError
+	if err := w.Close(); errors.As(err, &nothing) {
+		return missing, &diag.Error{What: "show " + o.traces[0].Name, Because: nothing.Msg, Code: diag.ExitFailure, Try: []string{"fathom view --stats " + o.traces[0].Name}}
+	} else if err != nil {
 		return missing, fmt.Errorf("write: %w", err)
 	}
 	if err := o.stream.Err(); err != nil {
@@ -348,6 +363,16 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 		w, err = events.NewCSV(out, o.source, o.formats)
 	case f.stats:
 		w = events.NewStats(out, o.source, f.top)
+	case f.pair != "":
+		var pair events.Pair
+		if pair, err = events.ParsePair(f.pair); err != nil {
+			return nil, nil, errors.Join(usageError{"fathom view", fmt.Errorf("--latency %w", err)}, done())
+		}
+		w, err = events.NewLatency(out, o.source, pair, func(pattern, system, name string) bool { return record.Spec{Pattern: pattern}.Matches(system, name) }, f.top)
+	case f.time:
+		w = events.NewTimeline(out, term.Width(out, os.Getenv), f.top, term.UTF8(os.Getenv))
+	case f.html:
+		w = events.NewPage(out, o.source, f.title(o), o.said(), f.top)
 	case f.to == "perfetto":
 		w = events.NewPerfetto(out, o.source)
 	case f.to == "chrome":
@@ -365,16 +390,24 @@ func (f *viewFlags) notes(o *opened) {
 	if f.quiet {
 		return
 	}
+	for _, n := range o.said() {
+		fmt.Fprintf(os.Stderr, "fathom: %s\n", n)
+	}
+}
+
+// said is what the recordings say of themselves that a person should know.
+func (o *opened) said() (out []string) {
 	for _, t := range o.traces {
 		for _, n := range t.Notes {
-			fmt.Fprintf(os.Stderr, "fathom: %s: %s\n", t.Name, n)
+			out = append(out, t.Name+": "+n)
 		}
 		if a := t.Account; a != nil && (a.Missed > 0 || a.Error != "") {
-			fmt.Fprintf(os.Stderr, "fathom: %s: %s", t.Name, lossText(a))
+			n := t.Name + ": " + lossText(a)
 			if a.Error != "" {
-				fmt.Fprintf(os.Stderr, "; ended by itself: %s", a.Error)
+				n += "; ended by itself: " + a.Error
 			}
-			fmt.Fprintln(os.Stderr)
+			out = append(out, n)
 		}
 	}
+	return out
 }

@@ -50,7 +50,13 @@ func TestMain(m *testing.M) {
 	ktest.Main(m, guests)
 }
 
-func TestGuest(t *testing.T) { ktest.Guests(t, guests) }
+func TestGuest(t *testing.T) {
+	c := guests
+	if os.Getenv(ktest.EnvGuests) != "" {
+		c.Files = append(c.Files, ktest.Fathom(t))
+	}
+	ktest.Guests(t, c)
+}
 
 func TestNames(t *testing.T) {
 	for name, want := range map[string]bool{"web": true, "a.b-c_1": true, "": false, "-x": false, ".x": false, "a/b": false, "a b": false, strings.Repeat("x", 65): false} {
@@ -356,5 +362,36 @@ func TestFull(t *testing.T) {
 	got, tr := count(t, st.Dir)
 	if got < 20000 || tr.Account == nil || !strings.Contains(tr.Account.Error, "no space") {
 		t.Errorf("%d calls, %v, %+v", got, tr.Notes, tr.Account)
+	}
+}
+
+// TestLTTng runs LTTng's command lines as its documentation has them, with fathom under LTTng's names.
+func TestLTTng(t *testing.T) {
+	ktest.NeedGuest(t, ktest.Tracefs, ktest.Tracepoint)
+	dir := home(t)
+	for _, name := range []string{"lttng", "lttng-sessiond"} {
+		if err := os.Symlink("/usr/bin/fathom", filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, "traces")
+	run := func(line string) {
+		t.Helper()
+		words := strings.Fields(line)
+		if b, err := exec.Command(filepath.Join(dir, words[0]), words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, b)
+		}
+	}
+	run("lttng-sessiond --daemonize --extra-kmod-probes=isw,ipanema,netchan")
+	run("lttng list -k")
+	run("lttng create my_session --output=" + out)
+	run("lttng enable-event -k isw_*,ipanema_*,netchan_*,skb_kfree,net_if_receive_skb")
+	run("lttng enable-event -k raw_syscalls:sys_enter")
+	run("lttng start")
+	calls(t, 300)
+	run("lttng stop")
+	run("lttng destroy")
+	if got, _ := count(t, out); got < 300 || got > 320 {
+		t.Errorf("%d calls of 300", got)
 	}
 }

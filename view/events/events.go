@@ -3,6 +3,8 @@
 package events
 
 import (
+	"fmt"
+
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -74,3 +76,10 @@ func (n *names) of(tid int, time uint64) string {
 	}
 	return "<...>"
 }
+
+// NothingError says that a recording has nothing of what was asked for.
+type NothingError struct{ Msg string }
+
+func (e *NothingError) Error() string { return e.Msg }
+
+func nothing(format string, args ...any) error { return &NothingError{fmt.Sprintf(format, args...)} }

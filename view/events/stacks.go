@@ -2,7 +2,6 @@ package events
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -154,7 +153,7 @@ func (s *Stacks) Close() error {
 		s.add(p)
 	}
 	if s.weight != "" && s.graph.Total() == 0 {
-		return fmt.Errorf("no event has a number %s", s.weight)
+		return nothing("no event has a number %s", s.weight)
 	}
 	return s.done(s.graph)
 }

@@ -110,3 +110,46 @@ func ParseFolded(r io.Reader) (*Graph, error) {
 	}
 	return g, sc.Err()
 }
+
+// Change is a stack whose share of the whole is another in a second graph.
+type Change struct {
+	Stack    []string // from its root
+	Was, Now int64
+	Share    float64 // what it gained, of all; negative if it lost
+}
+
+// Changes lists the stacks of two graphs whose shares differ, those that differ most first.
+func Changes(before, after *Graph) (out []Change) {
+	collect(&before.root, &after.root, nil, func(stack []string, was, now int64) {
+		share := float64(now)/float64(max(after.root.total, 1)) - float64(was)/float64(max(before.root.total, 1))
+		if share != 0 {
+			out = append(out, Change{slices.Clone(stack), was, now, share})
+		}
+	})
+	slices.SortStableFunc(out, func(a, b Change) int { return cmp.Compare(max(b.Share, -b.Share), max(a.Share, -a.Share)) })
+	return out
+}
+
+// collect calls f with the stacks that end in either of two frames or below.
+func collect(was, now *node, stack []string, f func(stack []string, was, now int64)) {
+	if was.self != 0 || now.self != 0 {
+		f(stack, was.self, now.self)
+	}
+	names := map[string]bool{}
+	for n := range was.calls {
+		names[n] = true
+	}
+	for n := range now.calls {
+		names[n] = true
+	}
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		a, b := was.calls[n], now.calls[n]
+		if a == nil {
+			a = &node{}
+		}
+		if b == nil {
+			b = &node{}
+		}
+		collect(a, b, append(stack, n), f)
+	}
+}

@@ -136,3 +136,12 @@ func FuzzParseFolded(f *testing.F) {
 		}
 	})
 }
+
+// TestChanges: shares are compared, not weights.
+func TestChanges(t *testing.T) {
+	got := Changes(graph(t, "a;b 1\na 1\nz 2\n"), graph(t, "a;b 60\na 20\nz 20\n"))
+	want := []Change{{[]string{"a", "b"}, 1, 60, .35}, {[]string{"z"}, 2, 20, -.3}, {[]string{"a"}, 1, 20, -.05}}
+	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b float64) bool { return max(a-b, b-a) < 1e-9 })); d != "" {
+		t.Error(d)
+	}
+}

@@ -11,24 +11,24 @@ import (
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
-// Source is what is known of a kernel. What is nil is not known; Lacks then says why.
+// Source is what is known of a kernel. What is nil is not known.
 type Source struct {
 	Arch  string // GOARCH of the kernel
 	Types ctype.Lookup
-	// Symbols gives the names in the kernel's symbol table that begin with a text, without their addresses.
-	Symbols func(prefix string) []string
+	// Symbol says if the kernel's symbol table has a function, and in which module it is; "" if it is built in.
+	Symbol func(name string) (module string, ok bool)
+	// Parts gives the symbols that the compiler made of a function: clones, and the part that is seldom run.
+	Parts func(name string) []string
 	// Format gives the format of an event. Its error says why there is none.
 	Format func(system, name string) (*traceevent.Format, error)
 	// Systems gives the systems that have an event of a name.
 	Systems func(name string) []string
-	// Traceable says if ftrace can trace a function, and in which module it is. known is false if that cannot be told.
-	Traceable func(name string) (module string, yes, known bool)
-	// Refused says if a function is on the kernel's list of those that kprobes must not touch.
-	Refused func(name string) bool
+	// Against says what keeps a function from being traced, and what may be traced instead; "" if nothing is known against it.
+	// kprobes says that they are kept from it, too.
+	Against func(name string) (why string, instead []string, kprobes bool)
 	// Works says what is wrong with a way to attach on this kernel: nil if it works.
 	Works func(Way) error
 	Tree  fs.FS // a source tree; nil if there is none
-	Lacks []string
 }
 
 // ErrUnknown says that a kernel has nothing of that name, as far as can be told.

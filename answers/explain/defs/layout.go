@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Layout is how a struct or union lies in memory. Offsets and sizes are in bytes unless they say bits.
 type Layout struct {
-	Type     string `json:"type"` // "struct file"
+	Type     string `json:"name"` // "struct file"
 	Size     int    `json:"size"`
 	Members  []Slot `json:"members"`
 	Holes    int    `json:"holes"`     // bytes between members that belong to none
@@ -185,7 +186,7 @@ func (p *layoutPrinter) column(tab, decl, place string) {
 // Enum writes an enum's values, the smallest first.
 func Enum(w io.Writer, e *ctype.Enum) error {
 	vs := slices.Clone(e.Values)
-	slices.SortStableFunc(vs, func(a, b ctype.EnumValue) int {
+	sorting.Stable(vs, func(a, b ctype.EnumValue) int {
 		switch {
 		case a.Value < b.Value:
 			return -1

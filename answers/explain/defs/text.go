@@ -45,6 +45,9 @@ func (c *Syscall) Text(out io.Writer, asm bool) error {
 	}
 	w.printf("%s(%s), system call %d of %s\n", c.Name, strings.Join(args, ", "), c.Number, c.Arch)
 	w.row("defined", c.At.String())
+	if c.Absent {
+		w.row("absent", "this kernel does not have it: it gives ENOSYS")
+	}
 	if c.ArgsFrom != "" {
 		w.row("arguments", "by "+c.ArgsFrom)
 	} else {
@@ -87,8 +90,9 @@ func (f *Function) Text(out io.Writer) error {
 	}
 	w.row("defined", f.At.String())
 	w.row("module", f.Module)
-	if f.Traceable != nil {
-		w.row("ftrace", map[bool]string{true: "can trace it", false: "does not know it"}[*f.Traceable])
+	if f.Against != "" {
+		w.row("not traced", f.Against)
+		w.row("instead", strings.Join(f.Instead, " "))
 	}
 	if len(f.Parts) > 0 {
 		w.row("made of it", strings.Join(f.Parts, " ")+": a probe at "+f.Name+" does not see these")

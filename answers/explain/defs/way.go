@@ -54,21 +54,12 @@ func (s *Source) probe(w Way, target, not string) Probe {
 
 // atFunction are the ways to attach to a function.
 func (s *Source) atFunction(f *Function) []Probe {
-	gone, kprobe, fentry := "", "", ""
-	switch {
-	case !f.Present && s.Symbols != nil:
-		gone = "the kernel has no such symbol: it is not built in, its module is not loaded, or it is inlined wherever it is called"
-	case f.Traceable != nil && !*f.Traceable:
-		fentry = "ftrace does not know it: it is notrace, or not a function"
+	fentry, kprobe := f.Against, ""
+	if f.kprobes {
+		kprobe = f.Against
 	}
 	if f.Prototype == "" && fentry == "" {
 		fentry = "its prototype is not in BTF"
-	}
-	if f.Refused {
-		kprobe = "it is on the kernel's list of functions that kprobes must not touch"
-	}
-	if gone != "" {
-		kprobe, fentry = gone, gone
 	}
 	return []Probe{s.probe(Fentry, f.Name, fentry), s.probe(Kprobe, f.Name, kprobe)}
 }
