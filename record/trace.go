@@ -251,7 +251,7 @@ func (t *Trace) openCTF(dir string) error {
 	if len(dirs) == 0 {
 		return fmt.Errorf("%w: no file metadata in %s or below it", ErrNoRecording, dir)
 	}
-	t.Kind = "CTF 1.8"
+	t.Kind = "CTF"
 	for i, d := range dirs {
 		if err := t.addCTF(d, i == 0); err != nil {
 			return fmt.Errorf("%s: %w", d, err)
@@ -274,6 +274,7 @@ func (t *Trace) addCTF(dir string, first bool) error {
 		return err
 	}
 	if first {
+		t.Kind = "CTF " + m.Version
 		t.ToReal, t.Release, t.Host = m.Clock.ToReal(), m.Env["kernel_release"], m.Env["hostname"]
 	}
 	t.Formats = append(t.Formats, trace.Formats...)
