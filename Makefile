@@ -14,13 +14,14 @@ GUESTS ?= all
 #   gdb               oracle for the symbols of a live guest
 #   e2fsprogs busybox-static   a disk image with a shell, to boot from
 #   tcpdump           oracle for packet filters and for packets as text
+#   dwarves           pahole: oracle for how structs lie
 #   nftables iptables procps   oracles for rules as text and for settings
 #   babeltrace2 trace-cmd linux-perf   oracles for recordings: they read ours, and we read theirs
 #   nftables ethtool iputils-ping python3   scenarios: faults that others wrote as shell scripts
 #   makedumpfile python3-lzo python3-snappy python3-zstandard   dumps in every encoding, and compressors that are not ours
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
 	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf \
-	makedumpfile python3-lzo python3-snappy python3-zstandard
+	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves
 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps.
 SOAKAPT = python3-drgn

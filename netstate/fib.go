@@ -3,6 +3,8 @@ package netstate
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Flow is what routing looks at. Zero values are those of a packet that says nothing of it.
@@ -230,7 +232,7 @@ func (s *State) candidates(family, table int, f Flow) []*Route {
 			out = append(out, r)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *Route) int {
+	sorting.Stable(out, func(a, b *Route) int {
 		for _, d := range []int{b.Dst.Bits() - a.Dst.Bits(), b.From.Bits() - a.From.Bits(), int(b.TOS) - int(a.TOS), a.Metric - b.Metric, prefOrder(a) - prefOrder(b)} {
 			if d != 0 {
 				return d

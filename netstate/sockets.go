@@ -3,6 +3,8 @@ package netstate
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Candidate is a socket that might receive a packet.
@@ -60,7 +62,7 @@ func (s *State) SocketsFor(proto string, local, remote netip.AddrPort, link int)
 			c.Why = "better"
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Candidate) int { return nearness(a) - nearness(b) })
+	sorting.Stable(out, func(a, b Candidate) int { return nearness(a) - nearness(b) })
 	return out
 }
 

@@ -3,9 +3,10 @@ package oops
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Pstore is what a kernel left of its messages in memory that outlives it (Documentation/admin-guide/pstore-blk.rst and
@@ -53,7 +54,7 @@ func JoinPstore(files []PstoreFile) (out []Pstore, err error) {
 			parts = append(parts, partHeader{f, string(m[1]), count, part, string(f.Data[len(m[0]):])})
 		}
 	}
-	slices.SortStableFunc(parts, func(a, b partHeader) int {
+	sorting.Stable(parts, func(a, b partHeader) int {
 		return cmp.Or(cmp.Compare(uint(a.count), uint(b.count)), strings.Compare(a.reason, b.reason), strings.Compare(family(a), family(b)), cmp.Compare(b.part, a.part))
 	})
 	for i, p := range parts {

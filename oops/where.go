@@ -82,9 +82,15 @@ func (r *Report) passed(symbol string) bool {
 	case KASAN, KFENCE:
 		return freeing[base]
 	case HungTask, SoftLockup, HardLockup, RCUStall, AtomicSleep, Lockdep:
-		return waiting[base] || hasPrefix(base, waitingPrefixes)
+		return Waits(base)
 	}
 	return false
+}
+
+// Waits says that a function of the kernel waits for whoever called it: it takes a lock, or sleeps.
+func Waits(symbol string) bool {
+	base, _, _ := strings.Cut(symbol, ".")
+	return waiting[base] || hasPrefix(base, waitingPrefixes)
 }
 
 func hasPrefix(s string, prefixes []string) bool {

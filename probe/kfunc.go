@@ -11,7 +11,6 @@ import (
 
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ctype"
-	"github.com/fathom-trace/fathom/ctype/btftypes"
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
@@ -20,11 +19,11 @@ func (w *World) KfuncID(name string) (btf.TypeID, error) {
 	if id, ok := w.kfuncs[name]; ok {
 		return id, nil
 	}
-	b, err := w.live.BTF()
+	t, err := w.live.Types()
 	if err != nil {
 		return 0, err
 	}
-	id, ok := b.FuncID(name)
+	id, ok := t.FuncID(name)
 	if !ok {
 		return 0, fmt.Errorf("kernel function %s: %w", name, ctype.ErrNotFound)
 	}
@@ -35,8 +34,22 @@ func (w *World) KfuncID(name string) (btf.TypeID, error) {
 	return btf.TypeID(id), nil
 }
 
-// BTF is the kernel's own types, in the kernel's form.
-func (w *World) BTF() (*btftypes.BTF, error) { return w.live.BTF() }
+// TypeID gives the number of the first type of the kernel that has a kind and a name.
+func (w *World) TypeID(kind ctype.Kind, name string) (id uint32, ok bool) {
+	t, err := w.live.Types()
+	if err != nil {
+		return 0, false
+	}
+	return t.ID(kind, name)
+}
+
+// Expect says which types and functions of the kernel will be asked for: all are found in one walk over its types.
+func (w *World) Expect(names []string) {
+	if t, err := w.live.Types(); err == nil { // who asks is told
+		t.Expect(names)
+	}
+}
+
 
 // Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which
 // looks at who may call it before it looks at the arguments (check_kfunc_call in kernel/bpf/verifier.c).

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/usersym"
 )
 
@@ -80,7 +80,7 @@ func (w *Mappings) Drain() {
 			}
 		})
 	}
-	slices.SortStableFunc(all, func(a, b timed) int { return cmp.Compare(a.at, b.at) })
+	sorting.Stable(all, func(a, b timed) int { return cmp.Compare(a.at, b.at) })
 	for _, r := range all {
 		w.record(r.at, r.b)
 	}

@@ -2,9 +2,9 @@ package probe
 
 import (
 	"cmp"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/usersym"
 )
@@ -48,7 +48,7 @@ func places(p check.AttachPoint, path, shown string, probes []usersym.Probe) []c
 			Name: "usdt:" + shown + ":" + n.Provider + ":" + n.Name,
 		})
 	}
-	slices.SortStableFunc(out, func(a, b check.Target) int { return cmp.Compare(a.Name, b.Name) })
+	sorting.Stable(out, func(a, b check.Target) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range out {
 		out[i].Again = i > 0 && out[i].Name == out[i-1].Name
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -135,7 +136,7 @@ func (t *taskTable) add(time uint64, h *helperFormat, rec []byte) {
 func (t *taskTable) settle() []Task {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slices.SortStableFunc(t.rows, func(a, b Task) int { return cmp.Or(cmp.Compare(a.TID, b.TID), cmp.Compare(a.Time, b.Time)) })
+	sorting.Stable(t.rows, func(a, b Task) int { return cmp.Or(cmp.Compare(a.TID, b.TID), cmp.Compare(a.Time, b.Time)) })
 	var out []Task
 	group := map[int]int{}
 	for _, r := range t.rows {
@@ -171,7 +172,7 @@ func NewTasks(rows []Task) *Tasks {
 		t.by[r.TID] = append(t.by[r.TID], r)
 	}
 	for _, list := range t.by {
-		slices.SortStableFunc(list, func(a, b Task) int { return cmp.Compare(a.Time, b.Time) })
+		sorting.Stable(list, func(a, b Task) int { return cmp.Compare(a.Time, b.Time) })
 	}
 	return t
 }

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/record/ctf"
 	"github.com/fathom-trace/fathom/traceevent"
 )
@@ -282,7 +282,7 @@ func (t *Trace) addCTF(dir string, first bool) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(ents, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	sorting.By(ents, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range ents {
 		if e.IsDir() || e.Name() == "metadata" || strings.HasPrefix(e.Name(), ".") {
 			continue

@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // aliases are LTTng's names of events that the kernel names differently (lttng-modules, include/instrumentation/events).
@@ -94,7 +95,7 @@ func nearest(all []Event, pattern string, n int) (out []string) {
 			list = append(list, scored{e.System + ":" + e.Name, 4*common - len(have)})
 		}
 	}
-	slices.SortFunc(list, func(a, b scored) int { return cmp.Or(b.score-a.score, strings.Compare(a.name, b.name)) })
+	sorting.By(list, func(a, b scored) int { return cmp.Or(b.score-a.score, strings.Compare(a.name, b.name)) })
 	for _, s := range list[:min(n, len(list))] {
 		out = append(out, s.name)
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // FS is a tracefs. The zero FS has none; FS{Root: dir} is the tree at dir, which tests may fake.
@@ -174,7 +175,7 @@ func (f FS) walkEvents() ([]Event, error) {
 }
 
 func sortEvents(evs []Event) []Event {
-	slices.SortFunc(evs, func(a, b Event) int {
+	sorting.By(evs, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.System, b.System), cmp.Compare(a.Name, b.Name))
 	})
 	return slices.Compact(evs)

@@ -2,9 +2,9 @@ package view
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/types"
 )
@@ -206,7 +206,7 @@ func combine(t *types.Type, e Entry) row {
 
 // sortRows sorts by value, then key: integers by number, strings by text. Values that are no numbers do not count.
 func sortRows(m *ir.Map, rows []row) {
-	slices.SortStableFunc(rows, func(a, b row) int {
+	sorting.Stable(rows, func(a, b row) int {
 		switch {
 		case less(m.Value, a.num, b.num):
 			return -1

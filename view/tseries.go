@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/lang/types"
 )
 
@@ -38,7 +39,7 @@ func series(t *types.Type, values [][]byte) []point {
 			ps = append(ps, p)
 		}
 	}
-	slices.SortFunc(ps, func(a, b point) int { return compareWords(a.epoch, b.epoch) })
+	sorting.By(ps, func(a, b point) int { return compareWords(a.epoch, b.epoch) })
 	if t.Bounds.Agg == "avg" {
 		for i, p := range ps {
 			ps[i].n = average(t, row{total: p.n, count: int64(p.meta)})

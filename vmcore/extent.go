@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"container/heap"
 	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // extent is a run of an address space that stands at off of a file.
@@ -28,7 +30,7 @@ func disjoint(in []extent) []extent {
 			all = append(all, ranked{e, i})
 		}
 	}
-	slices.SortFunc(all, func(a, b ranked) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.rank, b.rank)) })
+	sorting.By(all, func(a, b ranked) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.rank, b.rank)) })
 	var out []extent
 	add := func(e extent) {
 		if k := len(out); k > 0 && out[k-1].end() == e.at && out[k-1].off+int64(out[k-1].n) == e.off {

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
@@ -84,7 +84,7 @@ func Commands() []Command {
 		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
 		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
 	}
-	slices.SortFunc(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return c
 }
 
@@ -139,7 +139,7 @@ func (s *Session) crashed() (walk.Task, unwind.Stack, error) {
 	var firstStack unwind.Stack
 	err := errors.New("the dump has no running task")
 	for i, cpu := range s.t.CPUs() {
-		t, terr := walk.Current(s.t, cpu)
+		t, terr := walk.Executing(s.t, cpu)
 		if terr != nil {
 			continue
 		}
@@ -241,6 +241,8 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 		} else {
 			fmt.Fprintln(w, "      in user mode")
 		}
+	case unwind.Released:
+		fmt.Fprintf(w, "      it has exited, its stack is released\n")
 	case unwind.Broken:
 		fmt.Fprintf(w, "      the stack ends here: %v\n", st.Err)
 	}

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
 
@@ -78,7 +78,7 @@ func (d *comparison) slabs(a, b *Session) {
 			all = append(all, change{s.Name, n * s.Size, fmt.Sprintf("%s: room for %d, was %d (%+d KiB)", s.Name, s.Objects, o.Objects, n*s.Size/1024)})
 		}
 	}
-	slices.SortStableFunc(all, func(x, y change) int { return cmp.Compare(max(y.bytes, -y.bytes), max(x.bytes, -x.bytes)) })
+	sorting.Stable(all, func(x, y change) int { return cmp.Compare(max(y.bytes, -y.bytes), max(x.bytes, -x.bytes)) })
 	for _, c := range all {
 		d.say("slab", "%s", c.text)
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/kernel/walk"
-	"github.com/fathom-trace/fathom/oops"
 	"github.com/fathom-trace/fathom/oops/cause"
 )
 
@@ -58,46 +57,6 @@ func (s *Session) Page(w io.Writer) error {
 	return nil
 }
 
-// cause explains the first incident of the log that killed, or the first at all.
-func (s *Session) cause(w io.Writer, text string) {
-	reports := oops.Parse([]byte(text))
-	if len(reports) == 0 {
-		fmt.Fprintf(w, "\nwhy      the log has no oops and no panic: the machine ran when it was read\n")
-		return
-	}
-	pick := reports[0]
-	for _, r := range reports {
-		if r.Kind != oops.Warning && r.Kind != oops.OOM {
-			pick = r
-			break
-		}
-	}
-	o := cause.Explain(pick)
-	fmt.Fprintf(w, "\nwhy      %s\n", o.Cause)
-	if o.Kind != oops.Panic && o.Panic != "" {
-		fmt.Fprintf(w, "         panic: %s\n", o.Panic)
-	}
-	fmt.Fprintf(w, "         %s\n", o.Title)
-	if o.Comm != "" {
-		fmt.Fprintf(w, "who      %s, pid %d, on CPU %d, in %s context\n", o.Comm, o.PID, o.CPU, o.Context)
-	}
-	for _, l := range o.Code {
-		if l.Fault {
-			fmt.Fprintf(w, "at       %s+%#x  %s", o.RIP.Symbol, o.RIP.Off, l.Text)
-			if o.Operand != "" {
-				fmt.Fprintf(w, "    (%s)", o.Operand)
-			}
-			fmt.Fprintln(w)
-		}
-	}
-	if f := s.field(o.Report); f != "" {
-		fmt.Fprintf(w, "field    %s\n", f)
-	}
-	if len(reports) > 1 {
-		fmt.Fprintf(w, "         %d incidents in the log; this is the first that matters\n", len(reports))
-	}
-}
-
 func (s *Session) pageStacks(w io.Writer) {
 	dead, st, err := s.crashed()
 	if err != nil {
@@ -108,7 +67,7 @@ func (s *Session) pageStacks(w io.Writer) {
 	s.printStack(w, st)
 	fmt.Fprintf(w, "\nCPUs\n")
 	for _, cpu := range s.t.CPUs() {
-		t, err := walk.Current(s.t, cpu)
+		t, err := walk.Executing(s.t, cpu)
 		if err != nil {
 			fmt.Fprintf(w, "  %2d  %v\n", cpu, err)
 			continue

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel/unwind"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -13,7 +14,7 @@ import (
 func (s *Session) bt(w io.Writer, args []string) error {
 	if slices.Contains(args, "-a") {
 		for _, cpu := range s.t.CPUs() {
-			t, err := walk.Current(s.t, cpu)
+			t, err := walk.Executing(s.t, cpu)
 			if err != nil {
 				fmt.Fprintf(w, "CPU %d: %v\n", cpu, err)
 				continue
@@ -94,7 +95,7 @@ func (s *Session) groups(w io.Writer, tasks []walk.Task) {
 		}
 		g.tasks = append(g.tasks, t)
 	}
-	slices.SortStableFunc(all, func(a, b *group) int { return len(b.tasks) - len(a.tasks) })
+	sorting.Stable(all, func(a, b *group) int { return len(b.tasks) - len(a.tasks) })
 	for _, g := range all {
 		var who []string
 		for _, t := range g.tasks {

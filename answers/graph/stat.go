@@ -4,7 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Stat is what became of one function in all trees.
@@ -70,7 +71,7 @@ func (s *Stats) List() []Stat {
 	for _, st := range s.by {
 		out = append(out, *st)
 	}
-	slices.SortFunc(out, func(a, b Stat) int {
+	sorting.By(out, func(a, b Stat) int {
 		return cmp.Or(cmp.Compare(b.Self, a.Self), cmp.Compare(b.Total, a.Total), cmp.Compare(a.Func, b.Func))
 	})
 	return out

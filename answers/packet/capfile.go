@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/wire/pcapng"
 )
 
@@ -42,7 +43,7 @@ func PcapNG(w io.Writer, r *Recording, vs []*Verdict, bootToReal int64) error {
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b point) int { return int(int64(a.hop.Time) - int64(b.hop.Time)) })
+	sorting.Stable(all, func(a, b point) int { return int(int64(a.hop.Time) - int64(b.hop.Time)) })
 	ifaces := map[string]int{}
 	for _, x := range all {
 		h := x.hop

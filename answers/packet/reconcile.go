@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // reconcile joins verdicts that are about the same: errors that senders saw with the losses that caused them, lost error
@@ -15,7 +17,7 @@ func (r *Recording) reconcile(vs []*Verdict) []*Verdict {
 	vs = astray(vs)
 	vs = r.silent(vs)
 	vs = together(vs)
-	slices.SortStableFunc(vs, func(a, b *Verdict) int { return rank(a) - rank(b) })
+	sorting.Stable(vs, func(a, b *Verdict) int { return rank(a) - rank(b) })
 	return vs
 }
 

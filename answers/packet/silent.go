@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/netstate"
 )
 
@@ -80,7 +81,7 @@ func (r *Recording) Movements() (out []Movement) {
 			out = append(out, Movement{Netns: r.NS(uint32(inode)), Name: name, Moved: n, By: r.explained(uint32(inode), c), Function: c.fn, What: c.what})
 		}
 	}
-	slices.SortFunc(out, func(a, b Movement) int { return strings.Compare(a.Netns+a.Name, b.Netns+b.Name) })
+	sorting.By(out, func(a, b Movement) int { return strings.Compare(a.Netns+a.Name, b.Netns+b.Name) })
 	return out
 }
 

@@ -3,7 +3,8 @@ package packet
 import (
 	"cmp"
 	"math/bits"
-	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Stage is a part of packets' ways between two events, with how long it took: a histogram by powers of two.
@@ -97,7 +98,7 @@ func (t *Tracker) Stages() (out []*Stage) {
 	for _, s := range t.stages {
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b *Stage) int {
+	sorting.By(out, func(a, b *Stage) int {
 		return cmp.Or(cmp.Compare(b.Sum, a.Sum), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Dev, b.Dev), cmp.Compare(a.Netns, b.Netns))
 	})
 	return out

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Namer gives names to what the kernel has numbers for. Both may give "".
@@ -463,7 +465,7 @@ func (t *Tracker) Flows() []*Flow {
 			p.flow.OpenSample = p
 		}
 	}
-	slices.SortStableFunc(t.list, func(a, b *Flow) int { return cmp.Compare(a.First, b.First) })
+	sorting.Stable(t.list, func(a, b *Flow) int { return cmp.Compare(a.First, b.First) })
 	return t.list
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/tracefs"
@@ -48,7 +49,7 @@ func Find(events []tracefs.Event, words []string, format func(tracefs.Event) *tr
 			out = append(out, p)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Proposal) int {
+	sorting.Stable(out, func(a, b Proposal) int {
 		return cmp.Or(b.score-a.score, len(a.Event.Name)-len(b.Event.Name), strings.Compare(a.Event.Name, b.Event.Name))
 	})
 	return out

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/traceevent/filter"
 	"github.com/fathom-trace/fathom/traceevent/hist"
@@ -250,7 +251,7 @@ func (t *Table) Sort(order ...Order) {
 	if len(order) == 0 {
 		order = []Order{{}}
 	}
-	slices.SortFunc(t.Rows, func(a, b Row) int {
+	sorting.By(t.Rows, func(a, b Row) int {
 		for _, o := range order {
 			c := t.compare(o.By, a, b)
 			if !o.Ascending {

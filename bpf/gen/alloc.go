@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/ir"
 )
 
@@ -50,7 +51,7 @@ func color(rs []*liveRange, calls []int, size int, root []ir.Reg) (regs []asm.Re
 			taken[r].set(segment{at, at + 1})
 		}
 	}
-	slices.SortStableFunc(rs, func(a, b *liveRange) int { return -cmp.Compare(a.density(), b.density()) })
+	sorting.Stable(rs, func(a, b *liveRange) int { return -cmp.Compare(a.density(), b.density()) })
 	regs = make([]asm.Register, len(root))
 	for i := range regs {
 		regs[i] = none

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/ir"
 )
 
@@ -81,7 +82,7 @@ func (r *liveRange) absorb(s *liveRange) {
 	}
 	r.members = append(r.members, s.members...)
 	r.segs = append(slices.Clip(r.segs), s.segs...)
-	slices.SortFunc(r.segs, func(a, b segment) int { return cmp.Compare(a.start, b.start) })
+	sorting.By(r.segs, func(a, b segment) int { return cmp.Compare(a.start, b.start) })
 	r.cost += s.cost
 	r.length += s.length
 	r.wants = append(r.wants, s.wants...)

@@ -51,7 +51,7 @@ func BenchmarkScan(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, ok := k.FuncID("no_such_name"); ok {
+		if _, ok := New(k, nil).FuncID("no_such_name"); ok {
 			b.Fatal("found")
 		}
 	}

@@ -276,26 +276,6 @@ func (b *BTF) of(ks kinds) iter.Seq2[uint32, rec] {
 	}
 }
 
-// FuncID gives the number of a function's type, by which programs call it; it does not look into base.
-func (b *BTF) FuncID(name string) (id uint32, ok bool) {
-	for id, r := range b.of(set(kindFunc)) {
-		if b.is(r.name(), name) {
-			return id, true
-		}
-	}
-	return 0, false
-}
-
-// ID gives the number of the first type of a kind and name; it does not look into base.
-func (b *BTF) ID(kind ctype.Kind, name string) (id uint32, ok bool) {
-	for id, r := range b.of(byKind(kind)) {
-		if b.is(r.name(), name) {
-			return id, true
-		}
-	}
-	return 0, false
-}
-
 // Names lists the names of a kind that begin with prefix, sorted; not those of base.
 func (b *BTF) Names(kind ctype.Kind, prefix string) []string {
 	var out []string

@@ -193,25 +193,38 @@ func TestIdentity(t *testing.T) {
 			t.Error("there is no union node")
 		}
 		p := l.parts[0]
-		p.compared, p.found = 2*len(p.offs), nil
+		p.compared, p.found = 2*len(p.offs), map[question][]uint32{}
 	}
 	if l.parts[0].names.ids == nil {
 		t.Error("the table was not made")
 	}
-	if id, ok := b.FuncID("walk"); !ok || id == 0 {
-		t.Error(id, ok)
-	}
-	if _, ok := b.FuncID("node"); ok {
-		t.Error("node is no function")
-	}
-	if id, ok := b.ID(ctype.KindStruct, "node"); !ok || id == 0 {
-		t.Error(id, ok)
-	}
-	if _, ok := b.ID(ctype.KindStruct, "walk"); ok {
-		t.Error("walk is no struct")
+	for range 2 { // searched for, then expected
+		testNumbers(t, l)
+		p := New(b, nil).parts[0]
+		l.parts[0] = p
+		l.Expect([]string{"walk", "node", "no", "none"})
+		if got, ok := p.expected["none"]; !ok || got != nil {
+			t.Error(got, ok)
+		}
 	}
 	if d := cmp.Diff([]string{"node_t"}, b.Names(ctype.KindTypedef, "node")); d != "" {
 		t.Error(d)
+	}
+}
+
+func testNumbers(t *testing.T, l *Lookup) {
+	t.Helper()
+	if id, ok := l.FuncID("walk"); !ok || id == 0 {
+		t.Error(id, ok)
+	}
+	if _, ok := l.FuncID("node"); ok {
+		t.Error("node is no function")
+	}
+	if id, ok := l.ID(ctype.KindStruct, "node"); !ok || id == 0 {
+		t.Error(id, ok)
+	}
+	if _, ok := l.ID(ctype.KindStruct, "walk"); ok {
+		t.Error("walk is no struct")
 	}
 }
 

@@ -15,6 +15,7 @@ type part struct {
 	below    *part // of the section's base
 	seen     map[uint32]ctype.Type
 	found    map[question][]uint32
+	expected map[string][]uint32 // names that were asked for all at once; of all kinds
 	compared int
 	names    table
 }
@@ -36,6 +37,15 @@ func (p *part) find(ks kinds, name string) []uint32 {
 	if ok {
 		return ids
 	}
+	if all, ok := p.expected[name]; ok {
+		for _, id := range all {
+			if _, r := p.at(id); ks>>r.kind()&1 != 0 {
+				ids = append(ids, id)
+			}
+		}
+		p.found[q] = ids
+		return ids
+	}
 	if p.compared < 2*len(p.offs) {
 		for id, r := range p.of(ks) {
 			if p.compared++; p.is(r.name(), name) {
@@ -54,6 +64,32 @@ func (p *part) find(ks kinds, name string) []uint32 {
 		}
 	}
 	return ids
+}
+
+// expect finds the types of names, which must have 3 bytes or more, in one walk.
+func (p *part) expect(names []string) {
+	if p.expected == nil {
+		p.expected = make(map[string][]uint32, len(names))
+	}
+	var begins [1 << 16]bool // by the first three bytes: few of all names begin as one of these
+	key := func(a, b, c byte) uint16 { return uint16(a)<<11 ^ uint16(b)<<6 ^ uint16(c) }
+	for _, n := range names {
+		if _, ok := p.expected[n]; !ok {
+			p.expected[n] = nil
+			begins[key(n[0], n[1], n[2])] = true
+		}
+	}
+	for id, r := range p.of(nameable) {
+		s := p.text(r.name())
+		if len(s) < 4 || !begins[key(s[0], s[1], s[2])] {
+			continue
+		}
+		if end := bytes.IndexByte(s, 0); end > 0 {
+			if ids, ok := p.expected[string(s[:end])]; ok {
+				p.expected[string(s[:end])] = append(ids, id)
+			}
+		}
+	}
 }
 
 // table has the numbers of types by the hashes of their names: open addressing, and what was put in first is found first.

@@ -107,6 +107,7 @@ var Edges = []Edge{
 	{"lab/...", "./lab/... ./internal/netns ./internal/lease ./internal/feature ./internal/bin ./kernel/remote net " + sys + " " + rtnl + " " + unpack, "namespaces and guests"},
 
 	// Leaf helpers.
+	{"answers/... bpf/... kernel/... lang/... netstate/... oops probe/... record/... tracefs view/... vmcore wire/... internal/...", "./internal/sorting", "sorting by a comparison takes room once"},
 	{"internal/feature", "syscall", "an errno is evidence"},
 	{"internal/diag", "./lang/syntax ./internal/feature syscall os", "places in a program, missing features, errnos, and whether root was refused"},
 	{"internal/term", "golang.org/x/term golang.org/x/sys/unix os", "asks the terminal"},

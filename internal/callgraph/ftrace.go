@@ -17,6 +17,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/graph"
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/tracefs"
@@ -330,7 +331,7 @@ func (f *ftrace) read(wait time.Duration, give func(graph.Event)) error {
 			until = min(until, upTo)
 		}
 	}
-	slices.SortStableFunc(f.pending, func(a, b graph.Event) int { return cmp.Compare(a.Time, b.Time) })
+	sorting.Stable(f.pending, func(a, b graph.Event) int { return cmp.Compare(a.Time, b.Time) })
 	n := len(f.pending)
 	if !last {
 		n, _ = slices.BinarySearchFunc(f.pending, until, func(e graph.Event, t uint64) int { return cmp.Compare(e.Time, t) })

@@ -47,8 +47,7 @@ func waitFor(ts *testscript.TestScript, _ bool, files []string) {
 }
 
 // condition tells scripts where they are: [namespaces] if network namespaces can be made, [igb] if QEMU has that
-// card, [guests] if FATHOM_GUESTS asks
-// for guests.
+// card, [btf] if the kernel tells its types, [guests] if FATHOM_GUESTS asks for guests.
 func condition(name string) (bool, error) {
 	switch name {
 	case "namespaces":
@@ -60,6 +59,9 @@ func condition(name string) (bool, error) {
 	case "igb":
 		list, err := exec.Command("qemu-system-x86_64", "-device", "help").Output()
 		return err == nil && strings.Contains(string(list), `"igb"`), nil
+	case "btf":
+		_, err := os.Stat("/sys/kernel/btf/vmlinux")
+		return err == nil, nil
 	case "guests":
 		return os.Getenv("FATHOM_GUESTS") != "", nil
 	}

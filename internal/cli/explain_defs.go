@@ -60,6 +60,10 @@ func each(what string, names []string, explain func(name string) error) error {
 			fmt.Println()
 		}
 		if err := explain(n); err != nil {
+			var told *diag.Error
+			if errors.As(err, &told) {
+				return err
+			}
 			if errors.Is(err, defs.ErrUnknown) || errors.Is(err, ctype.ErrNotFound) {
 				err = diag.NoInput("explain "+what+" "+n, err)
 			}
@@ -331,7 +335,7 @@ Examples:
 				}
 				es, err := r.fs.Select(name)
 				if err != nil {
-					return rankError(name, err)
+					return eventError("fathom explain tracepoint", name, err)
 				}
 				for _, e := range es {
 					x, err := r.Event(e.System, e.Name)

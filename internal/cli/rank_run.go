@@ -298,11 +298,19 @@ func rankError(what string, err error) error {
 	case errors.As(err, &wrong):
 		return conditionError("fathom rank", what, err)
 	case errors.As(err, &none):
-		e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
-		for _, n := range none.Near {
-			e.Try = append(e.Try, "fathom rank "+n)
-		}
-		return e
+		return eventError("fathom rank", what, err)
 	}
 	return &diag.Error{What: "rank " + what, Err: err}
+}
+
+// eventError tells of an event that there is not, with those whose names are near for the command.
+func eventError(command, what string, err error) error {
+	e := &diag.Error{What: "find event " + what, Because: err.Error(), Code: diag.ExitNoInput, Err: err}
+	var none *tracefs.NoEventError
+	if errors.As(err, &none) {
+		for _, n := range none.Near {
+			e.Try = append(e.Try, command+" "+n)
+		}
+	}
+	return e
 }

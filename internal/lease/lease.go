@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Record is what is known of a thing that outlives its maker.
@@ -234,7 +236,7 @@ func (d Dir) List() ([]Record, error) {
 			errs = append(errs, err)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Record) int { return a.Since.Compare(b.Since) })
+	sorting.Stable(out, func(a, b Record) int { return a.Since.Compare(b.Since) })
 	return out, errors.Join(errs...)
 }
 

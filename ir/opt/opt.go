@@ -20,7 +20,7 @@ type pass struct {
 	run  func(*ir.Func) bool
 }
 
-// passes run in this order, again and again until none changes anything.
+// passes run in this order, again and again until each has changed nothing since the last change.
 var passes = []pass{
 	{"flow", flow},     // jumps to jumps, known branches, blocks that can be one
 	{"split", split},   // values that only share a variable's register
@@ -67,22 +67,18 @@ func Program(p *ir.Program, o Options) error {
 // Unit optimises u in place.
 func Unit(u *ir.Unit, o Options) error {
 	for _, f := range u.Funcs() {
-		for range maxRounds {
-			changed := false
-			for _, p := range passes {
-				if !p.run(f) {
-					continue
-				}
-				changed = true
-				if o.After == nil {
-					continue
-				}
-				if err := o.After(p.name, u); err != nil {
-					return fmt.Errorf("optimise %s: after %s: %w", u.Name, p.name, err)
-				}
+		quiet := 0 // passes in a row that changed nothing
+		for i := 0; i < maxRounds*len(passes) && quiet < len(passes); i++ {
+			p := passes[i%len(passes)]
+			if !p.run(f) {
+				quiet++
+				continue
 			}
-			if !changed {
-				break
+			if quiet = 0; o.After == nil {
+				continue
+			}
+			if err := o.After(p.name, u); err != nil {
+				return fmt.Errorf("optimise %s: after %s: %w", u.Name, p.name, err)
 			}
 		}
 	}

@@ -22,8 +22,8 @@ import (
 func TestAsk(t *testing.T) {
 	for _, k := range kernels {
 		t.Run(k, func(t *testing.T) {
-			c := killGuest(t, k, true)
-			for f := range formats {
+			c := killGuest(t, k)
+			for f := range formats(k) {
 				t.Run(f, func(t *testing.T) {
 					d := open(t, c.path(f))
 					askNames(t, c, d)

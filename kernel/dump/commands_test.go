@@ -18,7 +18,7 @@ import (
 func TestCommands(t *testing.T) {
 	for _, k := range kernels {
 		t.Run(k, func(t *testing.T) {
-			c := killGuest(t, k, true)
+			c := killGuest(t, k)
 			d := open(t, c.path("kdump-zlib"))
 			s := core.New(d, "test")
 			run := func(command string) string {

@@ -58,7 +58,7 @@ type drgnSays struct {
 // Debian's drgn opens: with page tables, and a kernel's own.
 func TestDrgn(t *testing.T) {
 	v := vmlinux(t, kernels[0])
-	c := killGuest(t, kernels[0], true)
+	c := killGuest(t, kernels[0])
 	for name, path := range map[string]string{"paging": c.path("elf-paging"), "kexec": kexecGuest(t, kernels[0])} {
 		t.Run(name, func(t *testing.T) {
 			d := open(t, path)

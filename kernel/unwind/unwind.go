@@ -40,6 +40,7 @@ const (
 	Outermost End = "outermost" // the tables say so
 	User      End = "user"      // the task came from user mode here
 	Broken    End = "broken"    // no way on
+	Released  End = "released"  // a task that has exited has no stack any more: others have its memory
 )
 
 // maxFrames bounds a stack; an overflow of 16 KiB has no more than a return address every 8 bytes.
@@ -50,6 +51,9 @@ const scanBytes = 16 << 10
 
 // Task unwinds a task that is not running, from what the scheduler saved.
 func Task(t kernel.Target, task kernel.Value) Stack {
+	if refs := task.Get("stack_refcount"); task.Has("stack_refcount") && refs.Get("refs.counter").Uint() == 0 {
+		return Stack{End: Released} // CONFIG_THREAD_INFO_IN_TASK, since 4.9
+	}
 	sp := task.Get("thread.sp").Uint()
 	var errs kernel.Errors
 	f := kernel.Object(t, &errs, "struct inactive_task_frame", sp)

@@ -3,8 +3,8 @@ package walk
 import (
 	"cmp"
 	"fmt"
-	"slices"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 )
 
@@ -39,7 +39,7 @@ func Devices(t kernel.Target) ([]Device, error) {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Device) int {
+	sorting.Stable(out, func(a, b Device) int {
 		if a.Block != b.Block {
 			if b.Block {
 				return -1

@@ -73,13 +73,43 @@ func RunQueue(t kernel.Target, errs *kernel.Errors, cpu int) kernel.Value {
 	return rq.Shift(rq.Addr + t.PerCPU(cpu))
 }
 
-// Current is the task that a CPU was running.
+// Current is the task that the scheduler has on a CPU. See [Executing].
 func Current(t kernel.Target, cpu int) (Task, error) {
 	errs := &kernel.Errors{}
 	curr := RunQueue(t, errs, cpu).Get("curr").Deref()
 	task := read(curr)
 	task.Idle = task.PID == 0
 	return task, errs.Take()
+}
+
+// Executing is the task on whose stack a CPU is. The scheduler names the next task some instructions before the CPU takes
+// its stack, and a machine that is read while it runs may be between.
+func Executing(t kernel.Target, cpu int) (Task, error) {
+	cur, err := Current(t, cpu)
+	regs := t.Registers()
+	if err != nil || cpu >= len(regs) || regs[cpu] == nil || cur.onStack(regs[cpu]) {
+		return cur, err
+	}
+	errs := &kernel.Errors{}
+	var at kernel.Value
+	if len(t.Symbols().ByName("pcpu_hot")) > 0 {
+		at = kernel.Global(t, errs, "struct pcpu_hot", "pcpu_hot").Get("current_task") // 6.2 to 6.14
+	} else {
+		at = kernel.Global(t, errs, "unsigned long", "current_task")
+	}
+	addr := at.Shift(at.Addr + t.PerCPU(cpu)).Uint()
+	if errs.Take() != nil || addr == 0 || addr == cur.Addr {
+		return cur, nil
+	}
+	task := read(kernel.Object(t, errs, "struct task_struct", addr))
+	task.Idle = task.PID == 0
+	return task, errs.Take()
+}
+
+// onStack says that registers are those of a CPU that is on the task's own stack.
+func (t Task) onStack(r kernel.Regs) bool {
+	base := t.Value.Get("stack").Uint()
+	return r["cs"]&3 == 0 && r["rsp"] >= base && r["rsp"] < base+stackSize
 }
 
 // pfKthread is PF_KTHREAD (include/linux/sched.h), the same since 2.6.
@@ -156,7 +186,7 @@ func Stack(t kernel.Target, task Task) unwind.Stack {
 
 // Running gives the registers of the CPU that a task is on, if it is running and they are known.
 func Running(t kernel.Target, task Task) (kernel.Regs, bool) {
-	cur, err := Current(t, task.CPU)
+	cur, err := Executing(t, task.CPU)
 	regs := t.Registers()
 	if err != nil || cur.Addr != task.Addr || task.CPU >= len(regs) || regs[task.CPU] == nil {
 		return nil, false

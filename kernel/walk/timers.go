@@ -3,9 +3,9 @@ package walk
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 )
 
@@ -77,7 +77,7 @@ func WheelTimers(t kernel.Target) ([]WheelTimer, error) {
 					return len(here) < maxNodes
 				})
 			})
-			slices.SortFunc(here, func(a, b WheelTimer) int { return cmp.Compare(int64(a.Expires-b.Expires), 0) })
+			sorting.By(here, func(a, b WheelTimer) int { return cmp.Compare(int64(a.Expires-b.Expires), 0) })
 			out = append(out, here...)
 		}
 	}

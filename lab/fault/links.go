@@ -68,6 +68,7 @@ func staleNeighbour(s *Scene) error {
 
 func bridgeListening(s *Scene) error {
 	a, pa, _, b := s.bridged()
+	s.idle = true // the bridge, as long as no port of its forwards
 	s.host("r", "stp on 30s")
 	if err := s.up(); err != nil {
 		return err
@@ -157,6 +158,7 @@ func bridgeVLANMismatch(s *Scene) error {
 // peerDown is a link whose other end is down.
 func peerDown(s *Scene) error {
 	a, b := s.pair()
+	s.idle = true
 	s.host("b", "down %s", b.dev)
 	if err := s.up(); err != nil {
 		return err

@@ -68,6 +68,7 @@ type Scene struct {
 	sinks  []*sink
 	send   func(context.Context) error
 	sent   int
+	idle   bool           // a device of its, which is up, never runs
 	failed map[string]int // errors of sends, by name
 	undo   []func() error
 }
@@ -122,22 +123,36 @@ func (s *Scene) Send(ctx context.Context) error {
 	return nil
 }
 
+// linkTime bounds how long the kernel takes to find out that a device can send.
+const linkTime = time.Minute
+
 // running waits until devices that are up can send, which the kernel finds out some time later (net/core/link_watch.c): until
-// then they drop. Those that never will, as their other end is down, are not waited for longer than it takes.
+// then they drop. A scene some of whose devices never will waits by itself.
 func (s *Scene) running(ctx context.Context) error {
-	const longest = time.Second
+	if s.idle {
+		return nil
+	}
 	begin := time.Now()
-	for _, ns := range s.ns {
-		for ready := false; !ready && time.Since(begin) < longest; {
+	for role, ns := range s.ns {
+		for {
+			var not string
 			err := ns.Do(func() error {
 				devs, err := net.Interfaces()
-				ready = !slices.ContainsFunc(devs, func(d net.Interface) bool { return d.Flags&net.FlagUp != 0 && d.Flags&net.FlagRunning == 0 })
+				if i := slices.IndexFunc(devs, func(d net.Interface) bool { return d.Flags&net.FlagUp != 0 && d.Flags&net.FlagRunning == 0 }); i >= 0 {
+					not = devs[i].Name
+				}
 				return err
 			})
-			if err == nil && !ready {
-				err = wait(ctx, 5*time.Millisecond)
-			}
 			if err != nil {
+				return err
+			}
+			if not == "" {
+				break
+			}
+			if time.Since(begin) > linkTime {
+				return fmt.Errorf("%s of %s does not run after %v: %w", not, role, linkTime, os.ErrDeadlineExceeded)
+			}
+			if err := wait(ctx, 5*time.Millisecond); err != nil {
 				return err
 			}
 		}

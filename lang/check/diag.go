@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
@@ -45,7 +46,7 @@ func (ds *diags) failed() bool {
 
 // sorted gives the diagnostics in the order of the source; those of one place stay as they were said.
 func (ds *diags) sorted() []syntax.Diag {
-	slices.SortStableFunc(ds.list, func(a, b syntax.Diag) int { return cmp.Compare(a.Span.Start.Off, b.Span.Start.Off) })
+	sorting.Stable(ds.list, func(a, b syntax.Diag) int { return cmp.Compare(a.Span.Start.Off, b.Span.Start.Off) })
 	return ds.list
 }
 

@@ -3,9 +3,9 @@ package live
 import (
 	"cmp"
 	"path/filepath"
-	"slices"
 
 	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/netstate"
 )
 
@@ -26,7 +26,7 @@ func OpenAll(most int) []*Reader {
 			was.pid = s.pid
 		}
 	}
-	slices.SortStableFunc(order, func(a, b *space) int {
+	sorting.Stable(order, func(a, b *space) int {
 		if named := a.name != ""; named != (b.name != "") {
 			if named {
 				return -1

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/rtnl"
 )
@@ -79,7 +80,7 @@ func (s *reading) readLinks() error {
 		s.links = append(s.links, linkStats{l.Name, l.Index, l.Stats})
 		return nil
 	})
-	slices.SortFunc(links, func(a, b netstate.Link) int { return cmp.Compare(a.Index, b.Index) })
+	sorting.By(links, func(a, b netstate.Link) int { return cmp.Compare(a.Index, b.Index) })
 	for _, l := range s.links {
 		if s.want(Counters) {
 			for k, v := range l.stats {

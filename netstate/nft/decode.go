@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/netstate/nlattr"
 )
 
@@ -97,7 +98,7 @@ func (d *Decoder) Sets() []Set { return d.set.Sets }
 func (d *Decoder) Ruleset() Ruleset {
 	r := d.set
 	r.Describe(d.Links)
-	slices.SortStableFunc(r.Chains, func(a, b Chain) int {
+	sorting.Stable(r.Chains, func(a, b Chain) int {
 		return cmp.Or(cmp.Compare(hookOrder(a.Hook), hookOrder(b.Hook)), cmp.Compare(a.Priority, b.Priority))
 	})
 	return r

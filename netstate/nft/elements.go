@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // lookup writes a match against a set, a verdict map, or puts a map's value into a register.
@@ -118,7 +120,7 @@ func concatText(types []uint32, d []byte) string {
 func (s *Set) intervals(types []uint32) []Elem {
 	elems := slices.Clone(s.Elems)
 	host := len(types) == 1 && slices.Contains(hostOrder, types[0]) && s.Flags&setInterval == 0
-	slices.SortStableFunc(elems, func(a, b Elem) int {
+	sorting.Stable(elems, func(a, b Elem) int {
 		if host {
 			return cmp.Compare(number(types[0], false, a.Key), number(types[0], false, b.Key))
 		}

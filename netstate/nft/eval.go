@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Step is a rule that decided, or might have, or changed the packet. Without a rule it is the chain's policy.
@@ -150,7 +152,7 @@ func (s *Ruleset) hooked(p *Packet, hook string) []*Chain {
 			out = append(out, c)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *Chain) int { return cmp.Compare(a.Priority, b.Priority) })
+	sorting.Stable(out, func(a, b *Chain) int { return cmp.Compare(a.Priority, b.Priority) })
 	return out
 }
 

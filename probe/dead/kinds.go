@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -56,7 +57,7 @@ func tasks(t kernel.Target) ([]walk.Task, error) {
 			out = append(out, task)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b walk.Task) int { return cmp.Compare(a.PID, b.PID) })
+	sorting.Stable(out, func(a, b walk.Task) int { return cmp.Compare(a.PID, b.PID) })
 	return out, failed
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
 	"github.com/fathom-trace/fathom/probe"
@@ -76,7 +77,7 @@ func (w *World) Expand(p check.AttachPoint) ([]check.Target, error) {
 	if len(out) == 0 {
 		return nil, fmt.Errorf("tracepoint:%s:%s was not recorded: %s", p.Module, p.Func, w.few())
 	}
-	slices.SortFunc(out, func(a, b check.Target) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(out, func(a, b check.Target) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -92,7 +93,7 @@ func (s *Stats) Close() error {
 	for i := range s.events {
 		kinds = append(kinds, i)
 	}
-	slices.SortFunc(kinds, func(a, b *info) int {
+	sorting.By(kinds, func(a, b *info) int {
 		return cmp.Or(cmp.Compare(s.events[b], s.events[a]), cmp.Compare(a.full, b.full))
 	})
 	for _, i := range kinds {
@@ -102,7 +103,7 @@ func (s *Stats) Close() error {
 	for tid := range s.tasks {
 		tids = append(tids, tid)
 	}
-	slices.SortFunc(tids, func(a, b int) int { return cmp.Or(cmp.Compare(s.tasks[b].n, s.tasks[a].n), cmp.Compare(a, b)) })
+	sorting.By(tids, func(a, b int) int { return cmp.Or(cmp.Compare(s.tasks[b].n, s.tasks[a].n), cmp.Compare(a, b)) })
 	p.f("\n%12s %7s  TASK\n", "COUNT", "SHARE")
 	for _, tid := range tids[:min(len(tids), s.top)] {
 		t := s.tasks[tid]

@@ -1,6 +1,10 @@
 package filter
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
+)
 
 // block is a node of the decision graph, which has no cycles: run code, compare, go on. A verdict has no successors.
 type block struct {
@@ -112,7 +116,7 @@ func topological(root *block) []*block {
 	}
 	visit(root)
 	slices.Reverse(order)
-	slices.SortFunc(ends, func(a, b *block) int {
+	sorting.By(ends, func(a, b *block) int {
 		if a.verdict {
 			return -1
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Layout is how a struct or union lies in memory. Offsets and sizes are in bytes unless they say bits.
@@ -185,7 +186,7 @@ func (p *layoutPrinter) column(tab, decl, place string) {
 // Enum writes an enum's values, the smallest first.
 func Enum(w io.Writer, e *ctype.Enum) error {
 	vs := slices.Clone(e.Values)
-	slices.SortStableFunc(vs, func(a, b ctype.EnumValue) int {
+	sorting.Stable(vs, func(a, b ctype.EnumValue) int {
 		switch {
 		case a.Value < b.Value:
 			return -1

@@ -22,6 +22,7 @@ type Syscall struct {
 	Path     []string `json:"path"` // functions on the way in that the kernel has, the outermost first
 	Event    string   `json:"event,omitempty"`
 	At       *Place   `json:"at,omitempty"`
+	Absent   bool     `json:"absent,omitempty"` // the kernel does not have it: it gives ENOSYS
 	Probes   []Probe  `json:"probes"`
 }
 
@@ -68,13 +69,17 @@ func (s *Source) Syscall(text string) (*Syscall, error) {
 		return nil, ErrUnknown
 	}
 	c := &Syscall{Name: sysno.Name(s.Arch, uint64(nr)), Number: nr, Arch: s.Arch, ABI: abi}
-	inside := s.inside(c, abi)
-	if s.Tree != nil {
-		for _, n := range append([]string{inside}, spellings(c.Name)...) {
-			if c.At = defined(s.Tree, syscallPlace, n); c.At != nil {
-				break
-			}
+	inside := c.Name
+	if n, ok := entries[c.Name]; ok {
+		inside = n
+	}
+	if s.Format != nil {
+		if _, err := s.Format("syscalls", "sys_enter_"+inside); err == nil {
+			c.Event = "syscalls:sys_enter_" + inside
 		}
+	}
+	if s.Tree != nil {
+		c.At = defined(s.Tree, syscallPlace, inside)
 	}
 	s.arguments(c, inside)
 	for i := range c.Args {
@@ -86,27 +91,9 @@ func (s *Source) Syscall(text string) (*Syscall, error) {
 	return c, nil
 }
 
-// spellings are the names that a system call may have within the kernel, which has kept older ones beside it: newfstat is
-// fstat's, sendfile64 sendfile's, umount umount2's.
-func spellings(name string) []string {
-	return []string{name, "new" + name, name + "64", strings.TrimRight(name, "0123456789"), strings.TrimPrefix(name, "_")}
-}
-
-// inside finds the kernel's own name for a system call, by its event or else its function, and notes the event.
-func (s *Source) inside(c *Syscall, abi ABI) string {
-	for _, n := range spellings(c.Name) {
-		if s.Format != nil {
-			if _, err := s.Format("syscalls", "sys_enter_"+n); err == nil {
-				c.Event = "syscalls:sys_enter_" + n
-				return n
-			}
-		}
-		if s.has(abi.wrapper + n) {
-			return n
-		}
-	}
-	return c.Name
-}
+// entries are the system calls that have another name within the kernel, which has kept older ones beside them
+// (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
+var entries = map[string]string{"stat": "newstat", "fstat": "newfstat", "lstat": "newlstat", "uname": "newuname", "sendfile": "sendfile64", "umount2": "umount"}
 
 func (s *Source) has(function string) bool {
 	if s.Symbol == nil {
@@ -127,10 +114,11 @@ func (s *Source) arguments(c *Syscall, inside string) {
 		if err == nil {
 			c.ArgsFrom = "the format of " + c.Event
 			for _, x := range f.Fields {
-				if !x.Common && x.Name != "__syscall_nr" && x.Name != "nr" {
+				if !x.Common {
 					c.Args = append(c.Args, Arg{Name: x.Name, Type: x.Type, User: strings.Contains(x.Type, "*")})
 				}
 			}
+			c.Args = c.Args[min(1, len(c.Args)):] // the first is the number: __syscall_nr, or nr in old kernels
 			return
 		}
 	}
@@ -157,6 +145,9 @@ func (s *Source) way(c *Syscall, abi ABI, inside string) {
 		if s.has(n) {
 			c.Path = append(c.Path, n)
 		}
+	}
+	if s.Symbol != nil && !s.has(wrapper) {
+		c.Absent = true
 	}
 	event := ""
 	switch {

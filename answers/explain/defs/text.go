@@ -45,6 +45,9 @@ func (c *Syscall) Text(out io.Writer, asm bool) error {
 	}
 	w.printf("%s(%s), system call %d of %s\n", c.Name, strings.Join(args, ", "), c.Number, c.Arch)
 	w.row("defined", c.At.String())
+	if c.Absent {
+		w.row("absent", "this kernel does not have it: it gives ENOSYS")
+	}
 	if c.ArgsFrom != "" {
 		w.row("arguments", "by "+c.ArgsFrom)
 	} else {

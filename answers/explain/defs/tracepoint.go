@@ -1,9 +1,8 @@
 package defs
 
 import (
-	"slices"
-
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Event is a tracepoint.
@@ -38,7 +37,7 @@ func (s *Source) Event(system, name string) (*Event, error) {
 	for _, x := range f.Fields {
 		e.Fields = append(e.Fields, Field{x.Name, x.Type, x.Offset, x.Size})
 	}
-	slices.SortStableFunc(e.Fields, func(a, b Field) int { return a.Off - b.Off })
+	sorting.Stable(e.Fields, func(a, b Field) int { return a.Off - b.Off })
 	raw := "its arguments are not in BTF"
 	if args, ok := s.rawArgs(name); ok {
 		raw = ""

@@ -24,14 +24,14 @@ func dumps() {
 	defer os.RemoveAll(dir)
 	fmt.Printf("## First page of a crash dump\n\nDumps of a guest of 1 GiB with %s that panicked. fathom reads the dump alone; crash and drgn have 340 MB of debug information and are asked for the stack of the task that died (drgn: of all tasks). Median (least) of %d.\n\n", dumpKernel, rounds)
 	test := exec.Command("go", "test", "./kernel/dump", "-run", "TestDead/"+dumpKernel+"|TestEncodings", "-count=1")
-	test.Env = append(os.Environ(), "CGO_ENABLED=0", "FATHOM_ACCEL=tcg", "FATHOM_GUESTS="+dumpKernel, "FATHOM_DUMPS="+dir)
+	test.Env = append(os.Environ(), "CGO_ENABLED=0", "FATHOM_ACCEL=tcg", "FATHOM_GUESTS="+dumpKernel, "FATHOM_DUMPS="+dir, "FATHOM_DUMP_MEM=1024")
 	if out, err := test.CombinedOutput(); err != nil {
 		fmt.Printf("The dumps could not be made: %v\n\n", err)
 		os.Stderr.Write(out)
 		return
 	}
 	fmt.Printf("| dump | MB | tool | wall ms | CPU ms | peak RSS MB |\n| --- | --- | --- | --- | --- | --- |\n")
-	guest, kexec := filepath.Join(dir, dumpKernel+"-true"), filepath.Join(dir, dumpKernel+"-kexec", "vmcore")
+	guest, kexec := filepath.Join(dir, dumpKernel), filepath.Join(dir, dumpKernel+"-kexec", "vmcore")
 	files := []struct{ what, path string }{
 		{"ELF (QEMU)", filepath.Join(guest, "elf")}, {"ELF with page tables (QEMU)", filepath.Join(guest, "elf-paging")},
 		{"kdump-zlib, flattened (QEMU)", filepath.Join(guest, "kdump-zlib")}, {"/proc/vmcore", kexec},

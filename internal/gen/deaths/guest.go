@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -42,7 +43,7 @@ func (c *console) String() string {
 }
 
 // boot has a guest provoke the ways and gives the console's text of each, and all of it with what the guest complained of.
-func boot(ctx context.Context, k guest.Kernel, ko string, ws []way) (texts []string, all string, err error) {
+func boot(ctx context.Context, k guest.Kernel, ko string, ws []way, verbose bool) (texts []string, all string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	self, err := os.Executable()
@@ -54,7 +55,11 @@ func boot(ctx context.Context, k guest.Kernel, ko string, ws []way) (texts []str
 		return nil, "", err
 	}
 	con := &console{}
-	o := guest.Options{Kernel: k, Init: self, Accel: accel, ModuleFiles: []string{ko}, Console: con, Mem: 512, HangAfter: 5 * time.Minute,
+	out := io.Writer(con)
+	if verbose {
+		out = io.MultiWriter(con, os.Stderr)
+	}
+	o := guest.Options{Kernel: k, Init: self, Accel: accel, ModuleFiles: []string{ko}, Console: out, Mem: 512, HangAfter: 5 * time.Minute,
 		// kfence: looks at one allocation a millisecond; Debian's looks at none
 		Append: []string{"ignore_loglevel", "printk.devkmsg=on", "panic=0", "kfence.sample_interval=1"}, QEMUArgs: []string{"-device", "pvpanic"}}
 	args := []string{"/init", inGuest}
@@ -82,7 +87,7 @@ func boot(ctx context.Context, k guest.Kernel, ko string, ws []way) (texts []str
 			_, err = g.QMP().Execute(ctx, "inject-nmi", nil)
 			injected = true
 		}
-		if fatal && strings.Contains(text, "end Kernel panic") {
+		if strings.Contains(text, "end Kernel panic") {
 			time.Sleep(500 * time.Millisecond)
 			g.Quit()
 		}
@@ -121,9 +126,9 @@ func provokeAll(ws []string) error {
 		return eat()
 	}
 	for path, value := range map[string]string{
-		"/proc/sys/kernel/watchdog_thresh": "4", "/proc/sys/kernel/hung_task_timeout_secs": "3", "/proc/sys/kernel/hung_task_warnings": "-1",
-		"/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "3", "/proc/sys/kernel/hung_task_check_interval_secs": "1",
-		"/proc/sys/kernel/printk_ratelimit": "0", "/proc/sys/kernel/panic_on_oops": "0",
+		"/proc/sys/kernel/watchdog_thresh": "3", "/proc/sys/kernel/hung_task_timeout_secs": "3", "/proc/sys/kernel/hung_task_warnings": "-1",
+		"/proc/sys/kernel/hung_task_check_interval_secs": "1",
+		"/proc/sys/kernel/printk_ratelimit":              "0", "/proc/sys/kernel/panic_on_oops": "0",
 	} {
 		if err := os.WriteFile(path, []byte(value), 0); err != nil {
 			return err
@@ -159,6 +164,13 @@ func say(s string) error { return os.WriteFile("/dev/kmsg", []byte(mark+s+"\n"),
 
 // provoke has one way happen, and waits until the kernel has said so and is quiet again.
 func provoke(name, context, shows string, lines chan string) error {
+	stall := "60" // a report of a stall puts off that of a soft lockup
+	if strings.Contains(shows, "stall") {
+		stall = "3"
+	}
+	if err := os.WriteFile("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", []byte(stall), 0); err != nil {
+		return err
+	}
 	if err := say("begin " + name + " " + context); err != nil {
 		return err
 	}

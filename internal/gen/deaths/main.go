@@ -2,7 +2,7 @@
 // of its ways, in tasks, softirqs, interrupts and NMIs, and writes what the console had, with what was provoked, as
 // oops/testdata/deaths-KERNEL.json.gz, and the module with its debug information beside it.
 //
-//	deaths [-only WAY,…] [-missing] KERNEL… FOLDER
+//	deaths [-only WAY,…] [-missing] [-survived] [-v] KERNEL… FOLDER
 //
 // The truth of a text is what was asked for: the row of a table here, and the line of the module's source that is marked
 // with the way's name. No parser of ours has a part in it.
@@ -44,10 +44,12 @@ func main() {
 	var pick selection
 	flag.StringVar(&pick.only, "only", "", "these ways alone, separated by commas")
 	flag.BoolVar(&pick.missing, "missing", false, "only what the folder's files lack; the rest stays")
+	flag.BoolVar(&pick.survived, "survived", false, "only what a kernel survives, which is one boot")
+	flag.BoolVar(&pick.verbose, "v", false, "show consoles as they come")
 	flag.Parse()
 	args := flag.Args()
 	if len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: deaths [-only WAY,…] [-missing] KERNEL… FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: deaths [-only WAY,…] [-missing] [-survived] [-v] KERNEL… FOLDER")
 		os.Exit(2)
 	}
 	dir := args[len(args)-1]
@@ -100,7 +102,7 @@ func generate(ctx context.Context, kernel, dir string, pick selection) error {
 	}
 	missing := 0
 	for _, together := range boots(kernel, func(w way) bool { return pick.wants(w, out) }) {
-		texts, all, err := boot(ctx, k, ko, together)
+		texts, all, err := boot(ctx, k, ko, together, pick.verbose)
 		for i, w := range together {
 			if texts[i] == "" {
 				fmt.Fprintf(os.Stderr, "%s: no text: %v\n…%s\n", w, err, all[max(0, len(all)-3000):])
@@ -124,12 +126,14 @@ func generate(ctx context.Context, kernel, dir string, pick selection) error {
 
 // selection is what is to be made.
 type selection struct {
-	only    string
-	missing bool
+	only     string
+	missing  bool
+	verbose  bool
+	survived bool
 }
 
 func (s selection) wants(w way, have []Death) bool {
-	if s.only != "" && !slices.Contains(strings.Split(s.only, ","), w.name) {
+	if s.survived && w.fatal || s.only != "" && !slices.Contains(strings.Split(s.only, ","), w.name) {
 		return false
 	}
 	return !slices.ContainsFunc(have, func(d Death) bool { return d.Way == w.name && d.Asked == w.context })

@@ -99,7 +99,7 @@ var ways = []way{
 	{name: "divide", context: task, kind: oops.DivideError},
 	{name: "quotient", context: task, kind: oops.DivideError},
 	{name: "ud2", context: task, kind: oops.InvalidOpcode},
-	{name: "int3", context: task, kind: oops.OtherOops},
+	{name: "int3", context: task, kind: oops.OtherOops, fatal: true}, // the kernel takes it as it does an NMI
 	{name: "list_del", context: task, kind: oops.ListCorruption},
 	{name: "list_add", context: task, kind: oops.ListCorruption},
 	{name: "usercopy", context: task, kind: oops.Bug},

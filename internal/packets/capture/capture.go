@@ -7,6 +7,7 @@ package capture
 
 import (
 	"errors"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -57,6 +58,7 @@ func Open(w *probe.World, o Options) (c *Capture, err error) {
 	if o.Ring == 0 {
 		o.Ring = 8 << 20
 	}
+	w.Expect(expected(&o))
 	types := newTypes(w)
 	c, err = open(w, o, types)
 	var ve *probe.VerifierError
@@ -111,6 +113,20 @@ func open(w *probe.World, o Options, types *types) (*Capture, error) {
 	return c, nil
 }
 
+// expected are the names that will be asked for among the kernel's types.
+func expected(o *Options) []string {
+	names := []string{rdonlyCast, "sk_buff", "net_device", "net", "sock", "skb_shared_info", "task_struct", "files_struct", "fdtable", "file", "socket",
+		"bpf_prog", "bpf_prog_aux", "pt_regs"}
+	tps := []string{"xdp_exception", "xdp_redirect_err", "sys_exit"}
+	for _, s := range sources {
+		tps = append(tps, s.tps...)
+	}
+	for _, tp := range tps { // as probe.World has them
+		names = append(names, "__probestub_"+tp, "__traceiter_"+tp, "btf_trace_"+tp)
+	}
+	return append(names, o.Functions...)
+}
+
 // compile reads the filter twice: for packets with a link header and for those without.
 func (c *code) compile() error {
 	if c.o.Filter == "" {
@@ -127,33 +143,46 @@ func (c *code) compile() error {
 
 // write writes a program for each source that the kernel has, and gives what they are to be attached to.
 func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target) {
-	raw := func(tp string, write func(i int, args map[string]int)) {
-		t := probe.Target{Provider: "rawtracepoint", Module: "vmlinux", Func: tp, Name: "rawtracepoint:" + tp}
+	find := func(tp string) (t probe.Target, args map[string]int) {
+		t = probe.Target{Provider: "rawtracepoint", Module: "vmlinux", Func: tp, Name: "rawtracepoint:" + tp}
 		params, _, err := w.Args(t)
 		if err != nil { // this kernel has no such tracepoint
 			c.missing = append(c.missing, t.Name)
-			return
+			return t, nil
 		}
-		args := map[string]int{}
+		args = map[string]int{}
 		for _, f := range params.Fields {
 			args[strings.TrimSuffix(f.Name, "__nullable")] = f.Index
 		}
-		write(len(targets), args)
-		targets = append(targets, []probe.Target{t})
+		return t, args
+	}
+	raw := func(write func(i int, args map[string]int), tps ...string) {
+		var last map[string]int
+		for _, tp := range tps {
+			t, args := find(tp)
+			switch {
+			case args == nil:
+			case last != nil && maps.Equal(args, last): // one program is enough
+				targets[len(targets)-1] = append(targets[len(targets)-1], t)
+			default:
+				write(len(targets), args)
+				targets, last = append(targets, []probe.Target{t}), args
+			}
+		}
 	}
 	for _, s := range sources {
 		if s.flow && code.o.Losses {
 			continue
 		}
-		raw(s.tp, func(i int, args map[string]int) { code.trace(s, i, args) })
+		raw(func(i int, args map[string]int) { code.trace(s, i, args) }, s.tps...)
 	}
 	for _, tp := range []string{"xdp_exception", "xdp_redirect_err"} {
-		raw(tp, func(i int, args map[string]int) { code.xdp(i, tp, args) })
+		raw(func(i int, args map[string]int) { code.xdp(i, tp, args) }, tp)
 	}
 	for _, call := range calls {
 		c.calls = append(c.calls, call.name)
 	}
-	raw("sys_exit", code.refusals)
+	raw(code.refusals, "sys_exit")
 	if len(c.functions) > 0 && code.track != nil {
 		c.step = len(targets)
 		code.steps(c.step)

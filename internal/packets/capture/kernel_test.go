@@ -124,3 +124,23 @@ func tell(t *testing.T, c *Capture) (kinds map[packet.Kind]int, n uint64) {
 		}
 	}
 }
+
+// BenchmarkOpen is what packets wait for until they are seen.
+func BenchmarkOpen(b *testing.B) {
+	ktest.Need(b, ktest.BTF, ktest.RawTracepoint)
+	for b.Loop() {
+		l, err := live.Open(live.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		users := usersym.New(usersym.Options{})
+		w := probe.NewWorld(l, users, 0)
+		c, err := Open(w, Options{Filter: "udp port 9", CPUs: 2, Functions: packet.Landmarks()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+		w.Close()
+		users.Close()
+	}
+}

@@ -16,33 +16,32 @@ import (
 // source is a place in the kernel where packets can be seen.
 type source struct {
 	kind packet.Kind
-	tp   string // raw tracepoint
-	skb  string // its argument with the packet
-	arg  string // argument that becomes Event.Arg; a pointer is sent as it is
-	num  string // argument that becomes Event.Reason
-	dev  string // argument with the device, where it is not the packet's own
-	ends bool   // the packet is gone afterwards
-	late bool   // no packet is taken up here: what matters of one was seen before
-	rare bool   // the same, unless only losses are asked for: then what comes before is left out
-	flow bool   // seen often: left out where only losses are asked for
+	tps  []string // raw tracepoints
+	skb  string   // its argument with the packet
+	arg  string   // argument that becomes Event.Arg; a pointer is sent as it is
+	num  string   // argument that becomes Event.Reason
+	dev  string   // argument with the device, where it is not the packet's own
+	ends bool     // the packet is gone afterwards
+	late bool     // no packet is taken up here: what matters of one was seen before
+	rare bool     // the same, unless only losses are asked for: then what comes before is left out
+	flow bool     // seen often: left out where only losses are asked for
 }
 
 // sources are the tracepoints that packets pass (include/trace/events/{skb,net,qdisc,sock,udp,tcp}.h).
 var sources = []source{
-	{kind: packet.Drop, tp: "kfree_skb", skb: "skb", arg: "location", num: "reason", ends: true},
-	{kind: packet.Consume, tp: "consume_skb", skb: "skb", arg: "location", ends: true, flow: true, late: true},
-	{kind: packet.Queue, tp: "net_dev_queue", skb: "skb", flow: true},
-	{kind: packet.Xmit, tp: "net_dev_start_xmit", skb: "skb", dev: "dev", flow: true},
-	{kind: packet.Rx, tp: "netif_receive_skb", skb: "skb", flow: true},
-	{kind: packet.RxQueue, tp: "netif_rx", skb: "skb", flow: true},
-	{kind: packet.RxEntry, tp: "netif_receive_skb_entry", skb: "skb", flow: true},
-	{kind: packet.RxEntry, tp: "napi_gro_receive_entry", skb: "skb", flow: true},
-	{kind: packet.Copied, tp: "skb_copy_datagram_iovec", skb: "skb", num: "len", flow: true, late: true},
-	{kind: packet.Enqueued, tp: "qdisc_enqueue", skb: "skb", flow: true, late: true},
-	{kind: packet.Dequeued, tp: "qdisc_dequeue", skb: "skb", flow: true, late: true},
-	{kind: packet.Full, tp: "sock_rcvqueue_full", skb: "skb", rare: true},
-	{kind: packet.Full, tp: "udp_fail_queue_rcv_skb", skb: "skb", num: "rc", rare: true},
-	{kind: packet.Retransmit, tp: "tcp_retransmit_skb", skb: "skb", rare: true},
+	{kind: packet.Drop, tps: []string{"kfree_skb"}, skb: "skb", arg: "location", num: "reason", ends: true},
+	{kind: packet.Consume, tps: []string{"consume_skb"}, skb: "skb", arg: "location", ends: true, flow: true, late: true},
+	{kind: packet.Queue, tps: []string{"net_dev_queue"}, skb: "skb", flow: true},
+	{kind: packet.Xmit, tps: []string{"net_dev_start_xmit"}, skb: "skb", dev: "dev", flow: true},
+	{kind: packet.Rx, tps: []string{"netif_receive_skb"}, skb: "skb", flow: true},
+	{kind: packet.RxQueue, tps: []string{"netif_rx"}, skb: "skb", flow: true},
+	{kind: packet.RxEntry, tps: []string{"netif_receive_skb_entry", "napi_gro_receive_entry"}, skb: "skb", flow: true},
+	{kind: packet.Copied, tps: []string{"skb_copy_datagram_iovec"}, skb: "skb", num: "len", flow: true, late: true},
+	{kind: packet.Enqueued, tps: []string{"qdisc_enqueue"}, skb: "skb", flow: true, late: true},
+	{kind: packet.Dequeued, tps: []string{"qdisc_dequeue"}, skb: "skb", flow: true, late: true},
+	{kind: packet.Full, tps: []string{"sock_rcvqueue_full"}, skb: "skb", rare: true},
+	{kind: packet.Full, tps: []string{"udp_fail_queue_rcv_skb"}, skb: "skb", num: "rc", rare: true},
+	{kind: packet.Retransmit, tps: []string{"tcp_retransmit_skb"}, skb: "skb", rare: true},
 }
 
 // code writes the programs of one capture.
@@ -72,15 +71,11 @@ const rdonlyCast = "bpf_rdonly_cast"
 
 // newTypes gives nil if the kernel has no such thing.
 func newTypes(w *probe.World) *types {
-	b, err := w.BTF()
-	if err != nil {
-		return nil
-	}
 	if _, err := w.KfuncID(rdonlyCast); err != nil {
 		return nil
 	}
-	skb, ok := b.ID(ctype.KindStruct, "sk_buff")
-	dev, ok2 := b.ID(ctype.KindStruct, "net_device")
+	skb, ok := w.TypeID(ctype.KindStruct, "sk_buff")
+	dev, ok2 := w.TypeID(ctype.KindStruct, "net_device")
 	if !ok || !ok2 {
 		return nil
 	}
@@ -139,7 +134,7 @@ func (p *seen) bits(m member) ir.Val {
 
 // trace writes the program of a source. args are the indexes of the tracepoint's arguments by name.
 func (c *code) trace(s source, targets int, args map[string]int) {
-	c.packets(c.p.Unit("rawtracepoint", targets, s.tp), s, args)
+	c.packets(c.p.Unit("rawtracepoint", targets, s.tps[0]), s, args)
 }
 
 // packets writes what happens to a packet at a source. Most that pass are not wanted: what is not needed to find that out is

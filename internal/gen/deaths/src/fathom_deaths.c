@@ -564,7 +564,7 @@ static ssize_t deaths_write(struct file *f, const char __user *u, size_t n, loff
 	way = strsep(&context, " ");
 	if (!strcmp(way, "stop")) {
 		WRITE_ONCE(deaths_stop, true);
-		spin_unlock(&deaths_spin);
+		arch_spin_unlock(&deaths_spin.rlock.raw_lock); /* for another task: preemption is its own */
 		complete_all(&deaths_completion);
 		wake_up_all(&deaths_queue);
 		return n;
