@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/internal/sorting"
@@ -17,7 +18,7 @@ import (
 // Trace is a recording that was opened, of whatever format. One goroutine may use it.
 type Trace struct {
 	Name    string // of the file or folder
-	Kind    string // "fathom", "CTF 1.8", "trace.dat 7", "perf.data" …
+	Kind    string // "fathom", "CTF 1.8", "trace.dat 7", "perf.data", "packets" …
 	Release string // of the kernel; "" if the recording does not tell
 	Host    string
 	ToReal  int64 // ns to add to the clock for the time since 1970; 0 if that is not known
@@ -39,7 +40,7 @@ type Trace struct {
 // ErrNoRecording says that a file is of no format that is known here.
 var ErrNoRecording = errors.New("no recording")
 
-// Open opens a recording: a folder of ours or with a CTF trace in it, or a file of trace-cmd or perf. The caller closes it.
+// Open opens a recording: a folder of ours or with a CTF trace in it, or a file of trace-cmd, perf, or tcpdump. The caller closes it.
 func Open(name string) (t *Trace, err error) {
 	st, err := os.Stat(name)
 	if err != nil {
@@ -311,6 +312,9 @@ func (t *Trace) openFile(name string, size int64) error {
 		if strings.HasPrefix(string(magic[:n]), o.magic) {
 			return o.open(t, f, size)
 		}
+	}
+	if slices.ContainsFunc(packetMagics, func(m string) bool { return strings.HasPrefix(string(magic[:n]), m) }) {
+		return t.openPackets(f, size)
 	}
 	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:min(n, 8)])
 }
