@@ -50,7 +50,6 @@ func (w *World) Expect(names []string) {
 	}
 }
 
-
 // Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which
 // looks at who may call it before it looks at the arguments (check_kfunc_call in kernel/bpf/verifier.c).
 func (w *World) Kfunc(t check.Target, name string) bool {
