@@ -175,7 +175,7 @@ func (t *Trace) ownAccount(dir string) {
 		if dir != t.Name {
 			which = filepath.Base(dir)
 		}
-		t.Notes = append(t.Notes, which+" was not closed: what was in the kernel's buffers when it ended is missing, at most the last second")
+		t.Notes = append(t.Notes, which+" was not closed: it goes on, or was killed; what was in the kernel's buffers is missing, at most the last second")
 		return
 	}
 	if t.Account == nil {
