@@ -76,14 +76,19 @@ func (s *Session) explain(w io.Writer, o cause.Oops) {
 // deadlock says which tasks wait for each other for ever; "" if none do.
 func (s *Session) deadlock() string {
 	tasks, _ := s.allTasks()
-	for _, c := range walk.Cycles(walk.MutexWaits(s.t, tasks)) {
-		var who []string
-		for _, x := range c {
-			who = append(who, fmt.Sprintf("pid %d %s waits for %s in %s", x.Task.PID, x.Task.Comm, s.data(x.Lock), s.waiter(x.Task)))
-		}
-		return fmt.Sprintf("deadlock of %s, each of which holds what another waits for: %s", plural(len(c), "task"), strings.Join(who, "; "))
+	cycles := walk.Cycles(walk.MutexWaits(s.t, tasks))
+	if len(cycles) == 0 {
+		return ""
 	}
-	return ""
+	var who []string
+	for _, x := range cycles[0] {
+		who = append(who, fmt.Sprintf("pid %d %s waits for %s in %s", x.Task.PID, x.Task.Comm, s.data(x.Lock), s.waiter(x.Task)))
+	}
+	more := ""
+	if n := len(cycles) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more such cycles: waitq)", n)
+	}
+	return fmt.Sprintf("deadlock of %s, each of which holds what another waits for: %s%s", plural(len(who), "task"), strings.Join(who, "; "), more)
 }
 
 // waiter is the function that asked for the lock that a task waits for.

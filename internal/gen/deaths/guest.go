@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -230,12 +231,12 @@ func eat() error {
 		os.WriteFile(dir+"/memory.max", []byte("16M"), 0), os.WriteFile(dir+"/cgroup.procs", []byte("0"), 0)); err != nil {
 		return err
 	}
-	var eaten [][]byte
-	for {
+	for eaten := [][]byte{}; ; {
 		b := make([]byte, 1<<20)
 		for i := 0; i < len(b); i += 4096 {
 			b[i] = 1
 		}
 		eaten = append(eaten, b)
+		runtime.KeepAlive(eaten)
 	}
 }

@@ -40,7 +40,6 @@ type way struct {
 	since         string // the kernels that have it; "" is all
 	outside       bool   // not by the module: function names the kernel's, which is known beforehand
 	function      string // if it is not the way's own
-	module        string // if it is not ours
 	addr          uint64
 	access        string
 	inlined       []string
