@@ -195,12 +195,21 @@ func buildID(e *elf.File) string {
 // padding is what may be behind a function before the next: they begin at multiples of up to this.
 const padding = 64
 
+// fits says that a function may be as long as a kernel printed: with padding, or, of the last in a module's text, with all up to
+// the end of its page, where that memory ends (module_get_kallsym, find_kallsyms_symbol).
+func (f fn) fits(size uint64) bool {
+	more := size - f.size
+	return f.size <= size && (more < padding || f.last && more < page && (f.addr+size)%page == 0)
+}
+
+const page = 4096
+
 // Func gives the address of a function by name. size, if it is not 0, is how long the function is with what follows up to the
 // next, as kernels print it: one of another size is of another build, and not given. Of several of a name there must be one
-// that fits. What follows the last of a section is not known: where the kernel put another section of the module.
+// that fits.
 func (o *Object) Func(name string, size uint64) (addr uint64, ok bool) {
 	for _, f := range o.funcs[name] {
-		if size != 0 && f.size != 0 && (f.size > size || size-f.size >= padding && !f.last) {
+		if size != 0 && f.size != 0 && !f.fits(size) {
 			continue
 		}
 		if ok && f.addr != addr {
