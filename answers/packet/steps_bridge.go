@@ -11,9 +11,7 @@ import (
 // hwAddr is a MAC address.
 type hwAddr [6]byte
 
-func (a hwAddr) String() string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5])
-}
+func (a hwAddr) String() string { return mac(a) }
 
 // noWayOut: the frame was admitted, and no port of the bridge may send it on (br_handle_frame_finish and should_deliver in
 // net/bridge).
@@ -27,10 +25,10 @@ func noWayOut(s *scene, in, bridge *netstate.Link, vid uint16) *finding {
 	} else if vid == 0 {
 		vid = in.Port.PVID
 	}
-	behind := func(mac hwAddr) *netstate.FDB {
+	behind := func(addr hwAddr) *netstate.FDB {
 		i := slices.IndexFunc(s.st.FDB, func(f netstate.FDB) bool {
 			l, ok := s.st.LinkByIndex(f.Port)
-			return ok && (l.Master == bridge.Index || l.Index == bridge.Index) && f.VLAN == vid && strings.EqualFold(f.MAC, mac.String())
+			return ok && (l.Master == bridge.Index || l.Index == bridge.Index) && f.VLAN == vid && strings.EqualFold(f.MAC, addr.String())
 		})
 		if i < 0 {
 			return nil
