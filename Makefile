@@ -78,7 +78,7 @@ soak: build deps
 			echo "fuzzing $$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz="^$$t$$" -fuzztime=$(FUZZTIME) -parallel=2 ./$$(dirname $$f); \
 		done; done
 	FATHOM_PROGRAMS=$(PROGRAMS) FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 12h ./internal/progen
-	FATHOM_MUTATIONS=10000 $(GO) test -timeout 60m ./vmcore ./oops ./debuginfo/...
+	FATHOM_MUTATIONS=10000 $(GO) test -timeout 60m ./vmcore ./oops ./debuginfo/... ./record/ctf ./record/tracedat ./record/perfdata ./traceevent
 	FATHOM_DEBUGINFO=1 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 60m ./kernel/dump
 	FATHOM_VMLINUX=$$(ls -t $${XDG_CACHE_HOME:-$$HOME/.cache}/fathom/debuginfo/*/vmlinux | head -1) FATHOM_ORACLES=require $(GO) test ./debuginfo/dwarfline
 	FATHOM_SOAK=1 FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/internal/sorting"
@@ -17,7 +18,7 @@ import (
 // Trace is a recording that was opened, of whatever format. One goroutine may use it.
 type Trace struct {
 	Name    string // of the file or folder
-	Kind    string // "fathom", "CTF 1.8", "trace.dat 7", "perf.data" …
+	Kind    string // "fathom", "CTF 1.8", "trace.dat 7", "perf.data", "packets" …
 	Release string // of the kernel; "" if the recording does not tell
 	Host    string
 	ToReal  int64 // ns to add to the clock for the time since 1970; 0 if that is not known
@@ -39,7 +40,7 @@ type Trace struct {
 // ErrNoRecording says that a file is of no format that is known here.
 var ErrNoRecording = errors.New("no recording")
 
-// Open opens a recording: a folder of ours or with a CTF trace in it, or a file of trace-cmd or perf. The caller closes it.
+// Open opens a recording: a folder of ours or with a CTF trace in it, or a file of trace-cmd, perf, or tcpdump. The caller closes it.
 func Open(name string) (t *Trace, err error) {
 	st, err := os.Stat(name)
 	if err != nil {
@@ -174,7 +175,7 @@ func (t *Trace) ownAccount(dir string) {
 		if dir != t.Name {
 			which = filepath.Base(dir)
 		}
-		t.Notes = append(t.Notes, which+" was not closed: what was in the kernel's buffers when it ended is missing, at most the last second")
+		t.Notes = append(t.Notes, which+" was not closed: it goes on, or was killed; what was in the kernel's buffers is missing, at most the last second")
 		return
 	}
 	if t.Account == nil {
@@ -251,7 +252,7 @@ func (t *Trace) openCTF(dir string) error {
 	if len(dirs) == 0 {
 		return fmt.Errorf("%w: no file metadata in %s or below it", ErrNoRecording, dir)
 	}
-	t.Kind = "CTF 1.8"
+	t.Kind = "CTF"
 	for i, d := range dirs {
 		if err := t.addCTF(d, i == 0); err != nil {
 			return fmt.Errorf("%s: %w", d, err)
@@ -274,6 +275,7 @@ func (t *Trace) addCTF(dir string, first bool) error {
 		return err
 	}
 	if first {
+		t.Kind = "CTF " + m.Version
 		t.ToReal, t.Release, t.Host = m.Clock.ToReal(), m.Env["kernel_release"], m.Env["hostname"]
 	}
 	t.Formats = append(t.Formats, trace.Formats...)
@@ -310,6 +312,9 @@ func (t *Trace) openFile(name string, size int64) error {
 		if strings.HasPrefix(string(magic[:n]), o.magic) {
 			return o.open(t, f, size)
 		}
+	}
+	if slices.ContainsFunc(packetMagics, func(m string) bool { return strings.HasPrefix(string(magic[:n]), m) }) {
+		return t.openPackets(f, size)
 	}
 	return fmt.Errorf("%w: it begins with % x, as none that is known here", ErrNoRecording, magic[:min(n, 8)])
 }

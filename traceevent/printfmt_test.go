@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/hostile"
 )
 
 // printed is an event with fields of many kinds; rec is a record of it.
@@ -101,6 +103,33 @@ func TestPrintShort(t *testing.T) {
 	for n := range rec {
 		p.Append(nil, rec[:n:n], nil)
 	}
+}
+
+// TestMutated: whatever is damaged or cut, formats, print fmts, records and pages are read to an end.
+func TestMutated(t *testing.T) {
+	text := printed + `"%d %s %*.*s %pIS %d", REC->neg, __print_flags(REC->small, "|", { 1, "A" }), 3, 4, __get_str(name), REC->ip6, ((u8)(REC->neg ? : 4) << 3)` + "\n"
+	good, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &Env{Symbol: symbolAt, HZ: 250}
+	show := func(f *Format, rec []byte) {
+		if out := NewPrinter(f).Append(nil, rec, env); len(out) > 1<<20 {
+			t.Errorf("%d bytes out of %q", len(out), f.Print)
+		}
+	}
+	hostile.Check(t, []byte(text), 0, func(b []byte) {
+		if f, err := Parse(b); err == nil {
+			show(f, printedRecord())
+		}
+	})
+	hostile.Check(t, printedRecord(), 0, func(b []byte) { show(good, b) })
+	hostile.Check(t, page(1000, 28, head(1, 5), abcd, head(0, 7), 8, abcd, head(typeStamp, 1), abcd), 0, func(b []byte) {
+		p, err := ParsePage(b, PageHeader64)
+		if err == nil {
+			_ = p.Records(func(uint64, []byte) bool { return true })
+		}
+	})
 }
 
 func FuzzPrint(f *testing.F) {

@@ -77,6 +77,7 @@ var Edges = []Edge{
 	{"probe/offline probe/recorded", "./bpf/vm", "programs run in the BPF machine"},
 	{"probe/recorded", "./record", "a recording is what programs run over"},
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},
+	{"record", "./wire/pcapng ./wire/header", "captures of packets are recordings, too"},
 	{"record", "./debuginfo/kallsyms", "trace-cmd's and perf's files have the kernel's symbols in them"},
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/sysno ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/session", "./record ./tracefs ./internal/lease net " + sys, "the keeper of a session records, and answers on a socket"},

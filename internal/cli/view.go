@@ -51,7 +51,8 @@ func viewCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "view RECORDING… [flags]",
 		Short: "Show recordings, of fathom and of others",
-		Long: `Show what was recorded: folders of fathom record and of LTTng (Common Trace Format 1.8), trace-cmd's trace.dat, perf.data.
+		Long: `Show what was recorded: folders of fathom record and of LTTng (Common Trace Format 1.8 and 2), trace-cmd's trace.dat, perf.data,
+captures of packets.
 Events are shown as the kernel's own trace file shows them, in the order of their time. Of several recordings of one machine
 the events are merged. What was lost is shown where it is missing.
 

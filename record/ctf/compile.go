@@ -322,6 +322,9 @@ func (b *builder) array(t *typ, full, path string, out []step) []step {
 func (b *builder) variant(t *typ, full, path string, out []step) []step {
 	tag := b.find(t.ref, path)
 	s := step{op: opVariant, dst: -1, slot: -1, from: tag.slot, labels: tag.labels}
+	if t.labels != nil { // CTF 2 has them with the variant
+		s.labels = t.labels
+	}
 	if tag.slot < 0 {
 		fail(0, "too many fields")
 	}

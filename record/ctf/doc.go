@@ -7,5 +7,7 @@
 // packed bits, both byte orders, compact and large headers, variants, sequences and strings. Events are given as records of
 // the kernel would be, under a [traceevent.Format] that is made from the metadata.
 //
-// The authority is the specification of CTF 1.8.3 (diamon.org/ctf), and babeltrace2 where that is silent.
+// Traces of CTF 2, whose metadata is JSON, are read as well, but for numbers of variable length.
+//
+// The authorities are the specifications of CTF 1.8.3 and of CTF 2 (diamon.org/ctf), and babeltrace2 where they are silent.
 package ctf

@@ -27,11 +27,11 @@ func ParseMetadata(b []byte) (m *Metadata, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if t := bytes.TrimLeft(text, " \t\r\n"); len(t) > 0 && (t[0] == 0x1e || t[0] == '{') {
-		return nil, &bin.FormatError{What: "CTF metadata", Msg: "this is CTF 2, whose metadata is JSON; babeltrace2 2.1 converts it: -c sink.ctf.fs -p 'path=\"OUT\",ctf-version=\"1\"'"}
-	}
 	defer recoverParse(&err)
-	p := &parser{lex: lexer{text: text}, m: &Metadata{Env: map[string]string{}, Clock: Clock{Freq: 1e9}, streams: map[int64]*stream{}}}
+	if isJSON(text) {
+		return parseJSON(text), nil
+	}
+	p := &parser{lex: lexer{text: text}, m: &Metadata{Version: "1.8", Env: map[string]string{}, Clock: Clock{Freq: 1e9}, streams: map[int64]*stream{}}}
 	p.tok = p.lex.next()
 	p.push()
 	// The byte order holds for types that stand before it, too.

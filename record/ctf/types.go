@@ -60,6 +60,7 @@ func (t *typ) alignment() int {
 
 // Metadata is what the metadata of a trace says.
 type Metadata struct {
+	Version string // of the format: 1.8 or 2
 	UUID    [16]byte
 	HasUUID bool
 	Env     map[string]string

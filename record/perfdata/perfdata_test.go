@@ -2,13 +2,13 @@ package perfdata
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fathom-trace/fathom/internal/hostile"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -67,34 +67,19 @@ func TestRead(t *testing.T) {
 }
 
 // mutations is how many damaged copies of each file are read.
-const mutations = 500
-
 // TestMutated: whatever is damaged or cut, reading ends.
 func TestMutated(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
 	for _, name := range []string{"packed.data", "piped.data"} {
-		b := seed(t, name)
-		for range mutations {
-			m := bytes.Clone(b)
-			for range 1 + rng.IntN(4) {
-				at := rng.IntN(len(m))
-				if rng.IntN(2) == 0 {
-					at = rng.IntN(min(len(m), 600)) // the heads
-				}
-				m[at] = byte(rng.IntN(256))
-			}
-			if rng.IntN(4) == 0 {
-				m = m[:rng.IntN(len(m))]
-			}
-			got, _ := count(m)
+		hostile.Check(t, seed(t, name), 600, func(b []byte) {
+			got, _ := count(b)
 			n := 0
 			for _, k := range got {
 				n += k
 			}
-			if n > 100*len(m) {
-				t.Fatalf("%d events out of %d bytes", n, len(m))
+			if n > 100*len(b) {
+				t.Fatalf("%d events out of %d bytes", n, len(b))
 			}
-		}
+		})
 	}
 }
 

@@ -28,6 +28,7 @@ func Create(command []string, s Spec) (Status, error) {
 		return Status{}, err
 	}
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir = "/"                                        // the folder it was started in is not held
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for who asked, not for the keeper
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

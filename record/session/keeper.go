@@ -44,7 +44,7 @@ type keeper struct {
 	number   int       // of the segment that was begun last
 	watch    *record.Watch
 	due      <-chan time.Time // when the snapshot of an anomaly is taken
-	modules  string           // what /proc/modules said last
+	known    []tracefs.Event  // the kernel's events when they were looked at last
 	asked    chan asking
 	finisher *finisher
 	release  func() error // gives up the name and the socket
@@ -145,17 +145,17 @@ func (k *keeper) listen(l net.Listener) {
 	}
 }
 
-// tick is how often caps are looked at, and modules how often new ones are.
+// tick is how often caps are looked at, and look how often it is seen if there are new events.
 const (
-	tick    = 100 * time.Millisecond
-	modules = time.Second
+	tick = 100 * time.Millisecond
+	look = time.Second
 )
 
 // run is the keeper's life.
 func (k *keeper) run(ctx context.Context) error {
-	caps, mods := time.NewTicker(tick), time.NewTicker(modules)
+	caps, news := time.NewTicker(tick), time.NewTicker(look)
 	defer caps.Stop()
-	defer mods.Stop()
+	defer news.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -176,8 +176,8 @@ func (k *keeper) run(ctx context.Context) error {
 			}
 		case <-caps.C:
 			k.check()
-		case <-mods.C:
-			k.newModules()
+		case <-news.C:
+			k.newEvents()
 		case <-k.seen():
 			if k.due == nil {
 				k.due = time.After(k.spec.After)
@@ -271,7 +271,7 @@ func matching(specs []record.Spec) (now []record.Spec, later []string, err error
 		switch {
 		case err == nil:
 			now = append(now, s)
-		case errors.As(err, &none) && strings.ContainsAny(s.Pattern, "*?["):
+		case errors.As(err, &none) && open(s):
 			later = append(later, s.Pattern)
 		default:
 			return nil, nil, err
@@ -291,7 +291,7 @@ func (k *keeper) start() error {
 	if err != nil {
 		return err
 	}
-	k.waiting, k.modules = later, loaded()
+	k.waiting, k.known = later, listed()
 	if len(now) == 0 {
 		k.state = waiting
 		return nil
@@ -404,31 +404,33 @@ func (k *keeper) check() {
 	}
 }
 
-// loaded lists the modules of the kernel.
-func loaded() string {
-	b, err := os.ReadFile("/proc/modules")
+// listed are the events that the kernel has now.
+func listed() []tracefs.Event {
+	fs, err := tracefs.Find()
 	if err != nil {
-		return ""
+		return nil
 	}
-	var names []string
-	for l := range strings.Lines(string(b)) {
-		name, _, _ := strings.Cut(l, " ")
-		names = append(names, name)
+	defer fs.Close()
+	all, err := fs.Events()
+	if err != nil {
+		return nil
 	}
-	slices.Sort(names)
-	return strings.Join(names, " ")
+	return all
 }
 
-// newModules records the events that a module brought, where a pattern means them.
-func (k *keeper) newModules() {
-	if k.rec == nil && k.state != waiting {
+// open says if a pattern may mean events that are not there yet.
+func open(s record.Spec) bool { return strings.ContainsAny(s.Pattern, "*?[") }
+
+// newEvents records events that came since, of a module or a program, where a pattern means them.
+func (k *keeper) newEvents() {
+	if k.rec == nil && k.state != waiting || !slices.ContainsFunc(k.want, open) {
 		return
 	}
-	now := loaded()
-	if now == k.modules {
+	now := listed()
+	if slices.Equal(now, k.known) {
 		return
 	}
-	k.modules = now
+	k.known = now
 	if k.state == waiting {
 		if err := k.start(); err != nil {
 			k.fail(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/tracefs"
+	"github.com/fathom-trace/fathom/usersym"
 )
 
 // Environment by which this test binary is a keeper, or a workload of calls.
@@ -261,6 +262,63 @@ func TestFlight(t *testing.T) {
 	}
 	if got, _ := count(t, st.Segments[1].Dir); got < 100 || got > 110 {
 		t.Errorf("%d calls of 100 around the anomaly", got)
+	}
+}
+
+// called is a function that is made an event of while a session records; the linker knows it as calledName.
+//
+//go:noinline
+func called() { calledTimes++ }
+
+var calledTimes int
+
+const calledName = "github.com/fathom-trace/fathom/record/session.called"
+
+// TestLater: events that a pattern means are recorded from the moment on that they are there.
+func TestLater(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint, ktest.Uprobe)
+	ok, dir := must(t), home(t)
+	u := usersym.New(usersym.Options{})
+	defer u.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	off, _, _, found := u.SymbolAddr(self, calledName)
+	if !found {
+		t.Fatal("no symbol of this program")
+	}
+	c := create(t, Spec{Name: "later", Dir: filepath.Join(dir, "out"), Leases: filepath.Join(dir, "leases")})
+	ok(c.Enable([]record.Spec{{Pattern: fmt.Sprintf("fathom_%d_*", os.Getpid())}}))
+	if st := ok(c.Start()); st.State != waiting {
+		t.Errorf("%+v", st)
+	}
+	fs, err := tracefs.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	made, err := fs.NewDynamic(lease.Dir{Path: filepath.Join(dir, "leases")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := made.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := made.Add("p", "called", fmt.Sprintf("%s:0x%x", self, off), ""); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ok(c.Status()).State != recording && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for range 50 {
+		called()
+	}
+	st := ok(c.Destroy())
+	if acc := st.Account(); acc.Events != 50 || !acc.Exact {
+		t.Errorf("%+v, %+v", st, acc)
 	}
 }
 

@@ -57,6 +57,13 @@ func main() {
 		dumps()
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "recordings" {
+		if err := recordings(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv("FATHOM_BENCH") == "" {
 		os.Exit(private())
 	}
@@ -74,6 +81,9 @@ func main() {
 	counting(tools)
 	perRun(tools)
 	boots()
+	if err := recordings(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	dumps()
 	size(tools)
 }
