@@ -2,12 +2,16 @@ package packet
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/netstate"
 )
+
+// hwAddr is a MAC address.
+type hwAddr [6]byte
+
+func (a hwAddr) String() string { return mac(a) }
 
 // noWayOut: the frame was admitted, and no port of the bridge may send it on (br_handle_frame_finish and should_deliver in
 // net/bridge).
@@ -21,10 +25,10 @@ func noWayOut(s *scene, in, bridge *netstate.Link, vid uint16) *finding {
 	} else if vid == 0 {
 		vid = in.Port.PVID
 	}
-	behind := func(mac net.HardwareAddr) *netstate.FDB {
+	behind := func(addr hwAddr) *netstate.FDB {
 		i := slices.IndexFunc(s.st.FDB, func(f netstate.FDB) bool {
 			l, ok := s.st.LinkByIndex(f.Port)
-			return ok && (l.Master == bridge.Index || l.Index == bridge.Index) && f.VLAN == vid && strings.EqualFold(f.MAC, mac.String())
+			return ok && (l.Master == bridge.Index || l.Index == bridge.Index) && f.VLAN == vid && strings.EqualFold(f.MAC, addr.String())
 		})
 		if i < 0 {
 			return nil
@@ -46,17 +50,17 @@ func noWayOut(s *scene, in, bridge *netstate.Link, vid uint16) *finding {
 }
 
 // macs are the addresses of the frame when it came to the bridge.
-func (s *scene) macs() (src, dst net.HardwareAddr, ok bool) {
+func (s *scene) macs() (src, dst hwAddr, ok bool) {
 	for _, h := range slices.Backward(s.pkt.Hops) {
 		if v := &h.View; v.HasMAC {
-			return v.SrcMAC[:], v.DstMAC[:], true
+			return v.SrcMAC, v.DstMAC, true
 		}
 	}
-	return nil, nil, false
+	return src, dst, false
 }
 
 // known: the table has the receiver behind one port.
-func (s *scene) known(c Culprit, in *netstate.Link, at *netstate.FDB, dst net.HardwareAddr) *finding {
+func (s *scene) known(c Culprit, in *netstate.Link, at *netstate.FDB, dst hwAddr) *finding {
 	out, ok := s.st.LinkByIndex(at.Port)
 	if !ok || out.Port == nil {
 		return nil
@@ -82,10 +86,10 @@ func (s *scene) isolated(c Culprit, in, out *netstate.Link) *finding {
 }
 
 // flooded: the frame is to go out of all other ports, and there is none that lets it.
-func (s *scene) flooded(c Culprit, in, bridge *netstate.Link, dst net.HardwareAddr) *finding {
+func (s *scene) flooded(c Culprit, in, bridge *netstate.Link, dst hwAddr) *finding {
 	what, flag := "unicast", "flood"
 	switch {
-	case slices.Equal(dst, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}):
+	case dst == (hwAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}):
 		what, flag = "broadcast", "bcast_flood"
 	case dst[0]&1 != 0:
 		what, flag = "multicast", "mcast_flood"

@@ -158,6 +158,10 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 	return nil
 }
 
+// memory is how many bytes of it are taken before garbage is collected still more often: the program itself and the kernel's
+// types, which are mapped, come on top.
+const memory = 24 << 20
+
 func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	if err := f.check(c, expr); err != nil {
 		return err
@@ -177,6 +181,7 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	}
 	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
 	defer debug.SetGCPercent(debug.SetGCPercent(50))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
 	rec, err := packets.Run(c.Context(), f.o)
 	if errors.Is(err, packets.ErrAbsent) {
 		return &diag.Error{What: "follow packets", Because: err.Error(), Try: []string{"fathom lab list", "ip -br link"}, Code: diag.ExitNoInput, Err: err}

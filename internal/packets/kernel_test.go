@@ -201,6 +201,9 @@ func TestFilters(t *testing.T) {
 		"udp dst port 9 and netns " + ref(p.B.NS):          only,
 		"netns " + ref(p.A.NS) + " and mark 77 and dev va": only,
 	} {
+		if ktest.InGuest() && len(want) == 0 {
+			continue // emulated, each start takes seconds; those with packets show the same there
+		}
 		t.Run(strings.ReplaceAll(expr, "/", "|"), func(t *testing.T) { // a slash would begin another test below it
 			o := Options{Plain: true}
 			if o.Filter, err = o.Split(expr); err != nil {
@@ -331,7 +334,7 @@ func TestFollowForever(t *testing.T) {
 func TestFlood(t *testing.T) {
 	ktest.Need(t, ktest.BTF, ktest.RawTracepoint, ktest.NetNS)
 	p := newPair(t)
-	n := 200_000
+	n := 50_000 // lab/fault has a greater one
 	if ktest.InGuest() {
 		n = 20_000
 	}

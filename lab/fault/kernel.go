@@ -39,7 +39,7 @@ type Seen struct {
 // namespaces, and counters.
 func asKernel(ctx context.Context, fathom, release string, scenes []*Scene, out []Outcome, do func(context.Context) error) error {
 	before := make([]counters, len(scenes))
-	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context) (err error) {
+	lines, _, err := beside(ctx, fathom, []string{"trace", "-j", "-e", dropsProgram}, `"type": "attached_probes"`, func(ctx context.Context, _ int) (err error) {
 		for i, s := range scenes {
 			if before[i], err = s.counters(); err != nil {
 				return err

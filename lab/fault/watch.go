@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,17 +32,22 @@ type Run struct {
 	Verdicts []expect.Verdict
 	Records  []string // all of its lines
 	Stderr   string
+	Memory   int // the most that was in memory of it when it was told to end, in bytes
 }
 
 // Watch runs fathom packet over namespaces while do sends the traffic, and collects what it says. flags are further
 // arguments for it. It must end by itself after SIGINT.
 func Watch(ctx context.Context, fathom string, netns, flags []string, do func(context.Context) error) (r Run, err error) {
 	args := append([]string{"packet", "-j", "--netns", strings.Join(netns, ",")}, flags...)
-	r.Records, r.Stderr, err = beside(ctx, fathom, args, `"type":"ready"`, func(ctx context.Context) error {
+	r.Records, r.Stderr, err = beside(ctx, fathom, args, `"type":"ready"`, func(ctx context.Context, pid int) error {
 		if err := do(ctx); err != nil {
 			return err
 		}
-		return wait(ctx, aftermath)
+		if err := wait(ctx, aftermath); err != nil {
+			return err
+		}
+		r.Memory, err = peak(pid)
+		return err
 	})
 	for _, l := range r.Records {
 		v, ok, verr := expect.ParseVerdict([]byte(l))
@@ -54,9 +60,24 @@ func Watch(ctx context.Context, fathom string, netns, flags []string, do func(co
 	return r, err
 }
 
+// peak is the most of a process that was in memory so far (proc_pid_status(5)).
+func peak(pid int) (bytes int, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == "VmHWM:" {
+			kb, err := strconv.Atoi(f[1])
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("read status of process %d: no VmHWM", pid)
+}
+
 // beside runs fathom while do works: from the line on that has what ready says, until do is done. It gives the lines that it
 // printed.
-func beside(ctx context.Context, fathom string, args []string, ready string, do func(context.Context) error) (lines []string, said string, err error) {
+func beside(ctx context.Context, fathom string, args []string, ready string, do func(ctx context.Context, pid int) error) (lines []string, said string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, fathom, args...)
@@ -87,7 +108,7 @@ func beside(ctx context.Context, fathom string, args []string, ready string, do 
 }
 
 // during waits for readiness, does what is to be done, and ends the process.
-func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Context) error) error {
+func (r *reader) during(ctx context.Context, p *os.Process, do func(ctx context.Context, pid int) error) error {
 	select {
 	case <-r.ready:
 	case <-r.end:
@@ -95,7 +116,7 @@ func (r *reader) during(ctx context.Context, p *os.Process, do func(context.Cont
 	case <-time.After(readyTime):
 		return fmt.Errorf("fathom is not ready after %v: %w", readyTime, os.ErrDeadlineExceeded)
 	}
-	if err := do(ctx); err != nil {
+	if err := do(ctx, p.Pid); err != nil {
 		return err
 	}
 	if err := p.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {

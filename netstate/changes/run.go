@@ -100,6 +100,12 @@ func (l *Listener) numbered(ev *event, m message, p packet) {
 		return
 	}
 	l.mu.Lock()
+	old, ref := l.tables[ev.nsid], l.refs[ev.nsid]
+	l.mu.Unlock()
+	if old != nil && numberedAs(ref, old.ns.Inode, ev.nsid) {
+		return // the number was another's before, of whose end the kernel tells after it is free again (unhash_nsid)
+	}
+	l.mu.Lock()
 	t := l.tables[ev.nsid]
 	delete(l.tables, ev.nsid)
 	delete(l.refs, ev.nsid)

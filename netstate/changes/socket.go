@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/netns"
 )
 
 // receiveBuffer is how many bytes of messages may wait. Where the kernel does not grant it, half of that is asked for, and
@@ -224,4 +226,19 @@ func ownNumber(fd int) (int, error) {
 	}
 	defer c.Close()
 	return getNSID(c, fd)
+}
+
+// numberedAs says if a namespace is still there and has a number. One that is being deleted can no longer be opened; a new one
+// in its place has none yet.
+func numberedAs(ref string, ino uint64, nsid int) bool {
+	ns, err := netns.Open(ref)
+	if err != nil {
+		return false
+	}
+	defer ns.Close()
+	if now, err := inode(ns); err != nil || now != ino {
+		return false
+	}
+	id, err := ownNumber(ns.FD())
+	return err == nil && id == nsid
 }
