@@ -193,6 +193,12 @@ func TestSession(t *testing.T) {
 	}
 	ok(c.Destroy())
 	nothingLeft(t, st.PID)
+	if !ktest.InGuest() { // which has no babeltrace2
+		out, err := exec.Command(ktest.Oracle(t, "babeltrace2"), st.Dir).Output()
+		if lines := strings.Count(string(out), "\n"); err != nil || uint64(lines) != acc.Events {
+			t.Errorf("babeltrace2 reads %d events of %d: %v", lines, acc.Events, err)
+		}
+	}
 	if _, err := Find(lease.Dir{Path: filepath.Join(dir, "leases")}, ""); err == nil {
 		t.Error("the session is still listed")
 	}
