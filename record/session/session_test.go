@@ -423,6 +423,9 @@ func TestFull(t *testing.T) {
 	if got, _ := count(t, st.Segments[0].Dir); got < 1000 || got > 1020 {
 		t.Errorf("%d calls of 1000 in the segment that was closed", got)
 	}
+	if acc := st.Account(); !acc.Exact || acc.Left == 0 {
+		t.Errorf("what was lost is not told: %+v", acc)
+	}
 	got, tr := count(t, st.Dir)
 	if got < 20000 || tr.Account == nil || !strings.Contains(tr.Account.Error, "no space") {
 		t.Errorf("%d calls, %v, %+v", got, tr.Notes, tr.Account)
