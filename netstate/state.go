@@ -37,6 +37,7 @@ type State struct {
 	Routes   []Route           `json:"routes,omitempty"` // of all tables
 	Rules    []Rule            `json:"rules,omitempty"`  // by priority
 	Neighs   []Neigh           `json:"neighs,omitempty"`
+	FDB      []FDB             `json:"fdb,omitempty"`
 	Groups   []Group           `json:"groups,omitempty"`
 	Sockets  []Socket          `json:"sockets,omitempty"`
 	Chains   []Chain           `json:"chains,omitempty"` // of nftables, in the order of hook and priority
@@ -90,6 +91,20 @@ type Port struct {
 	State string   `json:"state"`          // "disabled", "listening", "learning", "forwarding", "blocking" (include/uapi/linux/if_bridge.h)
 	PVID  uint16   `json:"pvid,omitempty"` // VLAN of untagged frames; 0 is none
 	VLANs []uint16 `json:"vlans,omitempty"`
+	// Hairpin sends frames back out of the port; Isolated keeps frames of other isolated ports from it; Locked takes only
+	// those whose sender the bridge's table has behind it.
+	Hairpin  bool     `json:"hairpin,omitempty"`
+	Isolated bool     `json:"isolated,omitempty"`
+	Locked   bool     `json:"locked,omitempty"`
+	NoFlood  []string `json:"no_flood,omitempty"` // "unicast" to unknown addresses, "multicast", "broadcast" that do not go out here
+}
+
+// FDB is an entry of a bridge's forwarding table.
+type FDB struct {
+	Port int    `json:"port"` // index of the link that the address is behind
+	MAC  string `json:"mac"`
+	VLAN uint16 `json:"vlan,omitempty"`
+	Kind string `json:"kind"` // "learned", "static", "local": the bridge's own
 }
 
 // Bridge is how a bridge is set.

@@ -90,7 +90,7 @@ func DecidingSysctls() []string {
 		"ipv4/tcp_l3mdev_accept", "ipv4/udp_l3mdev_accept", "ipv4/raw_l3mdev_accept",
 	}
 	for _, name := range []string{
-		"accept_local", "accept_redirects", "arp_filter", "arp_ignore", "drop_unicast_in_l2_multicast", "forwarding", "ignore_routes_with_linkdown",
+		"accept_local", "accept_redirects", "accept_source_route", "arp_filter", "arp_ignore", "drop_unicast_in_l2_multicast", "forwarding", "ignore_routes_with_linkdown",
 		"proxy_arp", "route_localnet", "rp_filter", "send_redirects", "src_valid_mark",
 	} {
 		paths = append(paths, "ipv4/conf/*/"+name)

@@ -37,7 +37,7 @@ func (r *Report) Calls() bool {
 
 func (r *Report) where() (l Location, call bool) {
 	if r.RIP.Symbol != "" && r.Access != "execute" && !r.passed(r.RIP.Symbol) {
-		return r.RIP, r.Kind == KASAN || r.Kind == KMSAN || r.Kind == Lockdep // these name where their check returned to
+		return r.RIP, r.afterwards()
 	}
 	frames := r.Stack
 	if found := r.interrupted(); found >= 0 { // an interrupt found it: what it interrupted is the one
@@ -61,8 +61,26 @@ func hasCertain(frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return !f.Unsure && !f.Regs && f.Symbol != "" })
 }
 
-// interrupted is the frame with the registers of what an interrupt interrupted that found a CPU stuck; −1 if there is none.
+// afterwards says that RIP is behind what failed: where a check returned to, or a trap that comes after its instruction.
+func (r *Report) afterwards() bool {
+	switch r.Kind {
+	case KASAN, KMSAN, Lockdep:
+		return true
+	case KFENCE:
+		return !strings.HasSuffix(r.Detail, "read") && !strings.HasSuffix(r.Detail, "write") // accesses have the instruction's own
+	case OtherOops:
+		name := strings.TrimPrefix(r.Title, "Oops: ")
+		return strings.HasPrefix(name, "int3:") || strings.HasPrefix(name, "overflow:")
+	}
+	return false
+}
+
+// interrupted is the frame with the registers of what an interrupt interrupted that found a CPU stuck; −1 if there is none, or
+// if the report begins with them.
 func (r *Report) interrupted() int {
+	if !r.RIP.IsZero() {
+		return -1
+	}
 	switch r.Kind {
 	case SoftLockup, HardLockup, RCUStall:
 		return slices.IndexFunc(r.Stack, func(f Frame) bool { return f.Regs && f.Symbol != "" })
@@ -110,7 +128,7 @@ var reporting = map[string]bool{
 	"__might_sleep": true, "___might_sleep": true, "__might_resched": true, "__schedule_bug": true,
 	"__list_del_entry_valid_or_report": true, "__list_add_valid_or_report": true, "__list_del_entry_valid": true,
 	"__list_add_valid": true, "usercopy_abort": true, "__check_object_size": true, "__check_heap_object": true, "check_heap_object": true,
-	"fortify_panic": true, "__fortify_panic": true, "__fortify_report": true, "__stack_chk_fail": true,
+	"fortify_panic": true, "__fortify_panic": true, "__fortify_report": true, "__copy_overflow": true, "__stack_chk_fail": true,
 	"warn_slowpath_fmt": true, "__warn_printk": true, "refcount_warn_saturate": true, "ubsan_epilogue": true, "handle_overflow": true,
 	"dump_header": true, "oom_kill_process": true, "out_of_memory": true, "mem_cgroup_out_of_memory": true, "fixup_red_left": true,
 	"check_noncircular": true, "check_irq_usage": true, "check_prev_add": true, "check_deadlock": true, "print_deadlock_bug": true,

@@ -19,6 +19,8 @@ type Session struct {
 	t      kernel.Target
 	source string // what the dump is, for people
 	lines  Lines
+	always bool // all stacks have lines
+	frames bool // all stacks have the memory of their frames
 
 	tasks    []walk.Task
 	tasksErr error
@@ -29,8 +31,8 @@ type Session struct {
 // that pc is a return address. The innermost inlined function comes first; nil where nobody knows.
 type Lines func(function, module string, pc, off uint64, call bool) []string
 
-// Source makes the stacks that are printed say where in the source they are.
-func (s *Session) Source(l Lines) { s.lines = l }
+// Source says who knows where in the source code is: bt -l and dis -l ask; with always, every stack that is printed does.
+func (s *Session) Source(l Lines, always bool) { s.lines, s.always = l, always }
 
 // New returns a Session; source says in a line what is being read.
 func New(t kernel.Target, source string) *Session { return &Session{t: t, source: source} }
@@ -50,10 +52,10 @@ type Command struct {
 // Commands are all there are, by name.
 func Commands() []Command {
 	c := []Command{
-		{"bt", "[-a] [-l] [PID|TASK]…", "stacks: of the task that died, of tasks, of every CPU (-a); with source lines (-l)", (*Session).bt},
-		{"foreach", "bt|files|vm|sig|task [-R MEMBER,…]", "a command for all: stacks of tasks, equal ones together; of processes", (*Session).foreach},
-		{"log", "", "the kernel's messages", (*Session).log},
-		{"ps", "[-k|-u] [PID|COMM]…", "tasks: all, of the kernel (-k), of users (-u)", (*Session).ps},
+		{"bt", "[-a|-c CPU,…] [-f] [-l] [PID|TASK]…", "stacks: of who died, of tasks, of CPUs (-a -c); frames' memory (-f), lines (-l)", (*Session).bt},
+		{"foreach", "[kernel|user|STATE|PID|COMM…] bt|files|vm|sig|task|ps", "a command for all or some; equal stacks together", (*Session).foreach},
+		{"log", "[-m] [-t|-T]", "the kernel's messages: levels (-m), no times (-t), time of day (-T)", (*Session).log},
+		{"ps", "[-kuGA] [-p|-c|-a|-t|-l|-m] [-S] [PID|COMM]…", "tasks; parents, children, arguments, times, last run (-l -m); sums (-S)", (*Session).ps},
 		{"mod", "", "modules", (*Session).mod},
 		{"sys", "", "the system: release, clock, CPUs, taint", (*Session).sys},
 		{"kmem", "-i|-s [NAME]", "memory in figures (-i), slab caches (-s)", (*Session).kmem},
@@ -62,11 +64,11 @@ func Commands() []Command {
 		{"net", "[-s]", "network devices with their addresses; sockets with their queues (-s)", (*Session).net},
 		{"irq", "[-s]", "interrupts that have a vector, with counts by CPU; softirqs (-s)", (*Session).irq},
 		{"waitq", "", "tasks that wait for a mutex, its owner, and deadlocks", (*Session).waits},
-		{"sym", "NAME|ADDRESS", "a symbol's address, an address's symbol", (*Session).sym},
-		{"rd", "ADDRESS|SYMBOL [COUNT]", "memory, in words of 8 bytes", (*Session).rd},
-		{"dis", "ADDRESS|SYMBOL [COUNT]", "instructions", (*Session).dis},
-		{"struct", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "a type's layout, or a value of it", (*Session).structure},
-		{"union", "TYPE[.MEMBER,…] [ADDRESS|SYMBOL]", "as struct", (*Session).structure},
+		{"sym", "[-p] [-n] NAME|ADDRESS… | -l | -m MODULE | -q TEXT", "symbols, with neighbours (-p -n); all (-l), a module's, by part of the name", (*Session).sym},
+		{"rd", "[-8|-16|-32] [-xdDsap] [-e END] ADDRESS [COUNT]", "memory: words, decimal (-d -D), symbols (-s), text (-a); physical (-p)", (*Session).rd},
+		{"dis", "[-r|-f] [-l] ADDRESS|SYMBOL[+N] [COUNT]", "instructions: up to (-r) or from (-f) an address; with lines (-l)", (*Session).dis},
+		{"struct", "[-o] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS [COUNT]]", "a type's layout, or values; addresses of members (-o); of a member in it (-l)", (*Session).structure},
+		{"union", "[-o] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS [COUNT]]", "as struct", (*Session).structure},
 		{"whatis", "NAME", "a type's or function's declaration", (*Session).whatis},
 		{"vm", "[PID|TASK]…", "memory mappings", (*Session).vm},
 		{"sig", "[PID|TASK]…", "signals: pending, blocked, ignored, handled", (*Session).sig},
@@ -82,7 +84,9 @@ func Commands() []Command {
 		{"search", "[-c] [-m MASK] VALUE|SYMBOL|TEXT", "where memory holds a word, ignoring bits (-m), or a text (-c)", (*Session).search},
 		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
 		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
-		{"list", "TYPE.MEMBER HEAD", "addresses of the objects on a list", (*Session).list},
+		{"ptob", "PAGE…", "the byte that a page of this number begins at", (*Session).ptob},
+		{"btop", "ADDRESS…", "the number of the page that a byte is in", (*Session).btop},
+		{"list", "[-r] [-s TYPE.MEMBER,…] TYPE.MEMBER HEAD|-H HEAD|-h ELEMENT", "objects on a list, with members of each (-s)", (*Session).list},
 	}
 	sorting.By(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return c
@@ -204,7 +208,7 @@ func (s *Session) sourceOf(w io.Writer, f unwind.Frame) {
 	if f.Call {
 		at--
 	}
-	if y, ok := s.t.Symbols().At(at); ok && s.lines != nil {
+	if y, ok := s.t.Symbols().At(at); ok && s.lines != nil && s.always {
 		for _, l := range s.lines(y.Name, y.Module, f.PC, f.PC-y.Addr, f.Call) {
 			fmt.Fprintf(w, "        %s\n", l)
 		}
@@ -229,6 +233,9 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 		}
 		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.place(f), mark)
 		s.sourceOf(w, f)
+		if s.frames {
+			s.frameMemory(w, st.Frames, i)
+		}
 		if f.Regs != nil && (*f.Regs)["cs"]&3 == 0 {
 			fmt.Fprintf(w, "      -- interrupted here --\n")
 		}
@@ -245,5 +252,22 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 		fmt.Fprintf(w, "      it has exited, its stack is released\n")
 	case unwind.Broken:
 		fmt.Fprintf(w, "      the stack ends here: %v\n", st.Err)
+	}
+}
+
+// maxFrameMemory bounds what bt -f prints of a frame.
+const maxFrameMemory = 4 << 10
+
+// frameMemory prints the stack from a frame up to the next.
+func (s *Session) frameMemory(w io.Writer, frames []unwind.Frame, i int) {
+	from, to := frames[i].SP, frames[i].SP+16
+	if i+1 < len(frames) {
+		to = frames[i+1].SP
+	}
+	if to <= from || to-from > maxFrameMemory { // another stack begins
+		return
+	}
+	if err := s.words(w, s.t.ReadVirt, from, int(to-from)/8, 8, options{on: map[byte]bool{'s': true}}); err != nil {
+		fmt.Fprintf(w, "  %v\n", err)
 	}
 }

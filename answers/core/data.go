@@ -1,10 +1,10 @@
 package core
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,74 +54,17 @@ func count(args []string, otherwise int) (int, error) {
 	return int(n), nil
 }
 
-func (s *Session) sym(w io.Writer, args []string) error {
-	if len(args) != 1 {
-		return &Usage{}
-	}
-	if n, ok := number(args[0]); ok {
-		if _, ok := s.t.Symbols().At(n); !ok {
-			return fmt.Errorf("no symbol at %#x", n)
-		}
-		fmt.Fprintf(w, "%016x %s\n", n, s.name(n, n))
-		return nil
-	}
-	at := s.t.Symbols().ByName(args[0])
-	if len(at) == 0 {
-		return fmt.Errorf("no symbol %s", args[0])
-	}
-	for _, a := range at {
-		y, _ := s.t.Symbols().At(a)
-		mod := ""
-		if y.Module != "" {
-			mod = " [" + y.Module + "]"
-		}
-		fmt.Fprintf(w, "%016x (%c) %s%s\n", a, y.Type, args[0], mod)
-	}
-	return nil
-}
-
-func (s *Session) rd(w io.Writer, args []string) error {
-	if len(args) == 0 {
-		return &Usage{}
-	}
-	at, err := s.address(args[0])
-	if err != nil {
-		return err
-	}
-	n, err := count(args, 1)
-	if err != nil {
-		return err
-	}
-	for i := 0; i < n; i += 2 {
-		b := make([]byte, 8*min(2, n-i))
-		if err := s.t.ReadVirt(b, at); err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%016x: ", at)
-		for j := 0; j < len(b); j += 8 {
-			fmt.Fprintf(w, " %016x", binary.LittleEndian.Uint64(b[j:]))
-		}
-		fmt.Fprintf(w, "   %s\n", printable(b))
-		at += uint64(len(b))
-	}
-	return nil
-}
-
-func printable(b []byte) string {
-	out := make([]byte, len(b))
-	for i, c := range b {
-		if out[i] = '.'; c >= ' ' && c < 0x7f {
-			out[i] = c
-		}
-	}
-	return string(out)
-}
-
 // maxCode is how much of a function is disassembled when no count is given.
 const maxCode = 64 << 10
 
+// dis prints instructions: of a function, or so many; -r from the function's begin to the address, -f from there to its end;
+// -l with source lines.
 func (s *Session) dis(w io.Writer, args []string) error {
-	if len(args) == 0 {
+	o, err := parse(args, "rfl", "")
+	if err != nil {
+		return err
+	}
+	if args = o.rest; len(args) == 0 || o.on['r'] && (len(args) > 1 || o.on['f']) {
 		return &Usage{}
 	}
 	at, err := s.address(args[0])
@@ -131,6 +74,14 @@ func (s *Session) dis(w io.Writer, args []string) error {
 	n, err := count(args, -1)
 	if err != nil {
 		return err
+	}
+	last := uint64(0)
+	if o.on['r'] {
+		y, ok := s.t.Symbols().At(at)
+		if !ok {
+			return fmt.Errorf("%#x is in no function", at)
+		}
+		at, last = y.Addr, at
 	}
 	size := 15 * n
 	if n < 0 {
@@ -165,8 +116,16 @@ func (s *Session) dis(w io.Writer, args []string) error {
 		if n >= 0 && i == n || n < 0 && (!ok || !here || y.Addr != first.Addr) {
 			break
 		}
+		if last != 0 && in.Addr > last {
+			break
+		}
 		if reached[in.Addr] {
 			clear(types)
+		}
+		if o.on['l'] {
+			if y, ok := s.t.Symbols().At(in.Addr); ok {
+				s.sourceAt(w, y.Name, y.Module, in.Addr, in.Addr-y.Addr)
+			}
 		}
 		fmt.Fprintf(w, "%#x <%s>:\t%s", in.Addr, s.name(in.Addr, in.Addr), in.Text)
 		if t, m, ok := member(in, types); ok {
@@ -180,8 +139,14 @@ func (s *Session) dis(w io.Writer, args []string) error {
 	return nil
 }
 
+// structure prints a type, or values of it: -o with addresses of the members, -l for the address of a member in it or behind an
+// offset, a count for as many in a row.
 func (s *Session) structure(w io.Writer, args []string) error {
-	if len(args) == 0 || len(args) > 2 {
+	o, err := parse(args, "o", "l")
+	if err != nil {
+		return err
+	}
+	if args = o.rest; len(args) == 0 || len(args) > 3 {
 		return &Usage{}
 	}
 	name, member, _ := strings.Cut(args[0], ".")
@@ -190,12 +155,64 @@ func (s *Session) structure(w io.Writer, args []string) error {
 		return err
 	}
 	if len(args) == 1 {
-		return layout(w, t, member)
+		return layout(w, t, member, 0)
 	}
 	at, err := s.address(args[1])
 	if err != nil {
 		return err
 	}
+	off, err := s.offset(o)
+	if err != nil {
+		return err
+	}
+	at -= off
+	n, err := count(args[1:], 1)
+	if err != nil {
+		return err
+	}
+	for range n {
+		if o.on['o'] {
+			err = layout(w, t, member, at)
+		} else {
+			err = s.object(w, t, member, at)
+		}
+		if err != nil {
+			return err
+		}
+		at += uint64(ctype.Size(t))
+	}
+	return nil
+}
+
+// offset is what -l says: a number, or where a member stands in its type.
+func (s *Session) offset(o options) (uint64, error) {
+	if !o.on['l'] {
+		return 0, nil
+	}
+	if n, ok := number(o.val['l']); ok {
+		return n, nil
+	}
+	i := strings.LastIndexByte(o.val['l'], '.')
+	if i < 0 {
+		return 0, &Usage{"-l takes an offset or TYPE.MEMBER"}
+	}
+	t, err := s.typeNamed(o.val['l'][:i])
+	if err != nil {
+		return 0, err
+	}
+	st, ok := ctype.Strip(t).(*ctype.Struct)
+	if !ok {
+		return 0, fmt.Errorf("%s has no members", ctype.Name(t))
+	}
+	m, ok := st.Member(o.val['l'][i+1:])
+	if !ok {
+		return 0, fmt.Errorf("%s has no member %s", ctype.Name(t), o.val['l'][i+1:])
+	}
+	return uint64(m.BitOff / 8), nil
+}
+
+// object prints a value of a type, or members of it.
+func (s *Session) object(w io.Writer, t ctype.Type, member string, at uint64) error {
 	errs := &kernel.Errors{}
 	v := kernel.Object(s.t, errs, ctype.Name(t), at)
 	if member == "" {
@@ -227,8 +244,14 @@ func (s *Session) typeNamed(name string) (ctype.Type, error) {
 	return nil, fmt.Errorf("no type %s", name)
 }
 
-// layout prints the members with their offsets, as crash's struct -o.
-func layout(w io.Writer, t ctype.Type, only string) error {
+// layout prints the members with their offsets, as crash's struct -o; of a value that is somewhere, with their addresses.
+func layout(w io.Writer, t ctype.Type, only string, at uint64) error {
+	place := func(m ctype.Member) string {
+		if at == 0 {
+			return fmt.Sprintf("[%d]", m.BitOff/8)
+		}
+		return fmt.Sprintf("[%x]", at+uint64(m.BitOff/8))
+	}
 	s, ok := ctype.Strip(t).(*ctype.Struct)
 	if !ok {
 		fmt.Fprintf(w, "%s\nSIZE: %d\n", ctype.Name(t), ctype.Size(t))
@@ -239,12 +262,12 @@ func layout(w io.Writer, t ctype.Type, only string) error {
 		if !ok {
 			return fmt.Errorf("%s has no member %s", ctype.Name(t), only)
 		}
-		fmt.Fprintf(w, "%s {\n  [%d] %s\n}\n", ctype.Name(t), m.BitOff/8, declare(m))
+		fmt.Fprintf(w, "%s {\n  %s %s\n}\n", ctype.Name(t), place(m), declare(m))
 		return nil
 	}
 	fmt.Fprintf(w, "%s {\n", ctype.Name(t))
 	for _, m := range s.Members() {
-		fmt.Fprintf(w, "%8s %s\n", fmt.Sprintf("[%d]", m.BitOff/8), declare(m))
+		fmt.Fprintf(w, "%8s %s\n", place(m), declare(m))
 	}
 	fmt.Fprintf(w, "}\nSIZE: %d\n", s.Size)
 	return nil
@@ -271,7 +294,11 @@ func declare(m ctype.Member) string {
 }
 
 func (s *Session) whatis(w io.Writer, args []string) error {
-	if len(args) == 0 {
+	o, err := parse(args, "o", "") // offsets are always shown
+	if err != nil {
+		return err
+	}
+	if args = o.rest; len(args) == 0 {
 		return &Usage{}
 	}
 	name := strings.Join(args, " ")
@@ -291,7 +318,7 @@ func (s *Session) whatis(w io.Writer, args []string) error {
 		fmt.Fprintf(w, "typedef %s %s;\n", ctype.Name(td.Type), td.Name)
 		return nil
 	}
-	return layout(w, t, "")
+	return layout(w, t, "", 0)
 }
 
 func params(f *ctype.Func) string {
@@ -302,30 +329,60 @@ func params(f *ctype.Func) string {
 	return strings.Join(out, ", ")
 }
 
+// list goes over a list: TYPE.MEMBER HEAD, or with crash's flags: -H the head, which is in no element, or -h an element; -s
+// members to print of each, -r backwards.
 func (s *Session) list(w io.Writer, args []string) error {
-	if len(args) != 2 {
-		return &Usage{}
-	}
-	i := strings.LastIndexByte(args[0], '.')
-	if i < 0 {
-		return &Usage{}
-	}
-	t, err := s.typeNamed(args[0][:i])
+	o, err := parse(args, "r", "Hhs")
 	if err != nil {
 		return err
 	}
-	head, err := s.address(args[1])
+	if o.on['H'] && o.on['h'] || len(o.rest) == 0 {
+		return &Usage{}
+	}
+	start, fromElement := o.val['H'], o.on['h']
+	switch {
+	case fromElement:
+		start = o.val['h']
+	case !o.on['H'] && len(o.rest) == 2:
+		start, o.rest = o.rest[1], o.rest[:1]
+	}
+	i := strings.LastIndexByte(o.rest[0], '.')
+	if start == "" || len(o.rest) != 1 || i < 0 {
+		return &Usage{}
+	}
+	t, err := s.typeNamed(o.rest[0][:i])
+	if err != nil {
+		return err
+	}
+	head, err := s.address(start)
 	if err != nil {
 		return err
 	}
 	errs := &kernel.Errors{}
-	n := 0
-	for v := range kernel.Object(s.t, errs, "struct list_head", head).List(ctype.Name(t), args[0][i+1:]) {
-		fmt.Fprintf(w, "%016x\n", v.Addr)
-		n++
+	at := kernel.Object(s.t, errs, "struct list_head", head)
+	if fromElement {
+		at = kernel.Object(s.t, errs, ctype.Name(t), head).Get(o.rest[0][i+1:])
+	}
+	var found []uint64
+	if fromElement {
+		found = append(found, head)
+	}
+	for v := range at.List(ctype.Name(t), o.rest[0][i+1:]) {
+		found = append(found, v.Addr)
+	}
+	if o.on['r'] {
+		slices.Reverse(found)
+	}
+	for _, addr := range found {
+		fmt.Fprintf(w, "%016x\n", addr)
+		if o.on['s'] {
+			if err := s.structure(w, []string{o.val['s'], fmt.Sprintf("%#x", addr)}); err != nil {
+				return err
+			}
+		}
 	}
 	if err := errs.Take(); err != nil {
-		return errors.Join(fmt.Errorf("after %d elements", n), err)
+		return errors.Join(fmt.Errorf("after %d elements", len(found)), err)
 	}
 	return nil
 }

@@ -10,12 +10,37 @@ import (
 	"github.com/fathom-trace/fathom/oops/cause"
 )
 
-func (s *Session) log(w io.Writer, _ []string) error {
+// log prints the messages: -m with their levels, -t without times, -T with the time of day.
+func (s *Session) log(w io.Writer, args []string) error {
+	o, err := parse(args, "mtT", "")
+	if err != nil {
+		return err
+	}
+	if len(o.rest) > 0 || o.on['t'] && o.on['T'] {
+		return &Usage{}
+	}
+	var boot time.Time
+	if o.on['T'] {
+		sys, err := walk.ReadSystem(s.t)
+		if err != nil {
+			return err
+		}
+		boot = sys.Time.Add(-sys.Uptime)
+	}
 	for m, err := range walk.Log(s.t) {
 		if err != nil {
 			return err
 		}
 		head := fmt.Sprintf("[%5d.%06d] ", m.Time/time.Second, m.Time%time.Second/time.Microsecond)
+		switch {
+		case o.on['t']:
+			head = ""
+		case o.on['T']:
+			head = "[" + boot.Add(m.Time).UTC().Format("Mon Jan _2 15:04:05 2006") + "] "
+		}
+		if o.on['m'] {
+			head += fmt.Sprintf("<%d>", m.Level)
+		}
 		for line := range strings.SplitSeq(m.Text, "\n") {
 			fmt.Fprintf(w, "%s%s\n", head, line)
 		}
@@ -23,7 +48,10 @@ func (s *Session) log(w io.Writer, _ []string) error {
 	return nil
 }
 
-func (s *Session) mod(w io.Writer, _ []string) error {
+func (s *Session) mod(w io.Writer, args []string) error {
+	if err := none(args); err != nil {
+		return err
+	}
 	fmt.Fprintf(w, "%-16s %-24s %9s %5s %s\n", "MODULE", "NAME", "SIZE", "REFS", "STATE")
 	for _, m := range s.t.Modules() {
 		fmt.Fprintf(w, "%016x %-24s %9d %5d %s %s\n", m.Addr, m.Name, m.Size, m.Refs, m.State, m.Taints)
@@ -31,7 +59,10 @@ func (s *Session) mod(w io.Writer, _ []string) error {
 	return nil
 }
 
-func (s *Session) sys(w io.Writer, _ []string) error {
+func (s *Session) sys(w io.Writer, args []string) error {
+	if err := none(args); err != nil {
+		return err
+	}
 	y, err := walk.ReadSystem(s.t)
 	fmt.Fprintf(w, "  DUMP: %s\n  CPUS: %d\n  DATE: %s\nUPTIME: %s\nNODENAME: %s\nRELEASE: %s\nVERSION: %s\nMACHINE: %s\nCMDLINE: %s\n",
 		s.source, y.CPUs, y.Time.UTC().Format(time.DateTime+" UTC"), y.Uptime, y.Node, y.Release, y.Version, y.Machine, y.Command)
@@ -83,7 +114,10 @@ func (s *Session) slabs(w io.Writer, only []string) error {
 	return err
 }
 
-func (s *Session) mount(w io.Writer, _ []string) error {
+func (s *Session) mount(w io.Writer, args []string) error {
+	if err := none(args); err != nil {
+		return err
+	}
 	mounts, err := walk.Mounts(s.t)
 	fmt.Fprintf(w, "%-16s %-12s %-16s %s\n", "MOUNT", "TYPE", "DEVNAME", "DIRNAME")
 	for _, m := range mounts {

@@ -11,26 +11,34 @@ import (
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
 
+// bt prints stacks: -a of what the CPUs run, -c of those named, -f with the memory of each frame, -l with source lines.
 func (s *Session) bt(w io.Writer, args []string) error {
-	if slices.Contains(args, "-a") {
-		for _, cpu := range s.t.CPUs() {
-			t, err := walk.Executing(s.t, cpu)
-			if err != nil {
-				fmt.Fprintf(w, "CPU %d: %v\n", cpu, err)
-				continue
-			}
-			s.printTask(w, t, s.stack(t))
-		}
-		return nil
+	o, err := parse(args, "afl", "c")
+	if err != nil {
+		return err
 	}
-	if len(args) == 0 {
+	if o.on['l'] && !s.always {
+		s.always = true
+		defer func() { s.always = false }()
+	}
+	if o.on['f'] {
+		s.frames = true
+		defer func() { s.frames = false }()
+	}
+	switch {
+	case o.on['a'] || o.on['c']:
+		if len(o.rest) > 0 {
+			return &Usage{}
+		}
+		return s.btCPUs(w, o)
+	case len(o.rest) == 0:
 		t, st, err := s.crashed()
 		if err == nil {
 			s.printTask(w, t, st)
 		}
 		return err
 	}
-	for _, a := range args {
+	for _, a := range o.rest {
 		tasks, err := s.find(a)
 		if err != nil {
 			return err
@@ -42,33 +50,79 @@ func (s *Session) bt(w io.Writer, args []string) error {
 	return nil
 }
 
+func (s *Session) btCPUs(w io.Writer, o options) error {
+	var want []string
+	if o.on['c'] {
+		want = strings.Split(o.val['c'], ",")
+	}
+	n := 0
+	for _, cpu := range s.t.CPUs() {
+		if o.on['c'] && !slices.Contains(want, fmt.Sprint(cpu)) {
+			continue
+		}
+		n++
+		t, err := walk.Executing(s.t, cpu)
+		if err != nil {
+			fmt.Fprintf(w, "CPU %d: %v\n", cpu, err)
+			continue
+		}
+		s.printTask(w, t, s.stack(t))
+	}
+	if n == 0 {
+		return fmt.Errorf("no CPU %s", o.val['c'])
+	}
+	return nil
+}
+
 func (s *Session) printTask(w io.Writer, t walk.Task, st unwind.Stack) {
 	fmt.Fprintf(w, "PID: %-6d TASK: %016x  CPU: %d  COMMAND: %q  STATE: %s\n", t.PID, t.Addr, t.CPU, t.Comm, t.State)
 	s.printStack(w, st)
 }
 
+// foreach runs a command for every process, or those that are named before it: kernel, user, letters of states, PIDs,
+// addresses, names.
 func (s *Session) foreach(w io.Writer, args []string) error {
-	if len(args) == 0 {
+	commands := map[string]func(*Session, io.Writer, []string) error{"files": (*Session).files, "vm": (*Session).vm,
+		"sig": (*Session).sig, "task": (*Session).task, "bt": (*Session).bt, "ps": (*Session).ps}
+	at := slices.IndexFunc(args, func(a string) bool { return commands[a] != nil })
+	if at < 0 {
 		return &Usage{}
 	}
 	tasks, err := s.allTasks()
-	run := map[string]func(*Session, io.Writer, []string) error{"files": (*Session).files, "vm": (*Session).vm, "sig": (*Session).sig, "task": (*Session).task}[args[0]]
-	switch {
-	case args[0] == "bt" && len(args) == 1:
+	tasks = slices.DeleteFunc(slices.Clone(tasks), func(t walk.Task) bool {
+		return at > 0 && !slices.ContainsFunc(args[:at], func(a string) bool { return is(t, a) })
+	})
+	if len(tasks) == 0 && err == nil {
+		return fmt.Errorf("no task is %s", strings.Join(args[:at], " or "))
+	}
+	if args[at] == "bt" && len(args) == at+1 {
 		s.groups(w, tasks)
 		return err
-	case run == nil:
-		return &Usage{}
 	}
 	for _, t := range tasks {
 		if t.PID != t.TGID {
 			continue
 		}
-		if rerr := run(s, w, append([]string{fmt.Sprintf("%#x", t.Addr)}, args[1:]...)); err == nil {
+		if rerr := commands[args[at]](s, w, append(slices.Clone(args[at+1:]), fmt.Sprintf("%#x", t.Addr))); err == nil {
 			err = rerr // the others are shown nevertheless
 		}
 	}
 	return err
+}
+
+// is says that a task is what foreach means by a word.
+func is(t walk.Task, word string) bool {
+	switch word {
+	case "kernel":
+		return t.Kernel
+	case "user":
+		return !t.Kernel
+	case "active":
+		return t.OnCPU
+	case t.Comm, t.State, fmt.Sprint(t.PID), fmt.Sprintf("%x", t.Addr), fmt.Sprintf("%#x", t.Addr):
+		return true
+	}
+	return false
 }
 
 // groups prints equal stacks once, with the tasks that have them; the largest group first.
@@ -111,42 +165,6 @@ func plural(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-func (s *Session) ps(w io.Writer, args []string) error {
-	tasks, err := s.allTasks()
-	var want []string
-	kernel, user := true, true
-	for _, a := range args {
-		switch a {
-		case "-k":
-			user = false
-		case "-u":
-			kernel = false
-		default:
-			want = append(want, a)
-		}
-	}
-	fmt.Fprintf(w, "   %7s %7s %3s %-16s %2s %9s %9s  %s\n", "PID", "PPID", "CPU", "TASK", "ST", "VSZ", "RSS", "COMM")
-	n := 0
-	for _, t := range tasks {
-		if t.Kernel && !kernel || !t.Kernel && !user || len(want) > 0 && !slices.Contains(want, t.Comm) && !slices.Contains(want, fmt.Sprint(t.PID)) {
-			continue
-		}
-		mark, comm := ' ', t.Comm
-		if _, ok := walk.Running(s.t, t); ok {
-			mark = '>'
-		}
-		if t.Kernel {
-			comm = "[" + comm + "]"
-		}
-		fmt.Fprintf(w, "%c  %7d %7d %3d %016x %2s %9d %9d  %s\n", mark, t.PID, t.PPID, t.CPU, t.Addr, t.State, t.VM*4, t.RSS*4, comm)
-		n++
-	}
-	if n == 0 && len(want) > 0 && err == nil {
-		return fmt.Errorf("no task %s", strings.Join(want, " "))
-	}
-	return err
 }
 
 func (s *Session) waits(w io.Writer, _ []string) error {

@@ -32,8 +32,12 @@ func (s *scene) asSeen(h *Hop, hook string) nft.Packet {
 	p.IIF, p.OIF, p.IIFName, p.OIFName = in, out, s.st.LinkName(in), s.st.LinkName(out)
 	t := h.Type
 	p.PktType = &t
-	for _, f := range h.Path {
-		p.Bridged = p.Bridged || strings.HasPrefix(f, "br_")
+	for _, f := range append([]string{s.loss.Func}, h.Path...) {
+		p.Bridged = p.Bridged || strings.HasPrefix(f, "br_") || strings.HasPrefix(f, "__br_")
+	}
+	if p.Bridged && hook == "forward" { // the packet has the device that it is to leave by (__br_forward)
+		in, out = int(h.IIF), int(h.Ifindex)
+		p.IIF, p.OIF, p.IIFName, p.OIFName = in, out, s.st.LinkName(in), s.st.LinkName(out)
 	}
 	return p
 }

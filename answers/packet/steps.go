@@ -69,6 +69,7 @@ var steps = []step{
 	{"listener", func(s *scene) bool {
 		return s.in("tcp_conn_request", "tcp_v4_syn_recv_sock", "tcp_v6_syn_recv_sock") || s.reason("TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP")
 	}, listenerFull},
+	{"source route", sourceRouted, sourceRouteRefused},
 	{"routing", routed, routeDropped},
 	{"tcp state", func(s *scene) bool {
 		return s.hop.View.Proto == protoTCP && (s.under("tcp_") || s.reason("TCP_RESET", "TCP_CLOSE", "TCP_OLD_DATA", "TCP_OLD_ACK", "TCP_OVERWINDOW", "TCP_INVALID_SEQUENCE", "TCP_INVALID_ACK_SEQUENCE", "TCP_FLAGS", "TCP_ABORT_ON_DATA", "TCP_FASTOPEN", "TCP_RFC7323_PAWS", "TCP_TOO_OLD_ACK", "TCP_ACK_UNSENT_DATA"))

@@ -12,6 +12,11 @@ var hooks = []struct {
 	name  string
 	funcs []string
 }{
+	{"output", []string{"br_dev_xmit"}}, // of bridges these five, which are around those of IP
+	{"forward", []string{"__br_forward", "br_forward", "maybe_deliver", "br_flood", "br_handle_frame_finish"}},
+	{"postrouting", []string{"br_forward_finish", "br_dev_queue_push_xmit"}},
+	{"input", []string{"br_pass_frame_up"}},
+	{"prerouting", []string{"br_handle_frame"}},
 	{"ingress", []string{"nf_hook_ingress", "nf_ingress"}},
 	{"egress", []string{"nf_hook_egress", "__netif_receive_skb_egress"}},
 	{"output", []string{"__ip_local_out", "ip_local_out", "__ip6_local_out", "ip6_local_out", "rawv6_sendmsg", "raw_sendmsg", "raw_send_hdrinc"}},

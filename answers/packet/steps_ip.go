@@ -47,6 +47,9 @@ func headerWrong(s *scene) *finding {
 	case forward && s.hop.View.TTL <= 1:
 		return expired(s)
 	}
+	if f := s.flaw(); f != nil {
+		return f
+	}
 	return &finding{culprit: Culprit{"kind": "packet", "netns": s.ns(), "dev": s.loss.Dev, "field": protoName(s.hop.View.Proto) + ".header"},
 		cause: fmt.Sprintf("its headers are malformed (%s)", words(s.loss.Reason)), fix: "look at what sends them: a capture shows the header"}
 }

@@ -229,6 +229,7 @@ func bridgeDropped(s *scene) *finding {
 	c := Culprit{"kind": "bridge", "netns": s.ns(), "dev": port.Name}
 	b, _ := s.st.LinkByIndex(port.Master)
 	vid := s.vlan()
+	filters := b != nil && b.Bridge != nil && b.Bridge.VLANFiltering
 	switch {
 	case port.Port.State != "forwarding" && (s.reason("BRIDGE_INGRESS_STP_STATE", "BRIDGE_NON_FORWARDING_STATE") || !vlanStep(s)):
 		c["field"], c["state"], c["value"] = "state", port.Port.State, port.Port.State
@@ -238,6 +239,7 @@ func bridgeDropped(s *scene) *finding {
 		}
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("port %s is in state %s and does not forward%s", port.Name, port.Port.State, why),
 			fix: "wait for the forward delay, set a shorter one, or turn STP off where no loop can be"}
+	case !filters:
 	case vid == 0 && port.Port.PVID == 0:
 		c["field"], c["state"] = "pvid", "absent"
 		return &finding{culprit: c, certain: true, cause: fmt.Sprintf("%s has no PVID and VLAN filtering is on, so untagged frames are not admitted", port.Name),
@@ -249,6 +251,11 @@ func bridgeDropped(s *scene) *finding {
 	}
 	if f := noPortOfVLAN(s, port, b, vid); f != nil {
 		return f
+	}
+	if b != nil {
+		if f := noWayOut(s, port, b, vid); f != nil {
+			return f
+		}
 	}
 	return &finding{culprit: c, cause: fmt.Sprintf("%s drops it at port %s of the bridge", s.loss.Func, port.Name)}
 }

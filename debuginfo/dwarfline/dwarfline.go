@@ -46,7 +46,10 @@ type Object struct {
 }
 
 // fn is a function of the symbol table.
-type fn struct{ addr, size uint64 }
+type fn struct {
+	addr, size uint64
+	last       bool // of its section
+}
 
 // sectionGap is what is left between the sections of a file that is not linked, to which addresses are given here.
 const sectionGap = 1 << 24
@@ -74,9 +77,13 @@ func Read(file []byte) (o *Object, err error) {
 	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
 		return nil, fmt.Errorf("read symbols: %w", err)
 	}
+	ends := map[elf.SectionIndex]uint64{}
+	for _, s := range syms {
+		ends[s.Section] = max(ends[s.Section], s.Value)
+	}
 	for _, s := range syms {
 		if s.Section != elf.SHN_UNDEF && s.Name != "" {
-			o.funcs[s.Name] = append(o.funcs[s.Name], fn{s.Value, s.Size})
+			o.funcs[s.Name] = append(o.funcs[s.Name], fn{s.Value, s.Size, s.Value == ends[s.Section]})
 		}
 	}
 	return o, nil
@@ -190,10 +197,10 @@ const padding = 64
 
 // Func gives the address of a function by name. size, if it is not 0, is how long the function is with what follows up to the
 // next, as kernels print it: one of another size is of another build, and not given. Of several of a name there must be one
-// that fits.
+// that fits. What follows the last of a section is not known: where the kernel put another section of the module.
 func (o *Object) Func(name string, size uint64) (addr uint64, ok bool) {
 	for _, f := range o.funcs[name] {
-		if size != 0 && f.size != 0 && (f.size > size || size-f.size >= padding) {
+		if size != 0 && f.size != 0 && (f.size > size || size-f.size >= padding && !f.last) {
 			continue
 		}
 		if ok && f.addr != addr {

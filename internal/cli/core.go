@@ -133,7 +133,7 @@ type coreSession struct {
 	lines core.Lines
 }
 
-// sources makes stacks have source lines: all of them if paths were given, else those of bt -l.
+// sources makes stacks have source lines: all of them if paths were given, else those of bt -l and dis -l.
 func (s *coreSession) sources(given []string) (done func()) {
 	d := &debugFiles{given: given}
 	if dead, ok := s.t.(*dump.Dump); ok {
@@ -147,9 +147,7 @@ func (s *coreSession) sources(given []string) (done func()) {
 		}
 		return d.lines(source{symbol: function, module: module, off: off, call: call, fromText: from})
 	}
-	if len(given) > 0 {
-		s.Source(s.lines)
-	}
+	s.Source(s.lines, len(given) > 0)
 	return func() {
 		for _, n := range d.notes {
 			fmt.Fprintln(os.Stderr, "fathom:", n)
@@ -167,12 +165,6 @@ func (s *coreSession) run(w, errw io.Writer, name string, args []string, text st
 	case "diff":
 		return s.diff(w, args)
 	case "eval", "p": // as crash's users write it
-	case "bt":
-		if i := slices.Index(args, "-l"); i >= 0 {
-			s.Source(s.lines)
-			args = slices.Delete(slices.Clone(args), i, i+1)
-		}
-		return s.Run(w, append([]string{name}, args...))
 	default:
 		return s.Run(w, append([]string{name}, args...))
 	}

@@ -175,9 +175,8 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 			}
 		}
 	}
-	// What it takes to begin is kept, and little: to look for garbage there only takes time. Events become garbage at once:
-	// collecting it twice as often as usual costs little and halves what a flood takes.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
+	defer debug.SetGCPercent(debug.SetGCPercent(50))
 	rec, err := packets.Run(c.Context(), f.o)
 	if errors.Is(err, packets.ErrAbsent) {
 		return &diag.Error{What: "follow packets", Because: err.Error(), Try: []string{"fathom lab list", "ip -br link"}, Code: diag.ExitNoInput, Err: err}
@@ -233,7 +232,6 @@ func (f *packetFlags) style() packet.Style {
 
 // ready says that packets are seen now, and how.
 func (f *packetFlags) ready(level string, missing []string) {
-	debug.SetGCPercent(50)
 	if f.json {
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "ready", "level": level, "missing": missing})
 		return

@@ -44,6 +44,7 @@ func TestCommands(t *testing.T) {
 			checkWheel(t, d)
 			checkAddresses(t, c, d, run)
 			checkSearch(t, open(t, c.path("elf")))
+			checkFlags(t, c, d, run)
 			if out := run("task 1 -R pid,comm"); !strings.Contains(out, "pid = 1\n") || !strings.Contains(out, `comm = "init"`) {
 				t.Error(out)
 			}

@@ -258,6 +258,22 @@ func badFrame(function, reason, field string, counter string, change func(*Scene
 	}
 }
 
+// sourceRouted is a frame whose sender chose its way: an option that nobody follows by default.
+func sourceRouted(s *Scene) error {
+	f := badFrame("ip_rcv_finish_core", "NOT_SPECIFIED", "ip.options", "", func(_ *Scene, f *traffic.Frame) {
+		via := f.From.Addr().As4()
+		f.Options = append([]byte{131, 7, 4}, append(via[:], 0)...) // loose source route (RFC 791), one hop
+	})
+	key := "net.ipv4.conf.all.accept_source_route"
+	s.host("b", "sysctl %s=0", key)
+	if err := f(s); err != nil {
+		return err
+	}
+	s.Answer.Culprit = map[string]any{}
+	s.blame("sysctl", "b", "key", key, "value", "0")
+	return nil
+}
+
 func unknownProtocol(s *Scene) error {
 	proto := uint8(200 + s.deck.IntN(50))
 	err := badFrame("ip_local_deliver_finish", "IP_NOPROTO", "ip.protocol", "Ip.InUnknownProtos", func(_ *Scene, f *traffic.Frame) { f.Proto = proto })(s)

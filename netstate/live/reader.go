@@ -155,7 +155,7 @@ func (r *Reader) Update(s *netstate.State, parts Parts) {
 		set  func()
 	}{
 		{Links, func() { s.Links = n.Links }}, {Addrs, func() { s.Addrs = n.Addrs }}, {Routes, func() { s.Routes = n.Routes }},
-		{Rules, func() { s.Rules = n.Rules }}, {Neighs, func() { s.Neighs = n.Neighs }}, {Groups, func() { s.Groups = n.Groups }},
+		{Rules, func() { s.Rules = n.Rules }}, {Neighs, func() { s.Neighs, s.FDB = n.Neighs, n.FDB }}, {Groups, func() { s.Groups = n.Groups }},
 		{Sockets, func() { s.Sockets = n.Sockets }}, {NFT, func() { s.Chains, s.Sets = n.Chains, n.Sets }},
 		{TC, func() { s.Qdiscs, s.Filters = n.Qdiscs, n.Filters }}, {Policies, func() { s.Policies = n.Policies }},
 		{Sysctls | Deciding, func() { s.Sysctls = n.Sysctls }}, {Counters | Ethtool, func() { s.Counters = n.Counters }},

@@ -38,6 +38,9 @@ func (s *reading) rtnetlink() {
 	}
 	if s.want(Neighs) {
 		s.missing("neighbours", collect(s, unix.RTM_GETNEIGH, unix.AF_UNSPEC, &s.out.Neighs, rtnl.DecodeNeigh))
+		if slices.ContainsFunc(s.out.Links, func(l netstate.Link) bool { return l.Port != nil }) {
+			s.missing("forwarding tables", collect(s, unix.RTM_GETNEIGH, unix.AF_BRIDGE, &s.out.FDB, rtnl.DecodeFDB))
+		}
 	}
 	if s.want(TC | Counters) {
 		s.trafficControl()

@@ -41,6 +41,12 @@ const (
 	brSTPState      = 5
 	brVLANFiltering = 7
 	brportState     = 1
+	brportHairpin   = 4 // IFLA_BRPORT_MODE
+	brportUnicast   = 9 // IFLA_BRPORT_UNICAST_FLOOD
+	brportMulticast = 27
+	brportBroadcast = 30
+	brportIsolated  = 33
+	brportLocked    = 39
 
 	xdpAttached  = 2
 	xdpProgID    = 4
@@ -113,8 +119,23 @@ func (l *Link) info(a nlattr.Attrs) {
 		}
 	}
 	if a.String(infoSlaveKind) == "bridge" {
-		l.Port = &netstate.Port{State: name(portStates[:], int(a.Nested(infoSlaveData).U8(brportState)))}
+		l.Port = port(a.Nested(infoSlaveData))
 	}
+}
+
+// port reads what a bridge knows of a port. What this kernel does not tell of is as it is by default.
+func port(a nlattr.Attrs) *netstate.Port {
+	p := &netstate.Port{State: name(portStates[:], int(a.U8(brportState))), Hairpin: a.U8(brportHairpin) != 0,
+		Isolated: a.U8(brportIsolated) != 0, Locked: a.U8(brportLocked) != 0}
+	for _, f := range []struct {
+		typ  uint16
+		what string
+	}{{brportUnicast, "unicast"}, {brportMulticast, "multicast"}, {brportBroadcast, "broadcast"}} {
+		if len(a.Get(f.typ)) > 0 && a.U8(f.typ) == 0 {
+			p.NoFlood = append(p.NoFlood, f.what)
+		}
+	}
+	return p
 }
 
 var portStates = [...]string{"disabled", "listening", "learning", "forwarding", "blocking"}

@@ -160,6 +160,7 @@ func hops(b []byte) ([]netstate.Hop, error) {
 const (
 	ndaDst    = 1
 	ndaLLAddr = 2
+	ndaVLAN   = 5
 )
 
 var neighStates = map[uint16]string{
@@ -177,6 +178,24 @@ func DecodeNeigh(b []byte) (n netstate.Neigh, ok bool, err error) {
 		Link: int(nlattr.U32(b[4:])), Addr: addr(a.Get(ndaDst)), MAC: nlattr.MAC(a.Get(ndaLLAddr)), State: neighStates[nlattr.U16(b[8:])],
 	}
 	return n, n.Addr.IsValid(), nil
+}
+
+// DecodeFDB reads an RTM_NEWNEIGH message of AF_BRIDGE. ok is false for what is in no bridge's table: a device's own list
+// (NTF_SELF), as that of a VXLAN device.
+func DecodeFDB(b []byte) (f netstate.FDB, ok bool, err error) {
+	const ndmsg, afBridge, ntfSelf = 12, 7, 2
+	a, err := nlattr.ParseAt(b, ndmsg)
+	if err != nil || b[0] != afBridge || b[10]&ntfSelf != 0 {
+		return f, false, err
+	}
+	kind := "learned"
+	switch nlattr.U16(b[8:]) {
+	case 64: // NUD_NOARP
+		kind = "static"
+	case 128: // NUD_PERMANENT
+		kind = "local"
+	}
+	return netstate.FDB{Port: int(nlattr.U32(b[4:])), MAC: nlattr.MAC(a.Get(ndaLLAddr)), VLAN: a.U16(ndaVLAN), Kind: kind}, true, nil
 }
 
 // header is a fixed header that begins with an address family.

@@ -175,6 +175,7 @@ func FuzzDecode(f *testing.F) {
 		_, _, _ = rtnl.DecodeRoute(b)
 		_, _, _ = rtnl.DecodeRule(b)
 		_, _, _ = rtnl.DecodeNeigh(b)
+		_, _, _ = rtnl.DecodeFDB(b)
 		_, _ = rtnl.DecodeQdisc(b)
 		_, _ = rtnl.DecodeFilter(b)
 		_, _ = rtnl.DecodePolicy(b)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -15,16 +16,29 @@ type Place struct {
 	text string // from there on
 }
 
-// finder says where in a file something is defined: at which byte. at is -1 if it is not.
-type finder func(text []byte, name string) (at int)
+// finder finds a kind of definition.
+type finder struct {
+	at    func(text []byte, name string) int // says at which byte of a file; -1 if not there
+	mark  string                             // what such a file has, beside the name
+	first []string                           // folders of the kernel's tree in which most of them are
+}
 
-// syscallPlace finds SYSCALL_DEFINE3(name, …), which may be on several lines (include/linux/syscalls.h).
-func syscallPlace(text []byte, name string) int {
+var (
+	syscallPlace  = finder{atSyscall, "SYSCALL_DEFINE", code}
+	structPlace   = finder{atStruct, "{", append([]string{"include"}, code...)}
+	functionPlace = finder{atFunction, "(", append(slices.Clone(code), "include")}
+)
+
+// code are the folders that most of the kernel's own code is in.
+var code = []string{"kernel", "fs", "mm", "net", "ipc", "security", "io_uring", "block", "lib", "arch/x86", "arch/arm64"}
+
+// atSyscall finds SYSCALL_DEFINE3(name, …), which may be on several lines (include/linux/syscalls.h).
+func atSyscall(text []byte, name string) int {
 	return match(text, `(?m)^SYSCALL_DEFINE[0-6]\s*\(\s*`+regexp.QuoteMeta(name)+`\s*[,)]`)
 }
 
-// structPlace finds the definition of a struct, union or enum.
-func structPlace(text []byte, name string) int {
+// atStruct finds the definition of a struct, union or enum.
+func atStruct(text []byte, name string) int {
 	return match(text, `(?m)^(?:struct|union|enum)\s+`+regexp.QuoteMeta(name)+`\s*\{`)
 }
 
@@ -35,8 +49,8 @@ func match(text []byte, expr string) int {
 	return -1
 }
 
-// functionPlace finds a function's body: its name at a line that begins at the margin, parameters, and a brace.
-func functionPlace(text []byte, name string) int {
+// atFunction finds a function's body: its name at a line that begins at the margin, parameters, and a brace.
+func atFunction(text []byte, name string) int {
 	re := regexp.MustCompile(`(?m)^[A-Za-z_][^;{}()#\n]*\b` + regexp.QuoteMeta(name) + `\s*\(|^` + regexp.QuoteMeta(name) + `\s*\(`)
 	for _, m := range re.FindAllIndex(text, -1) {
 		rest, ok := closed(text[m[1]-1:])
@@ -63,12 +77,9 @@ func closed(text []byte) (rest []byte, ok bool) {
 	return nil, false
 }
 
-// first are the folders of the kernel's tree in which what people ask for mostly is.
-var first = []string{"include", "kernel", "fs", "mm", "net", "ipc", "security", "io_uring", "block", "lib", "arch/x86", "arch/arm64"}
-
 // defined looks for a definition in a tree; nil if there is none. Files that cannot be read are passed over.
 func defined(tree fs.FS, find finder, name string) (at *Place) {
-	word := []byte(name)
+	word, mark := []byte(name), []byte(find.mark)
 	seen := map[string]bool{}
 	walk := func(dir string) {
 		_ = fs.WalkDir(tree, dir, func(file string, d fs.DirEntry, err error) error {
@@ -81,10 +92,10 @@ func defined(tree fs.FS, find finder, name string) (at *Place) {
 				return nil
 			}
 			text, err := fs.ReadFile(tree, file)
-			if err != nil || !bytes.Contains(text, word) {
+			if err != nil || !bytes.Contains(text, mark) || !bytes.Contains(text, word) {
 				return nil
 			}
-			if i := find(text, name); i >= 0 {
+			if i := find.at(text, name); i >= 0 {
 				at = &Place{file, 1 + bytes.Count(text[:i], []byte("\n")), string(text[i:min(len(text), i+2000)])}
 				return fs.SkipAll
 			}
@@ -92,7 +103,7 @@ func defined(tree fs.FS, find finder, name string) (at *Place) {
 		})
 		seen[dir] = true
 	}
-	for _, dir := range append(first, ".") {
+	for _, dir := range append(slices.Clone(find.first), ".") {
 		if walk(dir); at != nil {
 			return at
 		}

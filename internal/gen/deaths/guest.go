@@ -99,6 +99,9 @@ var (
 	end   = regexp.MustCompile(`(?m)^.*` + mark + `end`)
 )
 
+// maxText is how much is kept of what a way wrote.
+const maxText = 32 << 10
+
 // cut gives the part of the console that each way wrote: from its mark to the next.
 func cut(text string, ws []way) []string {
 	text = strings.ReplaceAll(text, "\r", "")
@@ -111,6 +114,10 @@ func cut(text string, ws []way) []string {
 			out[i] = text[at[1]:]
 			if e := end.FindStringIndex(out[i]); e != nil {
 				out[i] = out[i][:e[0]]
+			}
+			if len(out[i]) > maxText { // what repeats itself
+				out[i] = out[i][:maxText]
+				out[i] = out[i][:strings.LastIndexByte(out[i], '\n')+1]
 			}
 		}
 	}

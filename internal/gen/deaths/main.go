@@ -99,6 +99,11 @@ func generate(ctx context.Context, kernel, dir string, pick selection) error {
 		if out, err = read(file); err != nil {
 			return err
 		}
+		for i, d := range out { // the truth is the table's of now
+			if j := slices.IndexFunc(ways, func(w way) bool { return w.name == d.Way && w.context == d.Asked }); j >= 0 {
+				out[i] = ways[j].death(k, lines, d.Text)
+			}
+		}
 	}
 	missing := 0
 	for _, together := range boots(kernel, func(w way) bool { return pick.wants(w, out) }) {

@@ -26,8 +26,11 @@ type Frame struct {
 	Offset    int   // of a fragment, in bytes; one that is not the first is the payload alone
 	Flags     uint8 // of TCP; SYN if 0
 	Seq, Ack  uint32
-	BadIP     bool // the header's checksum is wrong
-	BadL4     bool // the checksum of UDP, TCP, or ICMP is wrong
+	BadIP     bool   // the header's checksum is wrong
+	BadL4     bool   // the checksum of UDP, TCP, or ICMP is wrong
+	Options   []byte // of IPv4, padded to words
+	MoreIP    int    // bytes that the IPv4 header claims and that are not there
+	MoreUDP   int    // the same of the UDP header
 	Payload   []byte
 }
 
@@ -66,7 +69,8 @@ func (f Frame) ttl() uint8 {
 func (f Frame) ipv4(b []byte) []byte {
 	be := binary.BigEndian
 	at := len(b)
-	b = append(b, 0x45, 0, 0, 0)
+	head := header.IPv4Len + len(f.Options)
+	b = append(b, 0x40|byte(head/4), 0, 0, 0)
 	b = be.AppendUint16(b, f.ID)
 	frag := uint16(f.Offset / 8)
 	if f.DF {
@@ -78,8 +82,9 @@ func (f Frame) ipv4(b []byte) []byte {
 	b = be.AppendUint16(b, frag)
 	b = append(b, f.ttl(), f.Proto, 0, 0)
 	b = append(append(b, f.From.Addr().AsSlice()...), f.To.Addr().AsSlice()...)
-	b = f.transport(b, header.Layer{Kind: header.KindIPv4, Off: at, Len: header.IPv4Len})
-	be.PutUint16(b[at+2:], uint16(len(b)-at))
+	b = append(b, f.Options...)
+	b = f.transport(b, header.Layer{Kind: header.KindIPv4, Off: at, Len: head})
+	be.PutUint16(b[at+2:], uint16(len(b)-at+f.MoreIP))
 	sum := header.IPv4(b[at:]).Compute()
 	if f.BadIP {
 		sum ^= wrong
@@ -110,7 +115,7 @@ func (f Frame) transport(b []byte, ip header.Layer) []byte {
 	case unix.IPPROTO_UDP:
 		l.Kind, sumAt = header.KindUDP, 6
 		b = be.AppendUint16(be.AppendUint16(b, f.From.Port()), f.To.Port())
-		b = be.AppendUint16(be.AppendUint16(b, uint16(header.UDPLen+len(f.Payload))), 0)
+		b = be.AppendUint16(be.AppendUint16(b, uint16(header.UDPLen+len(f.Payload)+f.MoreUDP)), 0)
 	case unix.IPPROTO_TCP:
 		l.Kind, sumAt = header.KindTCP, 16
 		flags := f.Flags

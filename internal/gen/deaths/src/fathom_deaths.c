@@ -296,7 +296,7 @@ static noinline void deaths_usercopy(void)
 	char *p = kmalloc(64, GFP_KERNEL);
 	unsigned long n = 128;
 
-	OPTIMIZER_HIDE_VAR(n);
+	OPTIMIZER_HIDE_VAR(n); OPTIMIZER_HIDE_VAR(p); /* a size that is known is checked elsewhere */
 	deaths_sink = copy_to_user(deaths_user, p, n); /* @usercopy */
 }
 
@@ -314,7 +314,7 @@ static noinline int deaths_deeper(int n)
 {
 	volatile char b[512];
 
-	b[0] = n; /* @stack */
+	b[0] = n;
 	return n < 0 ? 0 : deaths_deeper(n + 1) + b[0];
 }
 
@@ -331,8 +331,8 @@ static noinline void deaths_protector(void)
 
 	for (i = 0; i < 40; i++)
 		p[i] = 0x41;
-	deaths_sink = p[1]; /* @protector */
-}
+	deaths_sink = p[1];
+} /* @protector: its end looks at the guard */
 
 static noinline void deaths_double_fault(void)
 {
@@ -489,11 +489,12 @@ static noinline void deaths_twice(void)
 		if (is_kfence_address(p)) {
 			kfree(p);
 			kfree(q); /* @twice */
-			return;
+			break;
 		}
 		kfree(p);
 		cond_resched();
 	}
+	deaths_sink++;
 }
 
 #define WAY(name) { #name, deaths_##name }
