@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
@@ -86,7 +87,7 @@ func (s *Session) lastRun(w io.Writer, tasks []walk.Task, ago bool) {
 		at[t.Addr] = kernel.Object(s.t, errs, "struct task_struct", t.Addr).Get("sched_info.last_arrival").Uint()
 		now = max(now, at[t.Addr])
 	}
-	slices.SortStableFunc(tasks, func(a, b walk.Task) int { return int(at[b.Addr]) - int(at[a.Addr]) })
+	sorting.Stable(tasks, func(a, b walk.Task) int { return int(at[b.Addr]) - int(at[a.Addr]) })
 	for _, t := range tasks {
 		when := fmt.Sprintf("%d", at[t.Addr])
 		if ago {

@@ -123,7 +123,7 @@ func TestRun(t *testing.T) {
 	o.Files = append(sh, guest.File{Name: "/etc/motd", Data: []byte("welcome")})
 	o.Commands = append(o.Commands, pid1.Command{Args: []string{"/bin/sh", "-c", "echo $((6*7)); exit 9"}})
 	o.Collect = []string{"/tmp/*.bin", "/proc/version"}
-	o.Pack = initramfs.Zstd
+	o.Pack = initramfs.Gzip
 	res, err := guest.Run(within(t, 2*time.Minute), o)
 	if err != nil {
 		t.Fatal(err)

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // The metadata of CTF 2 (CTF2-SPEC-2.0, diamon.org/ctf) is a sequence of JSON texts, called fragments. They become the same
@@ -374,6 +375,6 @@ func mappings(raw json.RawMessage) (out []label) {
 			out = append(out, label{name, r[0], r[1]})
 		}
 	}
-	slices.SortFunc(out, func(a, b label) int { return cmp.Or(cmp.Compare(a.lo, b.lo), strings.Compare(a.name, b.name)) })
+	sorting.By(out, func(a, b label) int { return cmp.Or(cmp.Compare(a.lo, b.lo), strings.Compare(a.name, b.name)) })
 	return out
 }

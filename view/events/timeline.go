@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
@@ -77,7 +78,7 @@ func (r *runner) busiest(n int) []int {
 	for tid := range sum {
 		tids = append(tids, tid)
 	}
-	slices.SortFunc(tids, func(a, b int) int { return cmp.Or(cmp.Compare(sum[b], sum[a]), cmp.Compare(a, b)) })
+	sorting.By(tids, func(a, b int) int { return cmp.Or(cmp.Compare(sum[b], sum[a]), cmp.Compare(a, b)) })
 	return tids[:min(n, len(tids))]
 }
 

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
 // Graph is a tree of stacks that begin alike.
@@ -126,7 +128,7 @@ func Changes(before, after *Graph) (out []Change) {
 			out = append(out, Change{slices.Clone(stack), was, now, share})
 		}
 	})
-	slices.SortStableFunc(out, func(a, b Change) int { return cmp.Compare(max(b.Share, -b.Share), max(a.Share, -a.Share)) })
+	sorting.Stable(out, func(a, b Change) int { return cmp.Compare(max(b.Share, -b.Share), max(a.Share, -a.Share)) })
 	return out
 }
 

@@ -4,8 +4,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // Compression is how an archive is packed. The kernel finds out by itself.
@@ -15,7 +13,6 @@ type Compression string
 const (
 	Plain Compression = ""
 	Gzip  Compression = "gzip"
-	Zstd  Compression = "zstd"
 )
 
 // Compress returns a writer that packs what is written to it into w. Closing it ends the packed stream, not w.
@@ -25,11 +22,8 @@ func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
 		return nopCloser{w}, nil
 	case Gzip:
 		return gzip.NewWriterLevel(w, gzip.BestSpeed)
-	case Zstd:
-		// The kernel refuses a window over 128 MiB (lib/decompress_unzstd.c); 8 MiB is far below.
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(8<<20))
 	}
-	return nil, fmt.Errorf("compress initramfs: no compression %q; there are gzip and zstd", c)
+	return nil, fmt.Errorf("compress initramfs: no compression %q; there is gzip", c)
 }
 
 type nopCloser struct{ io.Writer }
