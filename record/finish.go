@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -166,6 +167,7 @@ func (f *finisher) cpu(a *CPUAccount) error {
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
 	s := f.schema.NewStream(w, a.CPU)
+	counted, gaps := *a, len(f.acc.Gaps)
 	err = f.convert(traceevent.NewPages(in, a.CPU, f.header, f.all), s, a)
 	if err == nil {
 		err = w.Flush()
@@ -184,9 +186,18 @@ func (f *finisher) cpu(a *CPUAccount) error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
-		return fmt.Errorf("write stream of CPU %d: %w", a.CPU, err)
+		*a, f.acc.Gaps = counted, f.acc.Gaps[:gaps]
+		return errors.Join(fmt.Errorf("write stream of CPU %d: %w", a.CPU, err), f.recount(in, a))
 	}
 	return os.Remove(raw)
+}
+
+// recount counts what is in pages that stay as they are.
+func (f *finisher) recount(in *os.File, a *CPUAccount) error {
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read recording: %w", err)
+	}
+	return f.convert(traceevent.NewPages(in, a.CPU, f.header, f.all), f.schema.NewStream(io.Discard, a.CPU), a)
 }
 
 // convert writes the events of a CPU. What the kernel counted as lost beyond what its pages tell is in gaps of unknown size,
@@ -257,12 +268,16 @@ func (f *finisher) sum() {
 		if !f.how.counted {
 			c.Written = c.Events + c.Helpers + c.Missed
 		}
+		if sum := c.Events + c.Helpers + c.Missed; a.Error != "" && c.Written > sum {
+			c.Left = c.Written - sum
+			a.Left += c.Left
+		}
 		a.Before += c.Before
 		a.Written += c.Written
 		a.Events += c.Events
 		a.Helpers += c.Helpers
 		a.Missed += c.Missed
-		if c.Written != c.Events+c.Helpers+c.Missed {
+		if c.Written != c.Events+c.Helpers+c.Missed+c.Left {
 			a.Exact = false
 		}
 	}

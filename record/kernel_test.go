@@ -164,7 +164,7 @@ func TestRecord(t *testing.T) {
 			}
 		}
 	}
-	if got < n || got > n+10 || read != acc.Events || named < n {
+	if got < n || ktest.InGuest() && got > n+10 || read != acc.Events || named < n {
 		t.Errorf("%d calls of %d, %d events of %d, %d with the name of the task", got, n, read, acc.Events, named)
 	}
 	if ktest.InGuest() {
@@ -208,12 +208,26 @@ func TestLoss(t *testing.T) {
 // TestFilter: the kernel filters, and says what is wrong with a filter.
 func TestFilter(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint)
-	acc, _, _ := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls:sys_enter", Filter: fmt.Sprintf("id == %d", unix.SYS_GETPPID)}}}, 1000)
-	if acc.Events < 1000 || acc.Events > 1010 {
-		t.Errorf("%d events", acc.Events)
+	_, got, task := record(t, Options{Events: []Spec{{Pattern: "raw_syscalls:sys_enter", Filter: fmt.Sprintf("id == %d", unix.SYS_GETPPID)}}}, 1000)
+	tr, err := Open(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	own := 0
+	for e := range traceevent.All(tr.Events()) {
+		if id := e.Format.Field("id").Int(e.Rec); id != unix.SYS_GETPPID {
+			t.Fatalf("system call %d", id)
+		}
+		if k, ok := tr.Tasks.At(int(e.Format.PIDField().Int(e.Rec)), e.Time); ok && k.Comm == task { // others call it, too
+			own++
+		}
+	}
+	if own < 1000 || own > 1010 {
+		t.Errorf("%d calls of 1000", own)
 	}
 	dir := filepath.Join(t.TempDir(), "r")
-	_, err := Start(Options{Dir: dir, Leases: leases(t), Events: []Spec{{"sched:sched_switch", "nosuch == 1"}}})
+	_, err = Start(Options{Dir: dir, Leases: leases(t), Events: []Spec{{"sched:sched_switch", "nosuch == 1"}}})
 	var fe *FilterError
 	if !errors.As(err, &fe) || !strings.Contains(fe.Log, "nosuch") {
 		t.Errorf("a bad filter: %v", err)
@@ -491,7 +505,7 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	for name, k := range want {
-		if got[name] < k || got[name] > k+20 {
+		if got[name] < k || ktest.InGuest() && got[name] > k+20 { // on a machine that others use there may be more
 			t.Errorf("%s: %d of %d", name, got[name], k)
 		}
 	}

@@ -69,13 +69,14 @@ func formats(events []Event) ([]*traceevent.Format, error) {
 	return out, nil
 }
 
-// Account says what became of all events: Written = Events + Helpers + Missed, unless Exact is false.
+// Account says what became of all events: Written = Events + Helpers + Missed + Left, unless Exact is false.
 type Account struct {
 	Written uint64       `json:"written"`          // by the kernel, as it counted
 	Events  uint64       `json:"events"`           // in the recording
 	Helpers uint64       `json:"helpers"`          // that told the names of tasks, and are not in the recording
 	Missed  uint64       `json:"missed"`           // overwritten before they could be read
 	Before  uint64       `json:"before,omitempty"` // overwritten before a flight recorder's first event, and not among those written
+	Left    uint64       `json:"left,omitempty"`   // not written to the disk, when the recording ended by itself
 	Exact   bool         `json:"exact"`            // the kernel's count and ours agree
 	CPUs    []CPUAccount `json:"cpus"`
 	Gaps    []Gap        `json:"gaps,omitempty"`
@@ -89,6 +90,7 @@ func (a *Account) Add(b *Account) {
 	a.Helpers += b.Helpers
 	a.Missed += b.Missed
 	a.Before += b.Before
+	a.Left += b.Left
 	a.Exact = a.Exact && b.Exact
 	for _, c := range b.CPUs {
 		i := slices.IndexFunc(a.CPUs, func(d CPUAccount) bool { return d.CPU == c.CPU })
@@ -102,6 +104,7 @@ func (a *Account) Add(b *Account) {
 		d.Helpers += c.Helpers
 		d.Missed += c.Missed
 		d.Before += c.Before
+		d.Left += c.Left
 		d.Unplaced += c.Unplaced
 	}
 	a.Gaps = append(a.Gaps, b.Gaps[:min(len(b.Gaps), maxGaps-min(len(a.Gaps), maxGaps))]...)
@@ -118,6 +121,7 @@ type CPUAccount struct {
 	Helpers uint64 `json:"helpers"`
 	Missed  uint64 `json:"missed"`
 	Before  uint64 `json:"before,omitempty"`
+	Left    uint64 `json:"left,omitempty"`
 	// Unplaced are missed events of gaps that the kernel did not count one by one.
 	Unplaced uint64 `json:"unplaced,omitempty"`
 }

@@ -127,7 +127,7 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 		return recordError(err)
 	case child != nil && child.Code() != 0:
 		return exitError{child.Code()}
-	case f.strict && acc.Missed > 0:
+	case f.strict && acc.Missed+acc.Left > 0:
 		return exitError{exitLost}
 	}
 	return nil
@@ -328,6 +328,13 @@ func lossText(acc *record.Account) string {
 			}
 		}
 		s = fmt.Sprintf("%d lost in %d gaps on %d CPUs (%.2f%%); a larger --buffer loses fewer", acc.Missed, len(acc.Gaps), cpus, 100*float64(acc.Missed)/float64(max(acc.Written, 1)))
+	}
+	if acc.Left > 0 {
+		left := fmt.Sprintf("%d lost that were in the kernel's buffers when it ended by itself", acc.Left)
+		if acc.Missed > 0 {
+			left = s + "; " + left
+		}
+		s = left
 	}
 	if !acc.Exact {
 		s += fmt.Sprintf("; the kernel counted %d written, which is not the sum", acc.Written)

@@ -260,7 +260,7 @@ func showSession(w io.Writer, s session.Status, asJSON bool) error {
 	if s.Removed > 0 {
 		line += fmt.Sprintf(", %d older ones removed", s.Removed)
 	}
-	if acc.Missed > 0 || !acc.Exact {
+	if acc.Missed > 0 || acc.Left > 0 || !acc.Exact {
 		line += "; " + lossText(acc)
 	}
 	if len(s.Waiting) > 0 {

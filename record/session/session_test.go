@@ -193,6 +193,12 @@ func TestSession(t *testing.T) {
 	}
 	ok(c.Destroy())
 	nothingLeft(t, st.PID)
+	if !ktest.InGuest() { // which has no babeltrace2
+		out, err := exec.Command(ktest.Oracle(t, "babeltrace2"), st.Dir).Output()
+		if lines := strings.Count(string(out), "\n"); err != nil || uint64(lines) != acc.Events {
+			t.Errorf("babeltrace2 reads %d events of %d: %v", lines, acc.Events, err)
+		}
+	}
 	if _, err := Find(lease.Dir{Path: filepath.Join(dir, "leases")}, ""); err == nil {
 		t.Error("the session is still listed")
 	}
@@ -416,6 +422,9 @@ func TestFull(t *testing.T) {
 	}
 	if got, _ := count(t, st.Segments[0].Dir); got < 1000 || got > 1020 {
 		t.Errorf("%d calls of 1000 in the segment that was closed", got)
+	}
+	if acc := st.Account(); !acc.Exact || acc.Left == 0 {
+		t.Errorf("what was lost is not told: %+v", acc)
 	}
 	got, tr := count(t, st.Dir)
 	if got < 20000 || tr.Account == nil || !strings.Contains(tr.Account.Error, "no space") {
