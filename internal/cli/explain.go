@@ -68,7 +68,7 @@ Examples:
 		},
 	}
 	c.AddCommand(explainConfigCommand(), explainAddressCommand(), explainStructCommand(), explainSyscallCommand(), explainFunctionCommand(),
-		explainTracepointCommand(), explainErrnoCommand())
+		explainTracepointCommand(), explainErrnoCommand(), explainDropCommand(), explainProbeCommand())
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
 	c.Flags().StringVar(&module, "module", "", "compare the module in `FILE` with a kernel, by its debug information")
 	c.Flags().StringVar(&against, "against", "live", "`KERNEL` to compare with: live, a dump, or a bzImage")

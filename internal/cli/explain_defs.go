@@ -382,3 +382,61 @@ Examples:
 		},
 	}, false)
 }
+
+func explainDropCommand() *cobra.Command {
+	var f defsFlags
+	return f.add(&cobra.Command{
+		Use:   "drop REASON|NUMBER…",
+		Short: "A reason why the kernel drops packets, in words",
+		Long: `Tell what a drop reason means, by its name, with or without SKB_DROP_REASON_, or by its number, which is another in every
+kernel. Which object was to blame for a packet that was lost, fathom packet says.
+
+Examples:
+  fathom explain drop NETFILTER_DROP
+  fathom explain drop SKB_DROP_REASON_IP_RPFILTER
+  fathom explain drop 3 -j`,
+		RunE: func(c *cobra.Command, args []string) error {
+			var src defs.Source
+			if types, done, err := typesOf(""); err == nil {
+				defer done()
+				src.Types = types
+			}
+			return each("drop reason", args, func(name string) error {
+				d, err := src.Drop(name)
+				if err != nil {
+					return err
+				}
+				return f.print("drop", d, d.Line)
+			})
+		},
+	}, false)
+}
+
+func explainProbeCommand() *cobra.Command {
+	var f defsFlags
+	return f.add(&cobra.Command{
+		Use:   "probe NAME…",
+		Short: "Which probe to take: what reaches a function, a system call or a tracepoint, and at what price",
+		Long: `List every way to attach to something, with whether it works on this kernel, what a program sees there, what it costs, and how
+long one can count on it.
+
+Examples:
+  fathom explain probe sys_read
+  fathom explain probe kprobe:tcp_v4_rcv
+  fathom explain probe skb:kfree_skb -j`,
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := openRunning("")
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			return each("probe", args, func(name string) error {
+				x, err := r.Probes(name)
+				if err != nil {
+					return err
+				}
+				return f.print("probes", x, x.Text)
+			})
+		},
+	}, false)
+}

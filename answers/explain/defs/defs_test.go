@@ -138,6 +138,29 @@ func TestSyscall(t *testing.T) {
 	}
 }
 
+func TestProbes(t *testing.T) {
+	s := known()
+	s.Tree = nil
+	for name, want := range map[string]string{"sys_read": "tracepoint:syscalls:sys_enter_read rawtracepoint:sys_enter fentry:__x64_sys_read kprobe:__x64_sys_read",
+		"kprobe:nf_hook": "fentry:nf_hook kprobe:nf_hook", "tracepoint:syscalls:sys_enter_read": "tracepoint:syscalls:sys_enter_read rawtracepoint:sys_enter_read"} {
+		c, err := s.Probes(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		for _, p := range c.Probes {
+			got = append(got, p.Spec)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %s, want %s", name, strings.Join(got, " "), want)
+		}
+	}
+	if _, err := s.Probes("nosuch"); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+}
+
 func TestFunction(t *testing.T) {
 	f, err := known().Function("nf_hook")
 	if err != nil || f.Module != "nf_tables" || f.Probes[1].Why != "kprobes are not built in" {
@@ -157,6 +180,31 @@ func TestErrno(t *testing.T) {
 		"EWOULDBLOCK": "EAGAIN", "0": "", "4096": "", "ENOSUCH": "", "": ""} {
 		if e, ok := NewErrno(text); e.Name != want || ok != (want != "") {
 			t.Errorf("%q: %+v %t, want %q", text, e, ok, want)
+		}
+	}
+}
+
+// reasons is a kernel with one enum.
+type reasons struct{ ctype.Lookup }
+
+func (reasons) ByName(k ctype.Kind, name string) (ctype.Type, error) {
+	if k != ctype.KindEnum || name != dropEnum {
+		return nil, ctype.ErrNotFound
+	}
+	return &ctype.Enum{Name: name, Size: 4, Values: []ctype.EnumValue{{Name: "SKB_NOT_DROPPED_YET"}, {Name: "SKB_DROP_REASON_NO_SOCKET", Value: 3}, {Name: "SKB_DROP_REASON_BRANDNEW", Value: 9}}}, nil
+}
+
+func TestDrop(t *testing.T) {
+	s := &Source{Types: reasons{}}
+	for text, want := range map[string]Drop{"3": {"NO_SOCKET", 3, dropWords["NO_SOCKET"]}, "NO_SOCKET": {"NO_SOCKET", 3, dropWords["NO_SOCKET"]},
+		"SKB_DROP_REASON_BRANDNEW": {"BRANDNEW", 9, ""}, "XDP": {"XDP", -1, dropWords["XDP"]}, "NOT_DROPPED_YET": {"NOT_DROPPED_YET", 0, dropWords["NOT_DROPPED_YET"]}} {
+		if d, err := s.Drop(text); err != nil || *d != want {
+			t.Errorf("%s: %+v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "4", "NOSUCH"} {
+		if d, err := s.Drop(text); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%q: %+v, %v", text, d, err)
 		}
 	}
 }

@@ -131,3 +131,17 @@ func (w *writer) probes(ps []Probe) {
 		w.row("  stable", p.Stable)
 	}
 }
+
+// Line writes what there is to say of a drop reason.
+func (d *Drop) Line(out io.Writer) error {
+	number := "not in this kernel's types"
+	if d.Number >= 0 {
+		number = fmt.Sprintf("number %d in this kernel", d.Number)
+	}
+	text := d.Text
+	if text == "" {
+		text = "the kernel names it, and there are no words for it here"
+	}
+	_, err := fmt.Fprintf(out, "%s (%s): %s\n", d.Name, number, text)
+	return err
+}

@@ -1,6 +1,9 @@
 package defs
 
-import "strings"
+import (
+	"io"
+	"strings"
+)
 
 // Way is a way to attach a program to something in the kernel, as `fathom trace` names it.
 type Way string
@@ -62,4 +65,41 @@ func (s *Source) atFunction(f *Function) []Probe {
 		fentry = "its prototype is not in BTF"
 	}
 	return []Probe{s.probe(Fentry, f.Name, fentry), s.probe(Kprobe, f.Name, kprobe)}
+}
+
+// Choice is every way to attach to something, side by side.
+type Choice struct {
+	Of     string  `json:"of"`
+	Probes []Probe `json:"probes"`
+}
+
+// Probes gives the ways to attach to what a name means: a tracepoint (SYSTEM:NAME), a system call, or a function, with or
+// without a provider of probes in front. The error is [ErrUnknown] if it means nothing.
+func (s *Source) Probes(name string) (*Choice, error) {
+	for _, p := range []string{"tracepoint:", "rawtracepoint:", "raw_tracepoint:", "kprobe:", "kretprobe:", "fentry:", "fexit:", "kfunc:", "kretfunc:"} {
+		name = strings.TrimPrefix(name, p)
+	}
+	if system, event, ok := strings.Cut(name, ":"); ok {
+		e, err := s.Event(system, event)
+		if err != nil {
+			return nil, err
+		}
+		return &Choice{name, e.Probes}, nil
+	}
+	if c, err := s.Syscall(name); err == nil && !c.Absent {
+		return &Choice{"system call " + c.Name, c.Probes}, nil
+	}
+	f, err := s.Function(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Choice{"function " + name, f.Probes}, nil
+}
+
+// Text writes the ways one below the other.
+func (c *Choice) Text(out io.Writer) error {
+	w := &writer{w: out}
+	w.printf("%s\n", c.Of)
+	w.probes(c.Probes)
+	return w.err
 }
