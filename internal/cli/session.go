@@ -279,6 +279,9 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list [NAME]", Short: "List the sessions there are, or with -k the events of the kernel", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if kernel && len(args) > 0 {
+				return usageError{c.CommandPath(), errors.New("a session, or -k: not both")}
+			}
 			if kernel {
 				return listEvents(c.OutOrStdout(), asJSON)
 			}
