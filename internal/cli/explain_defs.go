@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,20 +105,11 @@ func openRunning(tree string) (*running, error) {
 	}
 	if tree != "" {
 		if st, err := os.Stat(tree); err != nil || !st.IsDir() {
-			return nil, errors.Join(r.Close(), diag.NoInput("open source tree "+tree, cmpErr(err, errors.New("it is no folder"))))
+			return nil, errors.Join(r.Close(), diag.NoInput("open source tree "+tree, cmp.Or(err, errors.New("it is no folder"))))
 		}
 		r.Tree = os.DirFS(tree)
 	}
 	return r, nil
-}
-
-// cmpErr gives the first error that is one.
-func cmpErr(errs ...error) error {
-	i := slices.IndexFunc(errs, func(e error) bool { return e != nil })
-	if i < 0 {
-		return nil
-	}
-	return errs[i]
 }
 
 func (r *running) Close() error {
