@@ -100,6 +100,9 @@ func TestPprof(t *testing.T) {
 	if err != nil {
 		t.Skip("no go here")
 	}
+	if help, _ := exec.Command(goTool, "tool", "pprof", "-h").CombinedOutput(); !bytes.Contains(help, []byte("-traces")) {
+		t.Skipf("go tool pprof does not run here: %s", help)
+	}
 	file := filepath.Join(t.TempDir(), "p")
 	var b bytes.Buffer
 	if err := graph(t, folded).Pprof(&b); err != nil {
@@ -112,7 +115,7 @@ func TestPprof(t *testing.T) {
 	cmd.Env = append(os.Environ(), "PPROF_TMPDIR="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Skipf("go tool pprof: %v %s", err, out)
+		t.Fatalf("go tool pprof: %v %s", err, out)
 	}
 	text := strings.Join(strings.Fields(string(out)), " ")
 	for _, want := range []string{"4 c b a", "3 b a", "2 d<e> a", "1 z"} {
