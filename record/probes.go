@@ -64,10 +64,11 @@ func (r *Recorder) makeProbe(s Spec) (tracefs.Event, error) {
 	target, args, _ := strings.Cut(rest, " ")
 	name := target
 	if strings.HasPrefix(kind, "u") {
-		file, symbol, ok := cutLast(target, ":")
-		if !ok {
+		colon := strings.LastIndex(target, ":") // paths may have some
+		if colon < 0 {
 			return tracefs.Event{}, fmt.Errorf("%s: which function? uprobe:PATH:FUNCTION", s.Pattern)
 		}
+		file, symbol := target[:colon], target[colon+1:]
 		off, file, err := place(file, symbol)
 		if err != nil {
 			return tracefs.Event{}, err
@@ -92,14 +93,6 @@ func (r *Recorder) makeProbe(s Spec) (tracefs.Event, error) {
 	}
 	r.probes[e] = probe{s, kind}
 	return e, nil
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }
 
 // place finds where in a file a function begins; symbol may be the place as a number.
