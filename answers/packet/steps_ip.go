@@ -283,6 +283,10 @@ func notJoined(s *scene, group netip.Addr) *finding {
 		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, fix: "nothing to mend",
 			cause: fmt.Sprintf("neighbour discovery to %v, which only those that it is meant for take: %s is none", group, s.ns())}
 	}
+	if v := &s.hop.View; v.Proto == protoICMPv6 && (v.Kind>>8 == 132 || v.Kind>>8 == 143) { // Done of RFC 2710, Report of RFC 3810
+		return &finding{class: ClassFalseLoss, culprit: Culprit{}, certain: true, fix: "nothing to mend",
+			cause: fmt.Sprintf("a report on who listens to which group (MLD), for multicast routers: %s is none", s.ns())}
+	}
 	return &finding{culprit: Culprit{"kind": "membership", "netns": s.ns(), "dev": s.loss.Dev, "group": group.String(), "state": "absent"}, certain: true,
 		cause: fmt.Sprintf("no socket in %s joined %v on %s, and %s is no multicast router for it", s.ns(), group, s.loss.Dev, s.ns()),
 		fix:   "join the group on " + s.loss.Dev + " (IP_ADD_MEMBERSHIP)"}
