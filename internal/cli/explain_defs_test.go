@@ -1,17 +1,18 @@
 package cli
 
 import (
-	"os"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/sysno"
 	"github.com/fathom-trace/fathom/traceevent"
 )
 
 // TestSyscalls: every system call that the running kernel has an event of is explained, with its arguments.
 func TestSyscalls(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs)
 	r, err := openRunning("")
 	if err != nil {
 		t.Fatal(err)
@@ -21,9 +22,6 @@ func TestSyscalls(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if os.Geteuid() != 0 || r.fs == nil {
-		t.Skip("needs root, and tracefs")
-	}
 	events, err := r.fs.Events()
 	if err != nil {
 		t.Fatal(err)
