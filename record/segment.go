@@ -80,7 +80,10 @@ func (s *Segment) reserve() error {
 		return fmt.Errorf("make recording: %w", err)
 	}
 	defer f.Close()
-	err = unix.Fallocate(int(f.Fd()), 0, 0, reserved)
+	err = unix.EINTR
+	for err == unix.EINTR { // the runtime's own signals end it on a tmpfs
+		err = unix.Fallocate(int(f.Fd()), 0, 0, reserved)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) { // such a file system promises nothing
 		return nil
 	}
