@@ -8,10 +8,20 @@ import _ "embed" // the documents
 //go:embed language.md
 var Language string
 
+// Cookbook is command lines by question, in Markdown.
+//
+//go:embed cookbook.md
+var Cookbook string
+
 // Graph is about call graphs, in Markdown.
 //
 //go:embed graph.md
 var Graph string
+
+// NIC is about network devices and the receive path, in Markdown.
+//
+//go:embed nic.md
+var NIC string
 
 // Packet is about following packets, in Markdown.
 //
@@ -32,3 +42,8 @@ var Rank string
 //
 //go:embed record.md
 var Record string
+
+// Bypass is about going around the kernel, in Markdown.
+//
+//go:embed bypass.md
+var Bypass string

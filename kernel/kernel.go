@@ -38,6 +38,23 @@ type Symbols interface {
 	ByName(name string) []uint64
 }
 
+// Extent is how far behind a symbol's address the next symbol is, at most limit.
+func Extent(s Symbols, at, limit uint64) uint64 {
+	same := func(a uint64) bool { y, ok := s.At(a); return ok && y.Addr == at }
+	lo, hi := uint64(1), limit // at+lo-1 is of this one, at+hi of another
+	if same(at + hi) {
+		return hi
+	}
+	for lo < hi {
+		if mid := (lo + hi) / 2; same(at + mid) {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
 // Module is a loaded module.
 type Module struct {
 	Name   string
@@ -98,6 +115,13 @@ type Target interface {
 type UserMemory interface {
 	// ReadUser reads all of p from the address space whose top page table is at pgd (mm->pgd), or returns a *FaultError.
 	ReadUser(p []byte, pgd, addr uint64) error
+}
+
+// UserPages is a Target that knows where the memory of user programs is.
+type UserPages interface {
+	// TranslateUser gives the physical address of one of the address space whose top page table is at pgd (mm->pgd). What was
+	// swapped out, or never touched, has none: a *FaultError.
+	TranslateUser(pgd, addr uint64) (uint64, error)
 }
 
 // Reader reads virtual memory from base on as an io.ReaderAt, size bytes long.

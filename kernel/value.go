@@ -53,6 +53,11 @@ func Object(t Target, errs *Errors, typ string, addr uint64) Value {
 	return Value{Addr: addr, Type: ty, t: t, errs: errs}
 }
 
+// Typed is the value of a type at an address.
+func Typed(t Target, errs *Errors, ty ctype.Type, addr uint64) Value {
+	return Value{Addr: addr, Type: ty, t: t, errs: errs}
+}
+
 // Global is the object that a symbol names. BTF has no types of variables outside per-CPU memory, so it is given.
 func Global(t Target, errs *Errors, typ, symbol string) Value {
 	at := t.Symbols().ByName(symbol)
@@ -84,6 +89,16 @@ func TypeNamed(l ctype.Lookup, name string) (ctype.Type, error) {
 	return l.ByName(ctype.Any, name)
 }
 
+// IsName says that a text could be the name of a C type or variable.
+func IsName(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c != '_' && (c|0x20 < 'a' || c|0x20 > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // compilerNames are base types as C programs spell them, and as gcc names them in type information.
 var compilerNames = map[string]string{
 	"unsigned long": "long unsigned int", "long": "long int", "unsigned": "unsigned int", "unsigned short": "short unsigned int",
@@ -99,6 +114,9 @@ func (v Value) fail(format string, args ...any) Value {
 	}
 	return Value{t: v.t, errs: v.errs}
 }
+
+// Fail records that what is there makes no sense.
+func (v Value) Fail(format string, args ...any) { v.fail(format, args...) }
 
 // Has says if a struct has a member; versions of the kernel are told apart by this.
 func (v Value) Has(member string) bool {
@@ -302,11 +320,15 @@ func (v Value) List(typ, member string) iter.Seq[Value] {
 			return
 		}
 		head := v.Addr
-		seen := 0
+		// A circle that the head is not in comes by a mark again, which is set at each power of two.
+		seen, mark, marked := 0, uint64(0), 1
 		for at := v.Get("next").Uint(); at != head && at != 0; seen++ {
-			if seen > maxList {
+			if seen > maxList || at == mark {
 				v.fail("list at %#x does not end", head)
 				return
+			}
+			if seen == marked {
+				mark, marked = at, 2*marked
 			}
 			if !yield(Value{Addr: at - m.Addr, Type: e.Type, t: v.t, errs: v.errs}) {
 				return
@@ -331,6 +353,9 @@ func (v Value) Cast(typ string) Value {
 
 // Shift is the same type at another address.
 func (v Value) Shift(addr uint64) Value { v.Addr = addr; return v }
+
+// BitOffset is the bit that a bitfield begins at, counted from Addr; 0 for what is none.
+func (v Value) BitOffset() int { return v.bitOff }
 
 // Target is where the value is.
 func (v Value) Target() Target { return v.t }

@@ -127,6 +127,10 @@ func TestList(t *testing.T) {
 	if at := walk(); len(at) != 2 || errs.Take() == nil {
 		t.Errorf("%x: a loop is an error", at)
 	}
+	f.put(0x200, base+0x100) // a circle that the head is not in
+	if at := walk(); len(at) > 5 || errs.Take() == nil {
+		t.Errorf("%x: a circle is an error", at)
+	}
 	f.put(0x200, 0xdead000000000100)
 	if at := walk(); len(at) != 3 || errs.Take() == nil {
 		t.Errorf("%x: a broken link is an error", at)

@@ -167,6 +167,11 @@ func (w *World) oneKprobe(p check.AttachPoint) ([]check.Target, error) {
 	if w.given != nil && !w.given[p.Func] {
 		return nil, nil
 	}
+	if kernelModule(p.Module) == "vmlinux" {
+		if _, err := w.Types().Func("", p.Func); err == nil { // by its types, without the list of all symbols
+			return []check.Target{t}, nil
+		}
+	}
 	ks, err := w.live.Kallsyms()
 	if err != nil {
 		return []check.Target{t}, nil // the kernel will tell

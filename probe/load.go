@@ -31,8 +31,10 @@ type Options struct {
 	// Plain loads programs without the types of their functions and the lines of their source, which serve those who read the
 	// verifier's log and cost as much as the program itself. What is refused is loaded again, with them.
 	Plain bool
-	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore".
+	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore". Those that Needed says
+	// are needed are an error in any case.
 	Missing string
+	Needed  func(Target) bool
 	// Warn is told about targets that were left out.
 	Warn func(string)
 }
@@ -318,6 +320,9 @@ func (s *Session) newTracing(l *loaded, spec *ebpf.ProgramSpec, t check.Target) 
 
 // skip decides if a target that failed may be left out, and says so.
 func (s *Session) skip(t check.Target, err error) bool {
+	if s.opts.Needed != nil && s.opts.Needed(t) {
+		return false
+	}
 	switch s.opts.Missing {
 	case "warn":
 		if s.opts.Warn != nil {
@@ -332,7 +337,7 @@ func (s *Session) skip(t check.Target, err error) bool {
 
 func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	if s.opts.Plain {
-		if p, err := s.loadPlain(spec); err == nil {
+		if p, err := loadPlain(s.opts.World, spec); err == nil {
 			return p, nil
 		}
 	}

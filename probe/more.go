@@ -14,33 +14,48 @@ import (
 // more says if l waits for AttachTo, which names its targets.
 func (l *loaded) more() bool { return len(l.inst.Targets) == 0 }
 
-// AttachTo loads the kprobe program that has no targets under this clause and attaches it to functions, which get the cookies
-// beside them, by few links (kprobe.multi, Linux 5.18): one for the kernel's own, if it takes all of them, and one for each
-// module, which before Linux 6.3 it does not take by name. A function that is not taken is left out, as Options.Missing says.
-// Each attempt takes the kernel as long as the search through all its symbols; when ctx is done, no further one is made. It
-// may run in a goroutine of its own beside those that read, not beside Accounts.
-func (s *Session) AttachTo(ctx context.Context, clause int, ts []Target, cookies []uint64) (n int, err error) {
+// LoadMore loads the kprobe program that has no targets under this clause, for AttachTo.
+func (s *Session) LoadMore(clause int) error {
 	for _, l := range s.units {
 		if l.prog.Unit.Clause != clause || !l.more() {
 			continue
 		}
 		spec, err := s.spec(l.prog)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		spec.AttachType = ebpf.AttachTraceKprobeMulti
 		p, err := s.newProgram(l, spec)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		l.progs, l.multi = []*ebpf.Program{p}, true
-		byModule := map[string]*group{}
+		return nil
+	}
+	return fmt.Errorf("load what is attached later: no program %d", clause)
+}
+
+// AttachTo attaches the program that LoadMore loaded to functions, which get the cookies beside them, by few links (kprobe.multi, Linux 5.18): one, if the kernel takes all of them; else one for the kernel's own, and
+// one for each module, which before Linux 6.3 it does not take by name. A function that is not taken is left out, as Options.Missing says.
+// Each attempt takes the kernel as long as the search through all its symbols; when ctx is done, no further one is made. It
+// may run in a goroutine of its own beside those that read, not beside Accounts.
+func (s *Session) AttachTo(ctx context.Context, clause int, ts []Target, cookies []uint64) (n int, err error) {
+	for _, l := range s.units {
+		if l.prog.Unit.Clause != clause || !l.more() || len(l.progs) == 0 {
+			continue
+		}
+		p := l.progs[0]
+		all, byModule := &group{}, map[string]*group{}
 		for i, t := range ts {
 			m := kernelModule(t.Module)
 			if byModule[m] == nil {
 				byModule[m] = &group{}
 			}
 			byModule[m].add(t, cookies[i])
+			all.add(t, cookies[i])
+		}
+		if len(byModule) > 1 && ctx.Err() == nil && s.link(p, all) == nil {
+			return len(ts), nil
 		}
 		if k := byModule["vmlinux"]; k != nil {
 			if n, err = s.attachSome(ctx, p, k); err != nil {

@@ -8,7 +8,10 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/bpf/gen"
 )
 
 // progLoad is the part of union bpf_attr for BPF_PROG_LOAD that is used here (include/uapi/linux/bpf.h).
@@ -32,12 +35,22 @@ type progLoad struct {
 	attachID       uint32
 }
 
-// loadPlain loads a program with no more than the kernel needs; an error of any kind says that the library is to be asked. It
-// does not know how to say which function a program is for.
-func (s *Session) loadPlain(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+// loadTries is how often a program is given to a verifier that stops for signals.
+const loadTries = 10
+
+// loadPlain loads a program with no more than the kernel needs; an error of any kind says that the library is to be asked. Of
+// programs that are for one function it knows those for the kernel's own: the library would read all of its types for one.
+func loadPlain(w *World, spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	attr := progLoad{typ: uint32(spec.Type), attach: uint32(spec.AttachType)}
 	if spec.Type == ebpf.Tracing {
-		return nil, fmt.Errorf("load %s program plainly: %w", spec.Type, ebpf.ErrNotSupported)
+		if spec.AttachTarget != nil || spec.AttachType != ebpf.AttachTraceFEntry && spec.AttachType != ebpf.AttachTraceFExit {
+			return nil, fmt.Errorf("load %s program plainly: %w", spec.Type, ebpf.ErrNotSupported)
+		}
+		id, err := w.KfuncID(spec.AttachTo)
+		if err != nil {
+			return nil, err
+		}
+		attr.attachID = uint32(id)
 	}
 	var code bytes.Buffer
 	if err := spec.Instructions.Marshal(&code, binary.LittleEndian); err != nil {
@@ -48,7 +61,10 @@ func (s *Session) loadPlain(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	attr.count = uint32(code.Len() / 8) // sizeof(struct bpf_insn)
 	insns := code.Bytes()
 	attr.insns, attr.license = uint64(uintptr(unsafe.Pointer(&insns[0]))), uint64(uintptr(unsafe.Pointer(&license[0])))
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	fd, errno := uintptr(0), unix.EAGAIN
+	for try := 0; errno == unix.EAGAIN && try < loadTries; try++ { // a signal came, which Go's scheduler sends, too
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	runtime.KeepAlive(insns) // the kernel has read both
 	runtime.KeepAlive(license)
 	runtime.KeepAlive(spec) // and knows its maps
@@ -56,4 +72,18 @@ func (s *Session) loadPlain(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 		return nil, errno
 	}
 	return ebpf.NewProgramFromFD(int(fd))
+}
+
+// Loads says if the kernel takes a program for t, a function of its own (fentry, fexit), by giving it one that does nothing.
+func (w *World) Loads(t Target) error {
+	typ, at, ok := gen.ProgramType(t.Provider)
+	if !ok || typ != ebpf.Tracing {
+		return fmt.Errorf("load program for %s: %w", t.Name, ebpf.ErrNotSupported)
+	}
+	p, err := loadPlain(w, &ebpf.ProgramSpec{Type: typ, AttachType: at, AttachTo: t.Func, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		return fmt.Errorf("load program for %s: %w", t.Name, err)
+	}
+	return p.Close()
 }

@@ -75,7 +75,10 @@ func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Ac
 	}
 	f.sum()
 	errs = append(errs, writeJSON(filepath.Join(f.own, tasksFile), tasks.settle()), writeJSON(filepath.Join(f.own, symbolsFile), f.symbols(symbol)),
-		writeJSON(filepath.Join(f.own, accountFile), acc), syncDir(dir))
+		writeJSON(filepath.Join(f.own, accountFile), acc))
+	for _, d := range []string{f.own, filepath.Join(dir, "index"), dir, filepath.Dir(dir)} { // names are safe, too
+		errs = append(errs, syncDir(d))
+	}
 	return errors.Join(errs...)
 }
 

@@ -84,7 +84,7 @@ func (d *Dynamic) Add(kind, name, target, args string) (Event, error) {
 		if errors.Is(err, unix.EINVAL) && d.kindUnknown(files[1]) {
 			break
 		}
-		return e, &ProbeError{text, d.log(), err}
+		return e, &ProbeError{text, d.fs.lastError(), err}
 	}
 	return e, feature.Unsupported("events of "+strings.TrimSuffix(files[1], "_events")+"s", "write "+text+" to "+d.fs.path(files[1]), err)
 }
@@ -112,9 +112,9 @@ func (d *Dynamic) free(name string) string {
 	return name
 }
 
-// log is what the kernel said of the last mistake.
-func (d *Dynamic) log() string {
-	all := d.fs.Global("error_log")
+// lastError is what the kernel said of the last mistake in a definition.
+func (f FS) lastError() string {
+	all := f.Global("error_log")
 	if i := strings.LastIndex(all, "error: "); i >= 0 {
 		return strings.TrimSpace(all[i:])
 	}

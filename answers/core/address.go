@@ -1,7 +1,6 @@
 package core
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -48,6 +47,14 @@ func (s *Session) Address(w io.Writer, arg string, physical bool) error {
 	}
 	s.perCPUName(w, at)
 	s.taskOf(w, at)
+	switch {
+	case strings.HasPrefix(region, "vmalloc"), strings.HasPrefix(region, "modules"):
+		s.areaOf(w, at)
+	case strings.HasPrefix(region, "the map of all memory"):
+		if err := s.slabOf(w, at); err != nil {
+			return err
+		}
+	}
 	phys, ok := s.t.(kernel.PhysicalMemory)
 	if !ok {
 		return nil
@@ -117,6 +124,16 @@ func (s *Session) perCPUName(w io.Writer, at uint64) {
 	}
 }
 
+// areaOf says what a range of addresses was given out for.
+func (s *Session) areaOf(w io.Writer, at uint64) {
+	areas, _ := walk.MappedAreas(s.t)
+	for _, a := range areas {
+		if at >= a.Start && at < a.End {
+			fmt.Fprintf(w, "  area      %x - %x: %s\n", a.Start, a.End, s.mappedFor(a))
+		}
+	}
+}
+
 // taskOf says whose stack or struct task_struct an address is in.
 func (s *Session) taskOf(w io.Writer, at uint64) {
 	tasks, _ := s.allTasks()
@@ -151,6 +168,9 @@ func (s *Session) physical(w io.Writer, at uint64) error {
 	for _, r := range phys.Memory() {
 		if at >= r.Start && at < r.End {
 			fmt.Fprintf(w, "  virtual   %#x in the map of all memory, struct page at %#x\n", at+m.DirectMap, m.Vmemmap+at>>12*pageDesc)
+			if err := s.slabOf(w, at+m.DirectMap); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -182,19 +202,4 @@ func (s *Session) iomem(w io.Writer, args []string) error {
 		fmt.Fprintf(w, "%s%08x-%08x : %s\n", strings.Repeat("  ", r.Depth), r.Start, r.End, r.Name)
 	}
 	return err
-}
-
-// vtop prints what an address is and where it is mapped.
-func (s *Session) vtop(w io.Writer, args []string) error {
-	physical := len(args) == 2 && args[0] == "-p"
-	if physical {
-		args = args[1:]
-	}
-	if len(args) != 1 {
-		return &Usage{}
-	}
-	if err := s.Address(w, args[0], physical); err != nil {
-		return errors.Join(fmt.Errorf("address %s", args[0]), err)
-	}
-	return nil
 }

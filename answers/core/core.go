@@ -25,6 +25,7 @@ type Session struct {
 	tasks    []walk.Task
 	tasksErr error
 	haveTask bool
+	chosen   *walk.Task // by set; nil for the one that died
 }
 
 // Lines says where in the source an instruction of the kernel is: function is the symbol it is in and off how far; call says
@@ -52,41 +53,46 @@ type Command struct {
 // Commands are all there are, by name.
 func Commands() []Command {
 	c := []Command{
-		{"bt", "[-a|-c CPU,…] [-f] [-l] [PID|TASK]…", "stacks: of who died, of tasks, of CPUs (-a -c); frames' memory (-f), lines (-l)", (*Session).bt},
-		{"foreach", "[kernel|user|STATE|PID|COMM…] bt|files|vm|sig|task|ps", "a command for all or some; equal stacks together", (*Session).foreach},
+		{"bt", "[-a|-c CPU,… [-n idle]|-g|-p] [-R NAME] [-f] [-l] [-e|-t|-T|-r] [PID|TASK]… | -v", "stacks: of who died, tasks, CPUs (-a -c, busy ones -n), all threads (-g); those with a function (-R); frames' memory (-f), lines (-l); exception frames (-e), code (-t), words (-r); overflows (-v)", (*Session).bt},
+		{"foreach", "[kernel|user|STATE|PID|COMM…] bt|files|net|vm|sig|task|ps", "a command for all or some; equal stacks together", (*Session).foreach},
 		{"log", "[-m] [-t|-T]", "the kernel's messages: levels (-m), no times (-t), time of day (-T)", (*Session).log},
 		{"ps", "[-kuGA] [-p|-c|-a|-t|-l|-m] [-S] [PID|COMM]…", "tasks; parents, children, arguments, times, last run (-l -m); sums (-S)", (*Session).ps},
 		{"mod", "", "modules", (*Session).mod},
-		{"sys", "", "the system: release, clock, CPUs, taint", (*Session).sys},
-		{"kmem", "-i|-s [NAME]", "memory in figures (-i), slab caches (-s)", (*Session).kmem},
-		{"files", "[PID|TASK]", "open files of a task", (*Session).files},
+		{"sys", "[-c [NAME|NUMBER]]", "the system: release, clock, CPUs, taint; system calls (-c)", (*Session).sys},
+		{"kmem", "-i | -s|-S|-a [CACHE…] | -v [ADDRESS] | -p|-g|ADDRESS… | -n|-z|-f|-V|-o|-h", "memory: sums, slab caches, their objects, who allocated them (slub_debug=U), vmalloc, pages, what an address is, nodes, zones, free blocks …", (*Session).kmem},
+		{"files", "[-R REF] [PID|TASK]…", "open files of a task; those that are a path, inode or address (-R)", (*Session).files},
+		{"fuser", "PATH|INODE", "who has a file open, is in it, runs or maps it", (*Session).fuser},
 		{"mount", "", "mounted file systems", (*Session).mount},
-		{"net", "[-s]", "network devices with their addresses; sockets with their queues (-s)", (*Session).net},
-		{"irq", "[-s]", "interrupts that have a vector, with counts by CPU; softirqs (-s)", (*Session).irq},
-		{"waitq", "", "tasks that wait for a mutex, its owner, and deadlocks", (*Session).waits},
+		{"net", "[-s [PID…] | -n [PID…]]", "network devices, a task's namespace's (-n); sockets with their queues, a task's (-s)", (*Session).net},
+		{"irq", "[-u] [-a|-s] [NUMBER…] | -b", "interrupts: in use (-u), CPUs they may go to (-a), counts (-s); softirqs (-b)", (*Session).irq},
+		{"waitq", "", "who waits for which lock, work, completion or pipe, who holds it, and deadlocks", (*Session).waits},
 		{"sym", "[-p] [-n] NAME|ADDRESS… | -l | -m MODULE | -q TEXT", "symbols, with neighbours (-p -n); all (-l), a module's, by part of the name", (*Session).sym},
 		{"rd", "[-8|-16|-32] [-xdDsap] [-e END] ADDRESS [COUNT]", "memory: words, decimal (-d -D), symbols (-s), text (-a); physical (-p)", (*Session).rd},
 		{"dis", "[-r|-f] [-l] ADDRESS|SYMBOL[+N] [COUNT]", "instructions: up to (-r) or from (-f) an address; with lines (-l)", (*Session).dis},
-		{"struct", "[-o] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS [COUNT]]", "a type's layout, or values; addresses of members (-o); of a member in it (-l)", (*Session).structure},
-		{"union", "[-o] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS [COUNT]]", "as struct", (*Session).structure},
+		{"struct", "[-o|-r] [-x|-d] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS[:CPU,…] [COUNT]]", "a type's layout, or values; addresses of members (-o), words (-r), in hexadecimal (-x); of a member in it (-l)", (*Session).structure},
+		{"union", "[-o|-r] [-x|-d] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS[:CPU,…] [COUNT]]", "as struct", (*Session).structure},
 		{"whatis", "NAME", "a type's or function's declaration", (*Session).whatis},
-		{"vm", "[PID|TASK]…", "memory mappings", (*Session).vm},
-		{"sig", "[PID|TASK]…", "signals: pending, blocked, ignored, handled", (*Session).sig},
+		{"vm", "[-p|-m] [PID|TASK]… | -f FLAGS", "memory mappings; where their pages are (-p), mm_struct (-m), flags in words (-f)", (*Session).vm},
+		{"sig", "[-g] [PID|TASK]… | -l | -s SET", "signals of tasks, of all threads (-g); their names (-l), those in a set (-s)", (*Session).sig},
 		{"task", "[PID|TASK]… [-R MEMBER,…]", "struct task_struct, or members of it", (*Session).task},
-		{"runq", "", "what CPUs run, and what waits to", (*Session).runq},
-		{"ipcs", "", "System V shared memory, semaphores, message queues", (*Session).ipcs},
+		{"runq", "[-t|-m] [-c CPU,…]", "what CPUs run, and what waits to; when it began (-t), how long ago (-m)", (*Session).runq},
+		{"ipcs", "[-s] [-m] [-q]", "System V semaphores (-s), shared memory (-m), message queues (-q)", (*Session).ipcs},
 		{"timer", "[-r]", "timers of the timer wheel, high resolution timers (-r), by CPU", (*Session).timer},
 		{"wq", "[-a]", "workqueues: what workers are at, what waits for one", (*Session).workqueues},
-		{"vtop", "[-p] ADDRESS|SYMBOL[+N]", "what an address is, and where it is mapped; a physical one (-p)", (*Session).vtop},
+		{"vtop", "[-p] ADDRESS|SYMBOL[+N] | [-u] [-c PID] ADDRESS", "what an address is, and where it is mapped; a physical one (-p), a program's (-u, of which task -c)", (*Session).vtop},
 		{"iomem", "", "physical addresses: memory, devices, drivers", (*Session).iomem},
 		{"mach", "", "the machine, and where its kernel put memory", (*Session).mach},
 		{"swap", "", "what memory is swapped to", (*Session).swap},
-		{"search", "[-c] [-m MASK] VALUE|SYMBOL|TEXT", "where memory holds a word, ignoring bits (-m), or a text (-c)", (*Session).search},
-		{"dev", "", "drivers by major numbers of their devices", (*Session).dev},
-		{"tree", "[-t rbtree|xarray|maple] [TYPE.MEMBER] ROOT", "addresses of the objects in a tree", (*Session).tree},
+		{"search", "[-w|-h] [-m MASK] [-p|-t|-s START -e END|-l LENGTH] VALUE… | -c TEXT", "where memory holds words, ignoring bits (-m), or a text (-c): physical (-p), in stacks (-t), in a range", (*Session).search},
+		{"bpf", "", "BPF programs and maps", (*Session).bpf},
+		{"dev", "[-d|-D|-i|-p]", "drivers by major numbers; disks and their requests (-d, busy ones -D), I/O ports (-i), PCI (-p)", (*Session).dev},
+		{"tree", "[-t rbtree|xarray|radix|maple] [-o] [TYPE.MEMBER] [-r TYPE.MEMBER] [-s TYPE.MEMBER,…] [-x] ROOT|-N NODE", "objects in a tree, with members of each (-s)", (*Session).tree},
 		{"ptob", "PAGE…", "the byte that a page of this number begins at", (*Session).ptob},
+		{"ptov", "ADDRESS…", "where physical addresses are in the map of all memory", (*Session).ptov},
+		{"set", "[PID|TASK | -c CPU | -p]", "the task that commands mean which name none: choose, or show; the one that died (-p)", (*Session).set},
 		{"btop", "ADDRESS…", "the number of the page that a byte is in", (*Session).btop},
-		{"list", "[-r] [-s TYPE.MEMBER,…] TYPE.MEMBER HEAD|-H HEAD|-h ELEMENT", "objects on a list, with members of each (-s)", (*Session).list},
+		{"p", "[-x|-d] EXPRESSION[:CPU,…]", "value of a C expression; of per-CPU variables on CPUs (:0, :a)", (*Session).print},
+		{"list", "[-r] [-s TYPE.MEMBER,…] [-x] TYPE.MEMBER HEAD|-H HEAD|-h ELEMENT | [-o OFFSET] [-e END] START", "objects on a list, with members of each (-s); pointers from one to the next", (*Session).list},
 	}
 	sorting.By(c, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return c
@@ -94,17 +100,48 @@ func Commands() []Command {
 
 // Run runs one command: its name, then its arguments.
 func (s *Session) Run(w io.Writer, args []string) error {
+	args = habits(args)
 	for _, c := range Commands() {
-		if c.Name == args[0] {
-			err := c.run(s, w, args[1:])
-			var u *Usage
-			if errors.As(err, &u) && u.Msg == "" {
-				return &Usage{fmt.Sprintf("usage: %s %s", c.Name, c.Args)}
-			}
+		if c.Name != args[0] {
+			continue
+		}
+		err := c.run(s, w, args[1:])
+		var u *Usage
+		if !errors.As(err, &u) {
 			return err
+		}
+		if why := refused(args[0], args[1:]); why != nil {
+			return why
+		}
+		if u.Msg == "" {
+			return &Usage{fmt.Sprintf("usage: %s %s", c.Name, c.Args)}
+		}
+		return err
+	}
+	if err := refused(args[0], nil); err != nil {
+		return err
+	}
+	if name, _, _ := strings.Cut(args[0], "."); kernel.IsName(name) { // the name of a type alone is struct, as in crash
+		if _, err := s.typeNamed(name); err == nil {
+			return s.structure(w, args)
 		}
 	}
 	return &Usage{fmt.Sprintf("no command %q", args[0])}
+}
+
+// habits gives the command that is meant by the other ways in which crash's users write it.
+func habits(args []string) []string {
+	switch name := args[0]; {
+	case name == "px" || name == "pd":
+		return append([]string{"p", "-" + name[1:]}, args[1:]...)
+	case name == "p/x" || name == "p/d":
+		return append([]string{"p", "-" + name[2:]}, args[1:]...)
+	case name == "dmesg":
+		return append([]string{"log"}, args[1:]...)
+	case strings.HasPrefix(name, "*") && len(name) > 1:
+		return append([]string{"struct", name[1:]}, args[1:]...)
+	}
+	return args
 }
 
 func (s *Session) allTasks() ([]walk.Task, error) {
@@ -178,8 +215,8 @@ func (s *Session) function(f unwind.Frame) string {
 	return y.Name
 }
 
-// place is "function+0x12 [module]" for a frame.
-func (s *Session) place(f unwind.Frame) string {
+// framePlace is "function+0x12 [module]" for a frame.
+func (s *Session) framePlace(f unwind.Frame) string {
 	at := f.PC
 	if f.Call {
 		at--
@@ -231,7 +268,7 @@ func (s *Session) printStack(w io.Writer, st unwind.Stack) {
 		if f.Scanned {
 			mark = "  ? found by scanning"
 		}
-		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.place(f), mark)
+		fmt.Fprintf(w, "  #%-2d %016x  %s%s\n", i, f.PC, s.framePlace(f), mark)
 		s.sourceOf(w, f)
 		if s.frames {
 			s.frameMemory(w, st.Frames, i)

@@ -1,10 +1,8 @@
 package core
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,9 +20,23 @@ func number(s string) (uint64, bool) {
 	return n, err == nil && len(s) >= 8
 }
 
-// address reads a number or the name of a symbol, and what is added to it.
+// address reads a number or the name of a symbol, what is added to it or taken off, and for a per-CPU variable the CPU:
+// init_task+16, runqueues:1.
 func (s *Session) address(arg string) (uint64, error) {
-	name, add, _ := strings.Cut(arg, "+")
+	cpus, name, err := s.cpuSpec(arg)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(cpus) > 1:
+		return 0, &Usage{fmt.Sprintf("%s is several addresses", arg)}
+	}
+	sign, add := uint64(1), ""
+	if i := strings.IndexAny(name, "+-"); i > 0 {
+		if name[i] == '-' {
+			sign = ^uint64(0)
+		}
+		name, add = name[:i], name[i+1:]
+	}
 	at, ok := number(name)
 	if !ok {
 		all := s.t.Symbols().ByName(name)
@@ -33,13 +45,17 @@ func (s *Session) address(arg string) (uint64, error) {
 		}
 		at = all[0]
 	}
-	off := uint64(0)
-	if add != "" {
-		if off, ok = number(add); !ok {
-			return 0, fmt.Errorf("%s is no number", add)
-		}
+	if len(cpus) == 1 {
+		at += s.t.PerCPU(cpus[0])
 	}
-	return at + off, nil
+	if add == "" {
+		return at, nil
+	}
+	off, ok := number(add)
+	if !ok {
+		return 0, fmt.Errorf("%s is no number", add)
+	}
+	return at + sign*off, nil
 }
 
 // count reads the optional second argument.
@@ -140,9 +156,9 @@ func (s *Session) dis(w io.Writer, args []string) error {
 }
 
 // structure prints a type, or values of it: -o with addresses of the members, -l for the address of a member in it or behind an
-// offset, a count for as many in a row.
+// offset, -x and -d with hexadecimal and decimal numbers, -r as words; a count for as many in a row; :CPUS for per-CPU variables.
 func (s *Session) structure(w io.Writer, args []string) error {
-	o, err := parse(args, "o", "l")
+	o, err := parse(args, "oxdr", "l")
 	if err != nil {
 		return err
 	}
@@ -157,24 +173,47 @@ func (s *Session) structure(w io.Writer, args []string) error {
 	if len(args) == 1 {
 		return layout(w, t, member, 0)
 	}
-	at, err := s.address(args[1])
-	if err != nil {
-		return err
-	}
 	off, err := s.offset(o)
 	if err != nil {
 		return err
 	}
-	at -= off
 	n, err := count(args[1:], 1)
 	if err != nil {
 		return err
 	}
+	cpus, symbol, err := s.cpuSpec(args[1])
+	if err != nil || cpus == nil {
+		cpus = []int{-1}
+	}
+	for _, cpu := range cpus {
+		where := symbol
+		if cpu >= 0 {
+			where = fmt.Sprintf("%s:%d", symbol, cpu)
+		}
+		at, err := s.address(where)
+		if err != nil {
+			return err
+		}
+		if at -= off; len(cpus) > 1 {
+			fmt.Fprintf(w, "[%d]: %016x\n", cpu, at)
+		}
+		if err := s.objects(w, o, t, member, at, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// objects prints so many values of a type in a row.
+func (s *Session) objects(w io.Writer, o options, t ctype.Type, member string, at uint64, n int) (err error) {
 	for range n {
-		if o.on['o'] {
+		switch {
+		case o.on['o']:
 			err = layout(w, t, member, at)
-		} else {
-			err = s.object(w, t, member, at)
+		case o.on['r']:
+			err = s.words(w, s.t.ReadVirt, at, (ctype.Size(t)+7)/8, 8, options{})
+		default:
+			err = s.object(w, t, member, at, o.on['x'])
 		}
 		if err != nil {
 			return err
@@ -212,11 +251,11 @@ func (s *Session) offset(o options) (uint64, error) {
 }
 
 // object prints a value of a type, or members of it.
-func (s *Session) object(w io.Writer, t ctype.Type, member string, at uint64) error {
+func (s *Session) object(w io.Writer, t ctype.Type, member string, at uint64, hex bool) error {
 	errs := &kernel.Errors{}
 	v := kernel.Object(s.t, errs, ctype.Name(t), at)
 	if member == "" {
-		p := printer{w: w, t: s.t, errs: errs}
+		p := printer{w: w, t: s.t, errs: errs, hex: hex}
 		p.value(v, "", 0)
 		fmt.Fprintln(w)
 		return errs.Take()
@@ -227,7 +266,7 @@ func (s *Session) object(w io.Writer, t ctype.Type, member string, at uint64) er
 			return err
 		}
 		fmt.Fprintf(w, "  %s = ", m)
-		p := printer{w: w, t: s.t, errs: errs}
+		p := printer{w: w, t: s.t, errs: errs, hex: hex}
 		p.value(f, "  ", 0)
 		fmt.Fprintln(w)
 	}
@@ -246,31 +285,53 @@ func (s *Session) typeNamed(name string) (ctype.Type, error) {
 
 // layout prints the members with their offsets, as crash's struct -o; of a value that is somewhere, with their addresses.
 func layout(w io.Writer, t ctype.Type, only string, at uint64) error {
-	place := func(m ctype.Member) string {
+	place := func(bits int) string {
 		if at == 0 {
-			return fmt.Sprintf("[%d]", m.BitOff/8)
+			return fmt.Sprintf("[%d]", bits/8)
 		}
-		return fmt.Sprintf("[%x]", at+uint64(m.BitOff/8))
+		return fmt.Sprintf("[%x]", at+uint64(bits/8))
+	}
+	if e, ok := ctype.Strip(t).(*ctype.Enum); ok && only == "" {
+		fmt.Fprintf(w, "%s {\n", ctype.Name(t))
+		for _, v := range e.Values {
+			fmt.Fprintf(w, "  %s = %d\n", v.Name, v.Value)
+		}
+		fmt.Fprintln(w, "}")
+		return nil
 	}
 	s, ok := ctype.Strip(t).(*ctype.Struct)
 	if !ok {
 		fmt.Fprintf(w, "%s\nSIZE: %d\n", ctype.Name(t), ctype.Size(t))
 		return nil
 	}
-	if only != "" {
-		m, ok := s.Member(only)
-		if !ok {
-			return fmt.Errorf("%s has no member %s", ctype.Name(t), only)
-		}
-		fmt.Fprintf(w, "%s {\n  %s %s\n}\n", ctype.Name(t), place(m), declare(m))
+	if only == "" {
+		fmt.Fprintf(w, "%s {\n", ctype.Name(t))
+		members(w, s, 0, "", place)
+		fmt.Fprintf(w, "}\nSIZE: %d\n", s.Size)
 		return nil
 	}
-	fmt.Fprintf(w, "%s {\n", ctype.Name(t))
-	for _, m := range s.Members() {
-		fmt.Fprintf(w, "%8s %s\n", place(m), declare(m))
+	for name := range strings.SplitSeq(only, ",") {
+		m, ok := s.Member(name)
+		if !ok {
+			return fmt.Errorf("%s has no member %s", ctype.Name(t), name)
+		}
+		fmt.Fprintf(w, "%s {\n  %s %s\n}\n", ctype.Name(t), place(m.BitOff), declare(m))
 	}
-	fmt.Fprintf(w, "}\nSIZE: %d\n", s.Size)
 	return nil
+}
+
+// members prints the members of a struct that begins at so many bits, those of members without a name too.
+func members(w io.Writer, s *ctype.Struct, from int, indent string, place func(int) string) {
+	for _, m := range s.Members() {
+		in, ok := ctype.Strip(m.Type).(*ctype.Struct)
+		if m.Name != "" || !ok {
+			fmt.Fprintf(w, "%8s %s%s\n", place(from+m.BitOff), indent, declare(m))
+			continue
+		}
+		fmt.Fprintf(w, "%8s %s%s {\n", "", indent, ctype.Name(in))
+		members(w, in, from+m.BitOff, indent+"    ", place)
+		fmt.Fprintf(w, "%8s %s};\n", "", indent)
+	}
 }
 
 // declare writes a member as C does.
@@ -308,6 +369,13 @@ func (s *Session) whatis(w io.Writer, args []string) error {
 	}
 	t, err := s.typeNamed(name)
 	if err != nil {
+		if at := s.t.Symbols().ByName(name); len(at) > 0 {
+			if v := s.typeOfVariable(name, at[0]); v != (ctype.Void{}) {
+				fmt.Fprintln(w, declare(ctype.Member{Name: name, Type: v}))
+				return nil
+			}
+			return fmt.Errorf("%s is a symbol at %#x whose type is not known", name, at[0])
+		}
 		if _, v, ok := s.t.Types().EnumValue(name); ok {
 			fmt.Fprintf(w, "%s = %d\n", name, v)
 			return nil
@@ -327,62 +395,4 @@ func params(f *ctype.Func) string {
 		out = append(out, strings.TrimSuffix(declare(ctype.Member{Name: p.Name, Type: p.Type}), ";"))
 	}
 	return strings.Join(out, ", ")
-}
-
-// list goes over a list: TYPE.MEMBER HEAD, or with crash's flags: -H the head, which is in no element, or -h an element; -s
-// members to print of each, -r backwards.
-func (s *Session) list(w io.Writer, args []string) error {
-	o, err := parse(args, "r", "Hhs")
-	if err != nil {
-		return err
-	}
-	if o.on['H'] && o.on['h'] || len(o.rest) == 0 {
-		return &Usage{}
-	}
-	start, fromElement := o.val['H'], o.on['h']
-	switch {
-	case fromElement:
-		start = o.val['h']
-	case !o.on['H'] && len(o.rest) == 2:
-		start, o.rest = o.rest[1], o.rest[:1]
-	}
-	i := strings.LastIndexByte(o.rest[0], '.')
-	if start == "" || len(o.rest) != 1 || i < 0 {
-		return &Usage{}
-	}
-	t, err := s.typeNamed(o.rest[0][:i])
-	if err != nil {
-		return err
-	}
-	head, err := s.address(start)
-	if err != nil {
-		return err
-	}
-	errs := &kernel.Errors{}
-	at := kernel.Object(s.t, errs, "struct list_head", head)
-	if fromElement {
-		at = kernel.Object(s.t, errs, ctype.Name(t), head).Get(o.rest[0][i+1:])
-	}
-	var found []uint64
-	if fromElement {
-		found = append(found, head)
-	}
-	for v := range at.List(ctype.Name(t), o.rest[0][i+1:]) {
-		found = append(found, v.Addr)
-	}
-	if o.on['r'] {
-		slices.Reverse(found)
-	}
-	for _, addr := range found {
-		fmt.Fprintf(w, "%016x\n", addr)
-		if o.on['s'] {
-			if err := s.structure(w, []string{o.val['s'], fmt.Sprintf("%#x", addr)}); err != nil {
-				return err
-			}
-		}
-	}
-	if err := errs.Take(); err != nil {
-		return errors.Join(fmt.Errorf("after %d elements", len(found)), err)
-	}
-	return nil
 }

@@ -41,6 +41,17 @@ func parse(args []string, plain, valued string) (options, error) {
 	return o, nil
 }
 
+// Flags reads the flags of a command as crash's users write them: the letters of plain stand alone, those of valued take the next
+// argument. It gives the values by letter, which are "" for those of plain, and the operands. Others are a *Usage.
+func Flags(args []string, plain, valued string) (flags map[byte]string, operands []string, err error) {
+	o, err := parse(args, plain, valued)
+	flags = map[byte]string{}
+	for f := range o.on {
+		flags[f] = o.val[f]
+	}
+	return flags, o.rest, err
+}
+
 // none refuses all arguments.
 func none(args []string) error {
 	o, err := parse(args, "", "")

@@ -98,7 +98,7 @@ func (s *Session) stuck(w io.Writer) {
 		fmt.Fprintf(w, "\nwaiting uninterruptibly: %s\n", plural(len(d), "task"))
 		s.groups(w, d)
 	}
-	if waits := walk.MutexWaits(s.t, tasks); len(waits) > 0 {
+	if waits := walk.Waits(s.t, tasks); len(waits) > 0 {
 		fmt.Fprintf(w, "\nlocks\n")
 		s.printWaits(w, waits)
 	}

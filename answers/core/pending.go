@@ -92,12 +92,47 @@ func (s *Session) sockets(w io.Writer) error {
 	return nil
 }
 
+// taskSockets prints the sockets that a task has open.
+func (s *Session) taskSockets(w io.Writer, t walk.Task) error {
+	errs := &kernel.Errors{}
+	fmt.Fprintf(w, "%4s %-16s %-16s %-10s %-12s %-28s %s\n", "FD", "SOCKET", "SOCK", "FAMILY", "STATE", "LOCAL", "PEER")
+	for fd, f := range walk.Descriptors(t, errs) {
+		if f.Get("f_inode.i_sb.s_type.name").String() != "sockfs" || f.Get("private_data").Uint() == 0 {
+			continue
+		}
+		socket := kernel.Object(s.t, errs, "struct socket", f.Get("private_data").Uint())
+		sk := socket.Get("sk")
+		if sk.Uint() == 0 {
+			continue
+		}
+		c := sk.Get("__sk_common")
+		family, state := c.Get("skc_family").Int(), c.Get("skc_state").Int()
+		name, local, peer := families[family], "", ""
+		if name == "" {
+			name = fmt.Sprint(family)
+		}
+		if family == afINET || family == afINET6 {
+			l, p := ends(c)
+			local, peer = l.String(), p.String()
+		}
+		fmt.Fprintf(w, "%4d %016x %016x %-10s %-12s %-28s %s\n", fd, socket.Addr, sk.Uint(), name, tcpState(state), local, peer)
+	}
+	return errs.Take()
+}
+
+// families are the address families that are met most (include/linux/socket.h).
+var families = map[int]string{1: "UNIX", afINET: "INET", afINET6: "INET6", 16: "NETLINK", 17: "PACKET", 40: "VSOCK"}
+
+func tcpState(state int) string {
+	if state > 0 && state < len(tcpStates) {
+		return tcpStates[state]
+	}
+	return fmt.Sprint(state)
+}
+
 // socket prints one; sk is not there for sockets that have no queues.
 func (s *Session) socket(w io.Writer, kind string, c, sk kernel.Value, state int) {
-	name := fmt.Sprint(state)
-	if state > 0 && state < len(tcpStates) {
-		name = tcpStates[state]
-	}
+	name := tcpState(state)
 	var recv, send, backlog, drops uint64
 	if sk.OK() {
 		recv, send, backlog = sk.Get("sk_backlog.rmem_alloc.counter").Uint(), sk.Get("sk_wmem_queued").Uint(), sk.Get("sk_backlog.len").Uint()
@@ -107,8 +142,11 @@ func (s *Session) socket(w io.Writer, kind string, c, sk kernel.Value, state int
 	fmt.Fprintf(w, "%-4s %016x %-12s %8d %8d %8d %7d  %-28s %s\n", kind, c.Addr, name, recv, send, backlog, drops, local, peer)
 }
 
-// afINET6 is AF_INET6.
-const afINET6 = 10
+// AF_INET and AF_INET6.
+const (
+	afINET  = 2
+	afINET6 = 10
+)
 
 // ends are the addresses of a socket: those of IPv6 if it is one.
 func ends(c kernel.Value) (local, peer netip.AddrPort) {

@@ -15,12 +15,14 @@ type printer struct {
 	w    io.Writer
 	t    kernel.Target
 	errs *kernel.Errors
+	hex  bool // numbers are hexadecimal
 }
 
 // Bounds of what is printed of one value.
 const (
 	maxNesting  = 12
 	maxElements = 64
+	maxText     = 4096
 )
 
 func (p *printer) value(v kernel.Value, indent string, depth int) {
@@ -40,8 +42,11 @@ func (p *printer) value(v kernel.Value, indent string, depth int) {
 		fmt.Fprint(p.w, n)
 	case *ctype.Ptr:
 		p.pointer(v.Uint())
+		if depth == 0 {
+			p.text(v.Uint(), t)
+		}
 	case *ctype.Int:
-		p.integer(v, t)
+		p.integer(v.Uint(), t)
 	default:
 		fmt.Fprintf(p.w, "<%s>", ctype.Name(v.Type))
 	}
@@ -58,9 +63,38 @@ func (p *printer) pointer(n uint64) {
 	}
 }
 
-func (p *printer) integer(v kernel.Value, t *ctype.Int) {
-	n := v.Uint()
+// text prints what a pointer to characters points to.
+func (p *printer) text(at uint64, t *ctype.Ptr) {
+	if i, ok := ctype.Strip(t.Elem).(*ctype.Int); !ok || i.Size != 1 || !i.Char && !strings.Contains(i.Name, "char") || at == 0 {
+		return
+	}
+	if s, err := kernel.ReadString(p.t, at, maxText); err == nil {
+		fmt.Fprintf(p.w, " %q", s)
+	}
+}
+
+// number prints a number of a type that stands nowhere.
+func (p *printer) number(n uint64, t ctype.Type) {
+	switch t := ctype.Strip(t).(type) {
+	case *ctype.Ptr:
+		p.pointer(n)
+		p.text(n, t)
+	case *ctype.Int:
+		p.integer(n, t)
+	case *ctype.Enum:
+		p.integer(n, &ctype.Int{Size: t.Size, Signed: t.Signed})
+	default:
+		fmt.Fprintf(p.w, "%#x", n)
+	}
+}
+
+func (p *printer) integer(n uint64, t *ctype.Int) {
 	switch {
+	case p.hex:
+		if bits := 8 * t.Size; bits < 64 {
+			n &= 1<<bits - 1
+		}
+		fmt.Fprintf(p.w, "%#x", n)
 	case t.Bool && n <= 1:
 		fmt.Fprint(p.w, n == 1)
 	case t.Signed:

@@ -60,8 +60,15 @@ func (s *Session) mod(w io.Writer, args []string) error {
 }
 
 func (s *Session) sys(w io.Writer, args []string) error {
-	if err := none(args); err != nil {
+	o, err := parse(args, "c", "")
+	if err != nil {
 		return err
+	}
+	if o.on['c'] {
+		return s.systemCalls(w, o.rest)
+	}
+	if len(o.rest) > 0 {
+		return &Usage{}
 	}
 	y, err := walk.ReadSystem(s.t)
 	fmt.Fprintf(w, "  DUMP: %s\n  CPUS: %d\n  DATE: %s\nUPTIME: %s\nNODENAME: %s\nRELEASE: %s\nVERSION: %s\nMACHINE: %s\nCMDLINE: %s\n",
@@ -76,17 +83,11 @@ func (s *Session) sys(w io.Writer, args []string) error {
 	return err
 }
 
-func (s *Session) kmem(w io.Writer, args []string) error {
-	switch {
-	case len(args) == 1 && args[0] == "-i":
-		return s.memory(w)
-	case len(args) >= 1 && len(args) <= 2 && args[0] == "-s":
-		return s.slabs(w, args[1:])
+// memory prints memory in figures.
+func (s *Session) memory(w io.Writer, args []string) error {
+	if len(args) > 0 {
+		return &Usage{}
 	}
-	return &Usage{}
-}
-
-func (s *Session) memory(w io.Writer) error {
 	m, err := walk.ReadMemory(s.t)
 	fmt.Fprintf(w, "%-16s %10s  %s\n", "", "PAGES", "TOTAL")
 	for _, l := range []struct {
@@ -103,17 +104,6 @@ func (s *Session) memory(w io.Writer) error {
 	return err
 }
 
-func (s *Session) slabs(w io.Writer, only []string) error {
-	slabs, err := walk.Slabs(s.t)
-	fmt.Fprintf(w, "%-16s %8s %8s %10s %8s  %s\n", "CACHE", "OBJSIZE", "SIZE", "ROOM FOR", "SLABS", "NAME")
-	for _, c := range slabs {
-		if len(only) == 0 || only[0] == c.Name {
-			fmt.Fprintf(w, "%016x %8d %8d %10d %8d  %s\n", c.Addr, c.Object, c.Size, c.Objects, c.Slabs, c.Name)
-		}
-	}
-	return err
-}
-
 func (s *Session) mount(w io.Writer, args []string) error {
 	if err := none(args); err != nil {
 		return err
@@ -122,47 +112,6 @@ func (s *Session) mount(w io.Writer, args []string) error {
 	fmt.Fprintf(w, "%-16s %-12s %-16s %s\n", "MOUNT", "TYPE", "DEVNAME", "DIRNAME")
 	for _, m := range mounts {
 		fmt.Fprintf(w, "%016x %-12s %-16s %s\n", m.Addr, m.Type, m.Device, m.Dir)
-	}
-	return err
-}
-
-func (s *Session) net(w io.Writer, args []string) error {
-	switch {
-	case len(args) == 1 && args[0] == "-s":
-		return s.sockets(w)
-	case len(args) > 0:
-		return &Usage{}
-	}
-	devs, err := walk.NetDevices(s.t)
-	fmt.Fprintf(w, "%-16s %5s %-16s %6s %-5s %s\n", "NET_DEVICE", "INDEX", "NAME", "MTU", "STATE", "IP ADDRESSES")
-	for _, d := range devs {
-		state := "down"
-		if d.Up() {
-			state = "up"
-		}
-		var ips []string
-		for _, a := range d.IPv4 {
-			ips = append(ips, a.String())
-		}
-		if len(d.Stopped) > 0 {
-			ips = append(ips, fmt.Sprintf("queues stopped: %v of %d", d.Stopped, d.Queues))
-		}
-		fmt.Fprintf(w, "%016x %5d %-16s %6d %-5s %s\n", d.Addr, d.Index, d.Name, d.MTU, state, strings.Join(ips, " "))
-	}
-	return err
-}
-
-func (s *Session) irq(w io.Writer, args []string) error {
-	switch {
-	case len(args) == 1 && args[0] == "-s":
-		return s.softirqs(w)
-	case len(args) > 0:
-		return &Usage{}
-	}
-	irqs, err := walk.IRQs(s.t)
-	fmt.Fprintf(w, "%4s %-16s %-16s %-24s %s\n", "IRQ", "IRQ_DESC", "CHIP", "COUNT BY CPU", "HANDLERS")
-	for _, q := range irqs {
-		fmt.Fprintf(w, "%4d %016x %-16s %-24s %s\n", q.Number, q.Addr, q.Chip, strings.Trim(fmt.Sprint(q.Counts), "[]"), strings.Join(q.Actions, ", "))
 	}
 	return err
 }

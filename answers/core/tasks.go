@@ -11,9 +11,15 @@ import (
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
 
-// bt prints stacks: -a of what the CPUs run, -c of those named, -f with the memory of each frame, -l with source lines.
+// bt prints stacks: -a of what the CPUs run, -c of those named, -g of all threads of a process; -f with the memory of each
+// frame, -l with source lines. In the place of a stack: -e exception frames on it, -t or -T addresses of code on what of it is
+// used or on all of it, -r its words; -v tells which stacks have grown over their ends.
 func (s *Session) bt(w io.Writer, args []string) error {
-	o, err := parse(args, "afl", "c")
+	o, err := parse(args, "agfletTrvp", "cnR")
+	if err != nil {
+		return err
+	}
+	show, err := s.stackShower(o)
 	if err != nil {
 		return err
 	}
@@ -26,50 +32,94 @@ func (s *Session) bt(w io.Writer, args []string) error {
 		defer func() { s.frames = false }()
 	}
 	switch {
+	case o.on['v']:
+		return s.overflows(w)
+	case o.on['n'] && (o.val['n'] != "idle" || !o.on['a'] && !o.on['c']):
+		return &Usage{"-n idle leaves idle CPUs out of -a and -c"}
 	case o.on['a'] || o.on['c']:
-		if len(o.rest) > 0 {
+		if len(o.rest) > 0 || o.on['g'] || o.on['p'] {
 			return &Usage{}
 		}
-		return s.btCPUs(w, o)
-	case len(o.rest) == 0:
-		t, st, err := s.crashed()
-		if err == nil {
-			s.printTask(w, t, st)
-		}
+		return s.btCPUs(w, o, show)
+	case len(o.rest) > 0 && o.on['p']:
+		return &Usage{}
+	}
+	tasks, err := s.of(o.rest)
+	if o.on['p'] {
+		var dead walk.Task
+		dead, _, err = s.crashed()
+		tasks = []walk.Task{dead}
+	}
+	if err != nil {
 		return err
 	}
-	for _, a := range o.rest {
-		tasks, err := s.find(a)
-		if err != nil {
-			return err
+	for _, t := range tasks {
+		threads := []walk.Task{t}
+		if o.on['g'] {
+			if threads, err = s.threads(t); err != nil {
+				return err
+			}
 		}
-		for _, t := range tasks {
-			s.printTask(w, t, s.stack(t))
+		for _, th := range threads {
+			if err := show(w, th); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (s *Session) btCPUs(w io.Writer, o options) error {
-	var want []string
-	if o.on['c'] {
-		want = strings.Split(o.val['c'], ",")
-	}
+// stackShower is what bt shows of a task.
+func (s *Session) stackShower(o options) (func(io.Writer, walk.Task) error, error) {
+	instead := map[byte]func(io.Writer, walk.Task) error{'e': s.exceptionFrames, 'r': s.rawStack,
+		't': func(w io.Writer, t walk.Task) error { return s.textOnStack(w, t, false) },
+		'T': func(w io.Writer, t walk.Task) error { return s.textOnStack(w, t, true) }}
 	n := 0
-	for _, cpu := range s.t.CPUs() {
-		if o.on['c'] && !slices.Contains(want, fmt.Sprint(cpu)) {
-			continue
+	show := func(w io.Writer, t walk.Task) error { s.printTask(w, t, s.stack(t)); return nil }
+	for flag, f := range instead {
+		if o.on[flag] {
+			n++
+			show = func(w io.Writer, t walk.Task) error {
+				s.taskLine(w, t)
+				return f(w, t)
+			}
 		}
-		n++
+	}
+	if o.on['R'] {
+		all := show
+		show = func(w io.Writer, t walk.Task) error {
+			if !slices.ContainsFunc(s.stack(t).Frames, func(f unwind.Frame) bool { return s.function(f) == o.val['R'] }) {
+				return nil
+			}
+			return all(w, t)
+		}
+	}
+	if n > 1 || n > 0 && (o.on['f'] || o.on['l']) || o.on['v'] && (len(o.on) > 1 || len(o.rest) > 0) {
+		return nil, &Usage{"-e, -t, -T, -r and -v are instead of a stack, one at a time"}
+	}
+	return show, nil
+}
+
+func (s *Session) btCPUs(w io.Writer, o options, show func(io.Writer, walk.Task) error) error {
+	cpus := s.t.CPUs()
+	if o.on['c'] {
+		var err error
+		if cpus, err = s.cpus(o.val['c']); err != nil {
+			return err
+		}
+	}
+	for _, cpu := range cpus {
 		t, err := walk.Executing(s.t, cpu)
 		if err != nil {
 			fmt.Fprintf(w, "CPU %d: %v\n", cpu, err)
 			continue
 		}
-		s.printTask(w, t, s.stack(t))
-	}
-	if n == 0 {
-		return fmt.Errorf("no CPU %s", o.val['c'])
+		if o.on['n'] && t.PID == 0 {
+			continue
+		}
+		if err := show(w, t); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -83,7 +133,7 @@ func (s *Session) printTask(w io.Writer, t walk.Task, st unwind.Stack) {
 // addresses, names.
 func (s *Session) foreach(w io.Writer, args []string) error {
 	commands := map[string]func(*Session, io.Writer, []string) error{"files": (*Session).files, "vm": (*Session).vm,
-		"sig": (*Session).sig, "task": (*Session).task, "bt": (*Session).bt, "ps": (*Session).ps}
+		"sig": (*Session).sig, "task": (*Session).task, "bt": (*Session).bt, "ps": (*Session).ps, "net": (*Session).net}
 	at := slices.IndexFunc(args, func(a string) bool { return commands[a] != nil })
 	if at < 0 {
 		return &Usage{}
@@ -103,12 +153,19 @@ func (s *Session) foreach(w io.Writer, args []string) error {
 		if t.PID != t.TGID {
 			continue
 		}
-		if rerr := commands[args[at]](s, w, append(slices.Clone(args[at+1:]), fmt.Sprintf("%#x", t.Addr))); err == nil {
+		flags := args[at+1:]
+		if args[at] == "net" && len(flags) == 0 {
+			flags = []string{"-s"}
+		}
+		if rerr := commands[args[at]](s, w, append(slices.Clone(flags), fmt.Sprintf("%#x", t.Addr))); err == nil {
 			err = rerr // the others are shown nevertheless
 		}
 	}
 	return err
 }
+
+// stateNames are what crash calls the states.
+var stateNames = map[string]string{"R": "RU", "S": "IN", "D": "UN", "Z": "ZO", "X": "DE", "T": "ST", "t": "TR", "P": "PA", "I": "ID"}
 
 // is says that a task is what foreach means by a word.
 func is(t walk.Task, word string) bool {
@@ -119,7 +176,7 @@ func is(t walk.Task, word string) bool {
 		return !t.Kernel
 	case "active":
 		return t.OnCPU
-	case t.Comm, t.State, fmt.Sprint(t.PID), fmt.Sprintf("%x", t.Addr), fmt.Sprintf("%#x", t.Addr):
+	case t.Comm, t.State, stateNames[t.State], fmt.Sprint(t.PID), fmt.Sprintf("%x", t.Addr), fmt.Sprintf("%#x", t.Addr):
 		return true
 	}
 	return false
@@ -167,47 +224,10 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-func (s *Session) waits(w io.Writer, _ []string) error {
-	tasks, err := s.allTasks()
-	waits := walk.MutexWaits(s.t, tasks)
-	if len(waits) == 0 {
-		fmt.Fprintln(w, "no task waits for a mutex")
-	}
-	s.printWaits(w, waits)
-	return err
-}
-
-func (s *Session) printWaits(w io.Writer, waits []walk.Wait) {
-	for _, x := range waits {
-		by := "nobody holds it"
-		if x.Owner != nil {
-			by = fmt.Sprintf("held by pid %d %s", x.Owner.PID, x.Owner.Comm)
-		}
-		fmt.Fprintf(w, "  pid %d %s waits for mutex %s, %s\n", x.Task.PID, x.Task.Comm, s.data(x.Lock), by)
-	}
-	for _, c := range walk.Cycles(waits) {
-		var who []string
-		for _, x := range c {
-			who = append(who, fmt.Sprintf("%d %s", x.Task.PID, x.Task.Comm))
-		}
-		fmt.Fprintf(w, "  DEADLOCK: %s → and round again\n", strings.Join(who, " → "))
-	}
-}
-
 // data names an address of data: with its symbol, if it is of one.
 func (s *Session) data(addr uint64) string {
 	if y, ok := s.t.Symbols().At(addr); ok && addr-y.Addr < 4096 {
 		return fmt.Sprintf("%#x (%s)", addr, s.name(addr, addr))
 	}
 	return fmt.Sprintf("%#x", addr)
-}
-
-func (s *Session) files(w io.Writer, args []string) error { return s.each(w, args, s.openFiles) }
-
-func (s *Session) openFiles(w io.Writer, t walk.Task) error {
-	files, err := walk.Files(t)
-	for _, f := range files {
-		fmt.Fprintf(w, "%4d %016x %10d  %s\n", f.FD, f.Addr, f.Inode, f.Path)
-	}
-	return err
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/kernel/walk"
@@ -76,19 +77,34 @@ func (s *Session) explain(w io.Writer, o cause.Oops) {
 // deadlock says which tasks wait for each other for ever; "" if none do.
 func (s *Session) deadlock() string {
 	tasks, _ := s.allTasks()
-	cycles := walk.Cycles(walk.MutexWaits(s.t, tasks))
+	cycles := walk.Cycles(walk.Waits(s.t, tasks))
 	if len(cycles) == 0 {
 		return ""
 	}
 	var who []string
 	for _, x := range cycles[0] {
-		who = append(who, fmt.Sprintf("pid %d %s waits for %s in %s", x.Task.PID, x.Task.Comm, s.data(x.Lock), s.waiter(x.Task)))
+		who = append(who, fmt.Sprintf("pid %d %s waits for %s in %s", x.Task.PID, x.Task.Comm, s.cycleLock(x), s.waiter(x.Task)))
 	}
 	more := ""
 	if n := len(cycles) - 1; n > 0 {
 		more = fmt.Sprintf(" (and %d more such cycles: waitq)", n)
 	}
-	return fmt.Sprintf("deadlock of %s, each of which holds what another waits for: %s%s", plural(len(who), "task"), strings.Join(who, "; "), more)
+	what := "deadlock"
+	if slices.ContainsFunc(cycles[0], func(x walk.Wait) bool { return x.Likely }) { // a reader that may have gone
+		what = "probably a deadlock"
+	}
+	return fmt.Sprintf("%s of %s, each of which holds what another waits for: %s%s", what, plural(len(who), "task"), strings.Join(who, "; "), more)
+}
+
+// cycleLock names what a task in a deadlock waits for; that it is a mutex goes without saying.
+func (s *Session) cycleLock(x walk.Wait) string {
+	switch {
+	case x.Kind == "mutex":
+		return s.data(x.Lock)
+	case x.Kind == "work":
+		return fmt.Sprintf("work %s, which pid %d %s is at,", s.data(x.Lock), x.Owner.PID, x.Owner.Comm)
+	}
+	return s.lock(x)
 }
 
 // waiter is the function that asked for the lock that a task waits for.

@@ -269,7 +269,7 @@ func TestStats(t *testing.T) {
 	if d := cmp.Diff(strings.Join(lines, ""), text.String()); d != "" {
 		t.Error(d)
 	}
-	if err := s.JSON(&js, name); err != nil || !strings.HasPrefix(js.String(), `{"type":"stat","func":"copy","count":2,"total_ns":1998000,"self_ns":1998000,"off_cpu_ns":0,"max_ns":1996500}`) {
+	if err := s.JSON(&js, name); err != nil || !strings.HasPrefix(js.String(), `{"type":"stat","function":"copy","count":2,"total_ns":1998000,"self_ns":1998000,"off_cpu_ns":0,"max_ns":1996500}`) {
 		t.Error(js.String(), err)
 	}
 }
@@ -280,8 +280,8 @@ func TestJSON(t *testing.T) {
 	if err := JSON(&b, tree, func(a uint64) string { return fmt.Sprint("f", a) }); err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"type":"call","tid":7,"comm":"cat","off_cpu_ns":50,"func":"f1","cpu":0,"start_ns":5,"dur_ns":100,"self_ns":30,"calls":[` +
-		`{"func":"f2","cpu":0,"start_ns":6,"dur_ns":20,"self_ns":20,"context":"hardirq","interrupt":true},{"off_cpu":true,"cpu":0,"start_ns":30,"dur_ns":50,"self_ns":50}]}` + "\n"
+	const want = `{"type":"call","tid":7,"comm":"cat","off_cpu_ns":50,"function":"f1","cpu":0,"start_ns":5,"dur_ns":100,"self_ns":30,"calls":[` +
+		`{"function":"f2","cpu":0,"start_ns":6,"dur_ns":20,"self_ns":20,"context":"hardirq","interrupt":true},{"off_cpu":true,"cpu":0,"start_ns":30,"dur_ns":50,"self_ns":50}]}` + "\n"
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Error(d)
 	}

@@ -7,7 +7,7 @@ import (
 
 // jsonCall is a call in JSON. Names of fields are a promise; times are nanoseconds.
 type jsonCall struct {
-	Func    string     `json:"func,omitempty"`
+	Func    string     `json:"function,omitempty"`
 	Off     bool       `json:"off_cpu,omitempty"`
 	CPU     int        `json:"cpu"`
 	Start   uint64     `json:"start_ns"`

@@ -97,7 +97,7 @@ func (s *Stats) Text(w io.Writer, name func(uint64) string) error {
 // jsonStat is a function of the table in JSON; times are nanoseconds.
 type jsonStat struct {
 	Type  string `json:"type"` // "stat"
-	Func  string `json:"func"`
+	Func  string `json:"function"`
 	Irq   bool   `json:"interrupt,omitempty"`
 	Count uint64 `json:"count"`
 	Total uint64 `json:"total_ns"`

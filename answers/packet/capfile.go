@@ -23,30 +23,13 @@ func PcapNG(w io.Writer, r *Recording, vs []*Verdict, bootToReal int64) error {
 	if err != nil {
 		return err
 	}
-	type point struct {
-		hop    *Hop
-		packet *Packet
-	}
-	var all []point
-	verdicts := map[*Packet]*Verdict{}
-	for _, v := range vs {
-		if v.sample != nil && verdicts[v.sample] == nil {
-			verdicts[v.sample] = v
-		}
-	}
-	for _, f := range r.Flows {
-		for _, p := range f.kept() {
-			for _, h := range p.Hops {
-				if len(h.Bytes) > 0 {
-					all = append(all, point{h, p})
-				}
-			}
-		}
-	}
-	sorting.Stable(all, func(a, b point) int { return int(int64(a.hop.Time) - int64(b.hop.Time)) })
+	all, verdicts := r.points(), shown(vs)
 	ifaces := map[string]int{}
 	for _, x := range all {
 		h := x.hop
+		if len(h.Bytes) == 0 {
+			continue
+		}
 		link, data := uint16(linkRaw), h.Bytes
 		before := min(int(h.L3), len(data)) // bytes of the link header
 		if h.L2 {
@@ -73,6 +56,37 @@ func PcapNG(w io.Writer, r *Recording, vs []*Verdict, bootToReal int64) error {
 		}
 	}
 	return nil
+}
+
+// point is an event on the way of a packet that was kept.
+type point struct {
+	flow   *Flow
+	packet *Packet
+	hop    *Hop
+}
+
+// points are all of them, by time.
+func (r *Recording) points() (all []point) {
+	for _, f := range r.Flows {
+		for _, p := range f.kept() {
+			for _, h := range p.Hops {
+				all = append(all, point{f, p, h})
+			}
+		}
+	}
+	sorting.Stable(all, func(a, b point) int { return int(int64(a.hop.Time) - int64(b.hop.Time)) })
+	return all
+}
+
+// shown are the verdicts that a packet stands for.
+func shown(vs []*Verdict) map[*Packet]*Verdict {
+	out := map[*Packet]*Verdict{}
+	for _, v := range vs {
+		if v.sample != nil && out[v.sample] == nil {
+			out[v.sample] = v
+		}
+	}
+	return out
 }
 
 // kept are the packets of a flow that were kept, each once.

@@ -56,6 +56,7 @@ func TestGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := load(t, name)
 			vs := Explain(r)
+			golden(t, name+".chrome", func(w io.Writer) error { return Chrome(w, r, vs) })
 			golden(t, name+".txt", func(w io.Writer) error { return Text(w, r, vs, Style{}) })
 			golden(t, name+".verbose.txt", func(w io.Writer) error { return Text(w, r, vs, Style{Verbose: true, Latency: true, ASCII: true}) })
 			golden(t, name+".jsonl", func(w io.Writer) error { return JSON(w, r, vs, true) })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -403,5 +404,48 @@ func TestRaw(t *testing.T) {
 	}
 	if !strings.Contains(text, "max:") || !strings.Contains(text, "id:        110") {
 		t.Error(text)
+	}
+}
+
+// TestSynthetic: an event that a histogram's action makes of two others is counted, and gone afterwards.
+func TestSynthetic(t *testing.T) {
+	p := here(t)
+	ktest.Need(t, ktest.HistTriggers)
+	const name = "fathom_test_lat"
+	syn, err := p.fs.NewSynthetic(p.lease, name+" u64 lat; long nr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.fs.NewSynthetic(p.lease, name+" u64 other"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second event of the name: %v", err)
+	}
+	var refused *tracefs.ProbeError
+	if _, err := p.fs.NewSynthetic(p.lease, name+"2 nosuchtype x"); !errors.As(err, &refused) {
+		t.Errorf("an event of an unknown type: %v", err)
+	}
+	ts := []Trigger{
+		p.trigger(t, "raw_syscalls:sys_enter", "hist:keys=common_pid:ts0=common_timestamp.usecs if id == 110"),
+		p.trigger(t, "raw_syscalls:sys_exit", "hist:keys=common_pid:lat=common_timestamp.usecs-$ts0:nr=id:onmatch(raw_syscalls.sys_enter).trace("+name+",$lat,$nr) if id == 110"),
+		p.trigger(t, "synthetic:"+name, "hist:keys=nr:vals=lat"),
+	}
+	raw, err := NewRaw(ts, p.fs, p.lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		unix.Getppid()
+	}
+	text, err := raw.Text()
+	if err := errors.Join(err, raw.Close(), syn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if i := strings.Index(text, "{ nr:        110 } hitcount:         20"); i < 0 {
+		t.Error(text)
+	}
+	if _, err := p.fs.Format("synthetic", name); err == nil {
+		t.Error("the event is still there")
 	}
 }

@@ -46,10 +46,9 @@ func (w *Watcher) blind(c *changes.Change) *sighting {
 // sighted takes a sighting in: it belongs to the first change that waits for it, or is kept.
 func (w *Watcher) sighted(s *sighting) {
 	if s.kind == recNamespace {
-		if w.l.Knows(s.netns) {
-			return // unshare(2) of something else
+		if s.known = w.l.Knows(s.netns); !s.known { // else unshare(2) of something else, or it was found by itself before this was read
+			w.l.Rescan()
 		}
-		w.l.Rescan()
 	}
 	if i := slices.IndexFunc(w.pending, func(p *pending) bool { return p.s == nil && w.belongs(s, p.c) }); i >= 0 {
 		for _, p := range w.pending[i:] { // with what followed from it
@@ -93,13 +92,13 @@ func (w *Watcher) changed(c *changes.Change) {
 		return
 	}
 	for i, s := range w.sights {
-		if w.belongs(s, c) {
+		if w.belongs(s, c) && (!s.known || now.Sub(s.at) < near) {
 			w.join(p, s)
 			w.sights = slices.Delete(w.sights, i, i+1)
 			return
 		}
 	}
-	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told {
+	if len(c.Msg) > 0 || c.Cause != nil && c.Silent == changes.NSGone || c.Kind == changes.Sysctl && root(c).Silent == changes.Told || c.Kind == changes.NetNS && c.Act == changes.Added {
 		p.waits, p.until = true, now.Add(patience)
 	}
 }

@@ -28,6 +28,7 @@ type sighting struct {
 	comm   string
 	kernel bool // a thread of the kernel
 	netns  uint64
+	known  bool // netns was, when this was read
 	socket uint64
 	msg    []byte
 	above  []Proc // parents

@@ -150,11 +150,11 @@ func spill(f *ir.Func, ranges []*liveRange, size int) {
 		}
 	}
 	for _, b := range f.Blocks {
-		s.out = nil
+		s.out = s.out[:0]
 		for i := range b.Ins {
 			s.ins(b.Ins[i])
 		}
-		b.Ins = s.out
+		b.Ins = replace(b.Ins, s.out)
 	}
 }
 

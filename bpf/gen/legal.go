@@ -9,12 +9,13 @@ import (
 // legalize gives f the shape that registers are allocated for: constants that no instruction can carry get registers, and
 // no destination is also the second operand of what cannot be turned around.
 func legalize(f *ir.Func) {
+	l := legalizer{f: f}
 	for _, b := range f.Blocks {
-		l := legalizer{f: f}
+		l.out = l.out[:0]
 		for i := range b.Ins {
 			l.ins(b.Ins[i])
 		}
-		b.Ins = l.out
+		b.Ins = replace(b.Ins, l.out)
 	}
 }
 

@@ -67,13 +67,21 @@ func (l *lowerer) function(f *ir.Func) {
 	}
 	for _, b := range f.Blocks {
 		ins := b.Ins
-		l.out = make([]ir.Ins, 0, len(ins)+8)
+		l.out = l.out[:0]
 		for i := range ins {
 			l.rewrite(&ins[i])
 		}
-		b.Ins = l.out
+		b.Ins = replace(ins, l.out)
 	}
 	l.prologue(f, pre, needBig)
+}
+
+// replace gives what a pass made of a block's instructions, in their place if there is room; made is the pass's own.
+func replace(old, made []ir.Ins) []ir.Ins {
+	if len(old) < len(made) {
+		return append(make([]ir.Ins, 0, len(made)), made...)
+	}
+	return old[:copy(old, made)]
 }
 
 // frameSlot is the slot that stands for the start of the shared frame.

@@ -277,9 +277,14 @@ func (b *BTF) of(ks kinds) iter.Seq2[uint32, rec] {
 }
 
 // Names lists the names of a kind that begin with prefix, sorted; not those of base.
-func (b *BTF) Names(kind ctype.Kind, prefix string) []string {
+func (b *BTF) Names(kind ctype.Kind, prefix string) []string { return b.names(byKind(kind), prefix) }
+
+// Funcs lists the functions whose names begin with prefix, sorted; not those of base.
+func (b *BTF) Funcs(prefix string) []string { return b.names(set(kindFunc), prefix) }
+
+func (b *BTF) names(ks kinds, prefix string) []string {
 	var out []string
-	for _, r := range b.of(byKind(kind)) {
+	for _, r := range b.of(ks) {
 		if s := b.text(r.name()); len(s) > len(prefix) && string(s[:len(prefix)]) == prefix {
 			out = append(out, b.string(r.name()))
 		}

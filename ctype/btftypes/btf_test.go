@@ -117,6 +117,16 @@ func sample() *builder {
 
 const sampleNode = `struct node size 64; struct node * next at 0:0; char * text at 64:0[user]; union  at 128:0; int f at 200:5; int * x at 256:0`
 
+func TestVar(t *testing.T) {
+	l := New(parse(t, sample().bytes(binary.LittleEndian), nil), nil)
+	if v, err := l.Var("jiffies"); err != nil || ctype.Name(v) != "int" {
+		t.Errorf("jiffies is %v, %v", v, err)
+	}
+	if v, err := l.Var("node"); !errors.Is(err, ctype.ErrNotFound) {
+		t.Errorf("node is no variable but %v, %v", v, err)
+	}
+}
+
 func TestKinds(t *testing.T) {
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
 		l := New(parse(t, sample().bytes(order), nil), nil)

@@ -2,7 +2,7 @@
 // begin; a type is decoded when it is asked for, so a question about one struct does not pay for the other hundred thousand
 // types of a kernel. What no C compiler writes but bytes can say, such as a typedef of itself, is void.
 //
-// Not read: variables, sections of data, declaration tags, and BTF.ext.
+// Not read: sections of data, declaration tags, and BTF.ext.
 package btftypes
 
 import (
@@ -136,6 +136,18 @@ func (l *Lookup) EnumValue(name string) (*ctype.Enum, int64, bool) {
 		}
 	}
 	return nil, 0, false
+}
+
+// Var gives the type of a variable. Kernels have types of per-CPU variables, and of others since they are told to
+// (CONFIG_DEBUG_INFO_BTF with global variables, 6.16); an error is ctype.ErrNotFound.
+func (l *Lookup) Var(name string) (ctype.Type, error) {
+	for _, p := range l.parts {
+		for _, id := range p.find(set(kindVar), name) {
+			_, r := p.at(id)
+			return p.convert(r.target(), 0), nil
+		}
+	}
+	return nil, fmt.Errorf("variable %s: %w", name, ctype.ErrNotFound)
 }
 
 // Func implements ctype.Lookup.

@@ -27,7 +27,7 @@ type question struct {
 }
 
 // nameable is what find may be asked for.
-var nameable = byKind(ctype.Any) | set(kindFunc)
+var nameable = byKind(ctype.Any) | set(kindFunc, kindVar)
 
 // find gives the numbers of the types of some kinds and a name. Names are compared with those of all types of the kinds, one
 // by one, until that has cost about as much as a table of all names: when each was compared twice.

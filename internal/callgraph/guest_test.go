@@ -33,7 +33,7 @@ type node struct {
 	TID   int    `json:"tid"`
 	Comm  string `json:"comm"`
 	Off   uint64 `json:"off_cpu_ns"`
-	Func  string `json:"func"`
+	Func  string `json:"function"`
 	IsOff bool   `json:"off_cpu"`
 	Dur   uint64 `json:"dur_ns"`
 	Irq   bool   `json:"interrupt"`

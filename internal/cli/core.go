@@ -68,7 +68,7 @@ Examples:
 		},
 	}
 	c.Flags().StringArrayVar(&parts, "part", nil, "another `FILE` of a split dump; may be repeated")
-	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
+	c.Flags().StringArrayVar(&debug, "debuginfo", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().StringVar(&page, "html", "", "write the page and what commands say to `FILE`, for any browser, offline")
 	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`")
 	c.Flags().SetInterspersed(false)
@@ -79,7 +79,7 @@ Examples:
 func commandNames() string {
 	var b strings.Builder
 	line := " "
-	names := []string{"diff", "eval", "p", "help"}
+	names := []string{"diff", "eval", "help", "trace"}
 	for _, c := range core.Commands() {
 		names = append(names, c.Name)
 	}
@@ -97,13 +97,24 @@ func commandNames() string {
 func commandList() string {
 	var b strings.Builder
 	b.WriteString("Commands:\n")
+	line := func(name, args, help string) {
+		const width = 46
+		if len(args) > width {
+			fmt.Fprintf(&b, "  %-8s %s\n", name, args)
+			name, args = "", ""
+		}
+		fmt.Fprintf(&b, "  %-8s %-*s %s\n", name, width, args, help)
+	}
 	for _, c := range core.Commands() {
-		fmt.Fprintf(&b, "  %-8s %-46s %s\n", c.Name, c.Args, c.Help)
+		line(c.Name, c.Args, c.Help)
 		if c.Name == "dev" {
-			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "diff", "FILE", "what another dump has otherwise")
+			line("diff", "FILE", "what another dump has otherwise")
+		}
+		if c.Name == "timer" {
+			line("trace", strings.TrimPrefix(coreTraceUsage, "usage: trace "), "what the tracer (ftrace) had recorded; how much in each instance (-s), the last N (-n)")
 		}
 		if c.Name == "dis" {
-			fmt.Fprintf(&b, "  %-8s %-46s %s\n", "eval, p", "EXPRESSION", "value of an expression of the language that trace has")
+			line("eval", "EXPRESSION", "value of an expression of the language that trace has")
 		}
 	}
 	return strings.TrimRight(b.String(), "\n")
@@ -164,7 +175,9 @@ func (s *coreSession) run(w, errw io.Writer, name string, args []string, text st
 		return err
 	case "diff":
 		return s.diff(w, args)
-	case "eval", "p": // as crash's users write it
+	case "trace":
+		return s.trace(w, errw, args)
+	case "eval":
 	default:
 		return s.Run(w, append([]string{name}, args...))
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/fathom-trace/fathom/lab/guest/kmod"
 )
 
-// debugFiles finds debug information of a kernel and its modules: in what --debug names, and where distributions put it. Files
+// debugFiles finds debug information of a kernel and its modules: in what --debuginfo names, and where distributions put it. Files
 // are opened when first asked for. What was found and does not fit is in notes.
 type debugFiles struct {
 	given   []string // files and folders

@@ -72,12 +72,12 @@ Examples:
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line for each incident")
 	c.Flags().StringVar(&module, "module", "", "compare the module in `FILE` with a kernel, by its debug information")
 	c.Flags().StringVar(&against, "against", "live", "`KERNEL` to compare with: live, a dump, or a bzImage")
-	c.Flags().StringVar(&pstore, "pstore", "", "explain what the kernel left in memory that outlives it: `FOLDER`, "+pstoreDir+" if none is given")
+	c.Flags().StringVar(&pstore, "pstore", "", "explain what a kernel that died left: `FOLDER`, "+pstoreDir+" if none is given")
 	c.Flags().Lookup("pstore").NoOptDefVal = pstoreDir
 	c.Flags().StringVar(&netconsole, "netconsole", "", "listen on `ADDRESS` (UDP) and explain what machines send")
 	c.Flags().StringVar(&syslog, "syslog", "", "send each incident to syslog, too: `ADDRESS` is HOST:PORT (UDP) or a socket such as /dev/log")
 	forVar(c.Flags(), &span, "with --netconsole: end after this `TIME`, such as 10s")
-	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
+	c.Flags().StringArrayVar(&debug, "debuginfo", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().BoolVar(&all, "all", false, "explain every incident in full, not only the first")
 	return c
 }

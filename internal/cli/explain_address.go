@@ -2,12 +2,15 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/core"
+	"github.com/fathom-trace/fathom/internal/diag"
 )
 
 func explainAddressCommand() *cobra.Command {
@@ -23,11 +26,15 @@ the address is a physical one: which memory or device, such as a PCI card's wind
 
 Examples:
   fathom explain address 0xffffffff81234567 --of /var/crash/dump
-  fathom explain address vfs_read+0x27 --of /var/crash/dump --debug /usr/lib/debug/boot
+  fathom explain address vfs_read+0x27 --of /var/crash/dump --debuginfo /usr/lib/debug/boot
   fathom explain address --physical 0xfebc0000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			t, source, done, err := openDump(of, nil)
+			if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("of") {
+				return &diag.Error{What: "explain address " + args[0], Because: "this kernel does not show its memory: " + err.Error(), Err: err, Code: diag.ExitUnsupported,
+					Try: []string{"fathom explain address " + args[0] + " --of DUMP", "a kernel with CONFIG_PROC_KCORE=y"}}
+			}
 			if err != nil {
 				return err
 			}
@@ -46,6 +53,6 @@ Examples:
 	}
 	c.Flags().StringVar(&of, "of", "/proc/kcore", "`KERNEL`: a dump, or /proc/kcore, which is the one that runs")
 	c.Flags().BoolVar(&physical, "physical", false, "the address is a physical one")
-	c.Flags().StringArrayVar(&debug, "debug", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
+	c.Flags().StringArrayVar(&debug, "debuginfo", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	return c
 }

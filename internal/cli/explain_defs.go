@@ -161,7 +161,11 @@ func (r *running) format(system, name string) (*traceevent.Format, error) {
 
 // works tries a way to attach.
 func works(w defs.Way) error {
-	return try.Detect(map[defs.Way]try.Feature{defs.Tracepoint: try.Tracepoint, defs.Raw: try.RawTracepoint, defs.Fentry: try.Fentry, defs.Kprobe: try.Kprobe}[w])
+	features := map[defs.Way]try.Feature{defs.Tracepoint: try.Tracepoint, defs.Raw: try.RawTracepoint, defs.Fentry: try.Fentry, defs.Kprobe: try.Kprobe}
+	if err := try.Detect(features[w]); err != nil {
+		return errors.New(diag.WithoutHints(err.Error()))
+	}
+	return nil
 }
 
 func explainStructCommand() *cobra.Command {

@@ -303,7 +303,8 @@ func labConsoleCommand() *cobra.Command {
 
 Examples:
   fathom lab console g
-  fathom lab console g --for 1s | fathom explain`,
+  fathom lab console g --for 1s | fathom explain
+  fathom lab sysrq g w; fathom lab console g --for 2s > blocked.txt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			g, err := findGuest("show the console", args[0])
@@ -320,7 +321,7 @@ Examples:
 			return g.Console(ctx, os.Stdout)
 		},
 	}
-	forVar(c.Flags(), &span, "end after this `TIME`")
+	forVar(c.Flags(), &span, "end after this `TIME`, such as 10s")
 	return c
 }
 

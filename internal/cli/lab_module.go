@@ -38,6 +38,12 @@ Examples:
 func moduleListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the modules that come along", Args: cobra.NoArgs,
+		Long: `List the kernel modules that come along, each with what there is to learn from it.
+
+Examples:
+  fathom lab module list
+  fathom lab module list | grep timer
+  fathom lab module build $(fathom lab module list | cut -d' ' -f1)`,
 		RunE: func(c *cobra.Command, args []string) error {
 			tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 			for _, m := range modules.List() {
@@ -203,7 +209,13 @@ func moduleUnloadCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unload NAME GUEST",
 		Short: "Unload a module of a guest",
-		Args:  cobra.ExactArgs(2),
+		Long: `Unload a module of a guest that lab boot keeps: one that comes along by its short name, any other by the kernel's.
+
+Examples:
+  fathom lab module unload events g
+  fathom lab module unload veth g
+  fathom lab exec g -- cat /proc/modules; fathom lab module unload mydriver g`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			g, err := findGuest("unload module "+args[0], args[1])
 			if err != nil {

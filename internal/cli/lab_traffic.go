@@ -30,7 +30,7 @@ func (f *labTraffic) flags(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.host, "in", "", "do it in `HOST` of a lab, as lab exec would")
 	fl.StringVar(&f.lab, "lab", defaultLab, "`NAME` of the lab")
-	fl.StringVar(&f.dev, "dev", "", "`INTERFACE` of a multicast group")
+	fl.StringVar(&f.dev, "dev", "", "`DEVICE` of a multicast group")
 	fl.Uint16Var(&f.etherType, "ethertype", 0, "`TYPE` of raw frames (send: 0x88b5; listen: all)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.json, "json", "j", false, "print what was counted as JSON")
@@ -121,7 +121,7 @@ Examples:
 	}
 	f.flags(c)
 	fl := c.Flags()
-	fl.StringVar(&data, "data", "fathom", "what each message holds")
+	fl.StringVar(&data, "data", "fathom", "`TEXT` that each message holds")
 	fl.IntVar(&size, "size", 0, "make each message `N` bytes long")
 	fl.IntVar(&o.Count, "count", 1, "send `N` messages")
 	fl.Float64Var(&o.Rate, "rate", 0, "send `N` messages a second")

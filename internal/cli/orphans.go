@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/fathom-trace/fathom/bypass/prog"
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
 	"github.com/fathom-trace/fathom/lab/exercise"
@@ -21,6 +22,8 @@ func cleaners() map[string]lease.Cleaner {
 	return map[string]lease.Cleaner{
 		netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance,
 		keep.LeaseKind: keep.Clean, exercise.LeaseKind: exercise.Clean, session.LeaseKind: session.Clean, tracefs.DynamicKind: tracefs.CleanDynamic,
+		tracefs.SyntheticKind: tracefs.CleanSynthetic, tracefs.StackTracerKind: tracefs.CleanStackTracer,
+		prog.LeaseKind: prog.Clean,
 	}
 }
 

@@ -32,6 +32,8 @@ type packetFlags struct {
 	latency bool
 	pcap    string
 	html    string
+	chrome  string
+	dry     bool
 	save    string
 	mark    int64
 	pids    []uint
@@ -94,6 +96,7 @@ func (f *packetFlags) flags(c *cobra.Command) {
 	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
 	forVar(fl, &f.o.For, "end after this `TIME`, such as 10s")
 	fl.StringVarP(&f.save, "output", "o", "", "save all that was seen to `FILE`: packet explain FILE tells it again, anywhere")
+	fl.BoolVar(&f.dry, "dry-run", false, "only say what would be watched")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the answer")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
 	f.answerFlags(fl)
@@ -101,8 +104,9 @@ func (f *packetFlags) flags(c *cobra.Command) {
 
 // answerFlags are about how the answer is told.
 func (f *packetFlags) answerFlags(fl *pflag.FlagSet) {
-	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen was `delivered` (or: dropped)")
+	fl.StringVar(&f.expect, "expect", "", "exit with 1 unless all that was seen has this `VERDICT`: delivered or dropped")
 	fl.StringVar(&f.html, "html", "", "draw the answer on a page, `FILE`, that opens in any browser, offline")
+	fl.StringVar(&f.chrome, "chrome", "", "draw the ways of packets as a timeline, `FILE`, that ui.perfetto.dev opens")
 	fl.StringVarP(&f.pcap, "write", "w", "", "write the packets that are shown to `FILE`.pcapng, once for each event, with comments")
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "every function, every event, and flows of which nothing was lost")
@@ -137,6 +141,8 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 	switch {
 	case f.expect != "" && f.expect != "delivered" && f.expect != "dropped":
 		return bad("--expect is delivered or dropped, not %q", f.expect)
+	case f.dry && answered(c.Flags()) != "":
+		return bad("--%s: with --dry-run there is no answer", answered(c.Flags()))
 	case f.mark > 0xffffffff || f.mark < -1:
 		return bad("--mark %d: out of range", f.mark)
 	}
@@ -158,6 +164,16 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 	return nil
 }
 
+// answered gives a flag that was given and is about the answer, "" if none was.
+func answered(fl *pflag.FlagSet) string {
+	for _, name := range []string{"output", "expect", "html", "chrome", "write", "verbose", "latency", "strict", "count", "for", "quiet"} {
+		if fl.Changed(name) {
+			return name
+		}
+	}
+	return ""
+}
+
 // memory is how many bytes of it are taken before garbage is collected still more often: the program itself and the kernel's
 // types, which are mapped, come on top.
 const memory = 24 << 20
@@ -165,6 +181,9 @@ const memory = 24 << 20
 func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	if err := f.check(c, expr); err != nil {
 		return err
+	}
+	if f.dry {
+		return f.plan()
 	}
 	sweep()
 	var stop func()
@@ -179,15 +198,12 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 			}
 		}
 	}
-	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
-	defer debug.SetGCPercent(debug.SetGCPercent(50))
+	// Garbage is collected once packets are seen; what is made until then, programs, is soon forgotten.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
 	rec, err := packets.Run(c.Context(), f.o)
-	if errors.Is(err, packets.ErrAbsent) {
-		return &diag.Error{What: "follow packets", Because: err.Error(), Try: []string{"fathom lab list", "ip -br link"}, Code: diag.ExitNoInput, Err: err}
-	}
 	if err != nil {
-		return err
+		return absent(err)
 	}
 	if f.save != "" {
 		if err := toFile(f.save, rec.Save); err != nil {
@@ -197,11 +213,46 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	return f.tell(rec, st)
 }
 
+// absent says what to do about what was asked for and is not there.
+func absent(err error) error {
+	if errors.Is(err, packets.ErrAbsent) {
+		return &diag.Error{What: "follow packets", Because: err.Error(), Try: []string{"fathom lab list", "ip -br link"}, Code: diag.ExitNoInput, Err: err}
+	}
+	return err
+}
+
+// plan says what would be watched.
+func (f *packetFlags) plan() error {
+	targets, functions, missing, err := packets.Plan(f.o)
+	if err != nil {
+		return absent(err)
+	}
+	if f.json {
+		return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "plan", "targets": targets, "functions": functions, "missing": missing})
+	}
+	for _, list := range []struct {
+		title string
+		names []string
+	}{
+		{"would be watched", targets}, {"then, by one call (kprobe.multi)", functions}, {"this kernel has not got", missing},
+	} {
+		if len(list.names) > 0 {
+			fmt.Printf("%s:\n  %s\n", list.title, strings.Join(list.names, "\n  "))
+		}
+	}
+	return nil
+}
+
 // tell writes the answer.
 func (f *packetFlags) tell(rec *packet.Recording, st packet.Style) (err error) {
 	vs := packet.Explain(rec)
 	if f.pcap != "" {
 		if err := toFile(f.pcap, func(w io.Writer) error { return packet.PcapNG(w, rec, vs, rec.BootToReal) }); err != nil {
+			return err
+		}
+	}
+	if f.chrome != "" {
+		if err := toFile(f.chrome, func(w io.Writer) error { return packet.Chrome(w, rec, vs) }); err != nil {
 			return err
 		}
 	}
@@ -237,6 +288,8 @@ func (f *packetFlags) style() packet.Style {
 
 // ready says that packets are seen now, and how.
 func (f *packetFlags) ready(level string, missing []string) {
+	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
+	debug.SetGCPercent(50)
 	if f.json {
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "ready", "level": level, "missing": missing})
 		return

@@ -31,7 +31,10 @@ type rankFlags struct {
 	from, until  []string
 	whileRunning string
 	triggers     []string
+	synthetic    []string
 	overlap      string
+	stackDepth   bool
+	system       bool // settings of the machine may be changed
 	engine       string
 	folded       string
 	flame, diff  string
@@ -84,9 +87,12 @@ Examples:
 	fl.StringArrayVar(&f.from, "from", nil, "begin to count at `EVENT[:EXPR]`")
 	fl.StringArrayVar(&f.until, "until", nil, "stop counting at `EVENT[:EXPR]`; --from may come again")
 	fl.StringVar(&f.whileRunning, "while-running", "", "count while `PROGRAM` runs, from its exec to its exit")
-	fl.StringArrayVar(&f.triggers, "trigger", nil, "what to count in the kernel's own words: 'SYSTEM:EVENT hist:keys=…', 'SYSTEM:EVENT enable_hist:…'")
+	fl.StringArrayVar(&f.triggers, "trigger", nil, "count by `WORDS` of the kernel's own: 'SYSTEM:EVENT hist:keys=…', 'SYSTEM:EVENT enable_hist:…'")
+	fl.StringArrayVar(&f.synthetic, "synthetic", nil, "make an `EVENT`, 'NAME TYPE FIELD; TYPE FIELD…', that a trigger's onmatch() fills")
 	fl.StringVar(&f.overlap, "overlap", "", "count the calls of kernel `FUNCTION` by how many are inside it at once")
-	fl.StringVar(&f.engine, "engine", "auto", "count by `WHAT`: hist triggers of the kernel, bpf programs, or auto: hist if the kernel has them")
+	fl.BoolVar(&f.stackDepth, "stack-depth", false, "show the deepest stacks of the kernel and the largest frames of its functions")
+	fl.BoolVar(&f.system, "allow-system-changes", false, "switch the kernel's stack tracer on for --stack-depth, meanwhile")
+	fl.StringVar(&f.engine, "engine", "auto", "count by `NAME`: hist triggers of the kernel, bpf programs, or auto: hist if there")
 	fl.StringVar(&f.folded, "folded", "", "write the stacks for a flame graph to `FILE`, weighed by hits or by the first sum")
 	fl.StringVar(&f.flame, "flame", "", "draw the stacks as a flame graph into `FILE`, in SVG")
 	fl.StringVar(&f.diff, "diff", "", "show how the stacks changed since `FILE`, which --folded wrote; --flame is coloured by it")
@@ -125,7 +131,13 @@ func (f *rankFlags) check(fl *pflag.FlagSet) error {
 	case f.find && len(f.cmd) > 0:
 		return errors.New("--find only proposes events: no command")
 	case f.find:
-		return refuse("--find only proposes events", windowFlags, runningFlags, []string{"frames", "sort", "ascending", "trigger", "overlap"}, stackFlags)
+		return refuse("--find only proposes events", windowFlags, runningFlags, []string{"frames", "sort", "ascending", "trigger", "synthetic", "overlap", "stack-depth", "allow-system-changes"}, stackFlags)
+	case f.stackDepth && len(f.events) > 0:
+		return errors.New("--stack-depth is about all that the kernel does: no events")
+	case f.stackDepth:
+		return refuse("--stack-depth is about all that the kernel does", windowFlags, []string{"engine", "frames", "sort", "ascending", "trigger", "synthetic", "overlap"}, stackFlags)
+	case f.system:
+		return errors.New("--allow-system-changes is for --stack-depth")
 	case f.engine != "auto" && f.engine != "hist" && f.engine != "bpf":
 		return fmt.Errorf("no engine %q: auto, hist or bpf", f.engine)
 	case f.overlap != "" && len(f.events) > 0:
@@ -133,10 +145,12 @@ func (f *rankFlags) check(fl *pflag.FlagSet) error {
 	case f.overlap != "" && f.engine == "hist":
 		return errors.New("--overlap counts the calls of a function, by BPF: no --engine hist")
 	case f.overlap != "":
-		return errors.Join(refuse("--overlap counts the calls of a function", windowFlags, []string{"frames", "trigger"}, stackFlags),
+		return errors.Join(refuse("--overlap counts the calls of a function", windowFlags, []string{"frames", "trigger", "synthetic"}, stackFlags),
 			(&rank.Table{By: []string{rank.Inside}}).CheckOrder(f.order...))
 	case f.json && f.diff != "":
 		return errors.New("--diff is a table for people: no -j")
+	case len(f.synthetic) > 0 && len(f.triggers) == 0:
+		return errors.New("--synthetic makes an event that a --trigger fills: onmatch(SYSTEM.EVENT).trace(NAME,…)")
 	case len(f.events) == 0 && len(f.triggers) == 0:
 		return errors.New("name an event; fathom rank --find WORDS proposes some")
 	case len(f.events) == 0:

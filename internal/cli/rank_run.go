@@ -89,13 +89,26 @@ func (f *rankFlags) run(ctx context.Context, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	qs, raw, err := f.queries(r.fs)
-	if err != nil {
-		return err
-	}
 	sweep()
+	for _, text := range f.synthetic {
+		syn, err := r.fs.NewSynthetic(leases(), text)
+		if err != nil {
+			return rankError("--synthetic "+text, err)
+		}
+		defer func() { err = errors.Join(err, syn.Close()) }()
+	}
+	qs, raw, err := f.queries(r.fs)
+	switch {
+	case err != nil:
+		return err
+	case raw == nil && len(f.synthetic) > 0:
+		return usageError{"fathom rank", errors.New("no trigger fills the synthetic event: onmatch(SYSTEM.EVENT).trace(NAME,…)")}
+	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
+	if f.stackDepth {
+		return r.depth(ctx, stdout, stderr)
+	}
 	if raw != nil {
 		return r.raw(ctx, raw, stdout, stderr)
 	}
@@ -294,9 +307,12 @@ func conditionError(command, what string, err error) error {
 func rankError(what string, err error) error {
 	var wrong *filter.Error
 	var none *tracefs.NoEventError
+	var refused *tracefs.ProbeError
 	switch {
 	case errors.As(err, &wrong):
 		return conditionError("fathom rank", what, err)
+	case errors.As(err, &refused) && refused.Log != "":
+		return &diag.Error{What: "rank " + what, Because: fmt.Sprintf("the kernel says %s (%v)", refused.Log, refused.Err), Err: err}
 	case errors.As(err, &none):
 		return eventError("fathom rank", what, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/record"
+	"github.com/fathom-trace/fathom/record/session"
 	"github.com/fathom-trace/fathom/tracefs"
 )
 
@@ -38,6 +40,38 @@ type recordFlags struct {
 	json    bool
 	quiet   bool
 	strict  bool
+	segs    segmentFlags
+}
+
+// recorder is what records: into one folder, or in segments.
+type recorder interface {
+	Check() error // that all is as it should be; the next segment begins if it is time
+	Failed() <-chan struct{}
+	Meta() *record.Meta
+	Stop() (acc *record.Account, removed int, err error)
+}
+
+// whole is a recording in one folder.
+type whole struct{ *record.Recorder }
+
+func (w whole) Check() error { return nil }
+
+func (w whole) Stop() (*record.Account, int, error) {
+	acc, err := w.Recorder.Stop()
+	return acc, 0, err
+}
+
+// start begins to record.
+func (f *recordFlags) start(o record.Options) (recorder, error) {
+	s := session.Spec{Name: filepath.Base(o.Dir), Dir: o.Dir}
+	if err := f.segs.into(&s); err != nil {
+		return nil, err
+	}
+	if s.SegmentBytes == 0 && s.SegmentTime == 0 {
+		r, err := record.Start(o)
+		return whole{r}, err
+	}
+	return session.NewSegments(s, o)
 }
 
 func recordCommand() *cobra.Command {
@@ -64,7 +98,7 @@ Examples:
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
 	fl := c.Flags()
-	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, syscall:openat, 'kprobe:vfs_read count=$arg3', uprobe:/bin/bash:readline, 'EVENT if CONDITION'")
+	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', syscall:openat, 'kprobe:vfs_read n=$arg3', uprobe:FILE:NAME, 'EVENT if CONDITION'")
 	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
 	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
@@ -72,7 +106,8 @@ Examples:
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
 	fl.IntVarP(&f.pid, "pid", "p", 0, "only process `PID`, its threads and children")
 	fl.BoolVarP(&f.follow, "follow", "F", false, "only the command and its children, not the whole machine meanwhile")
-	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event, `WHOSE`: kernel, user, or both")
+	f.segs.add(fl)
 	fl.BoolVarP(&f.json, "json", "j", false, "print the account as a JSON object")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
@@ -105,20 +140,21 @@ func (f *recordFlags) run(c *cobra.Command, command []string) (err error) {
 			o.PIDs = []int{child.PID()}
 		}
 	}
-	r, err := record.Start(o)
+	r, err := f.start(o)
 	if err != nil {
 		return recordError(err)
 	}
 	if child != nil {
 		if err := child.Resume(); err != nil {
-			_, stopErr := r.Stop()
+			_, _, stopErr := r.Stop()
 			return errors.Join(err, stopErr)
 		}
 	}
-	f.await(c.Context(), r, child, in)
-	acc, err := r.Stop()
+	rotErr := f.await(c.Context(), r, child, in)
+	acc, removed, err := r.Stop()
+	err = errors.Join(rotErr, err)
 	if acc != nil && (err == nil || acc.Events > 0) {
-		if err := f.report(c.OutOrStdout(), o.Dir, r, acc); err != nil {
+		if err := f.report(c.OutOrStdout(), o.Dir, r, acc, removed); err != nil {
 			return err
 		}
 	}
@@ -142,8 +178,13 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage("-F is about a command")
 	case f.pid != 0 && len(command) > 0:
 		return o, usage("give a process or a command, not both")
+	case f.segs.size == "" && f.segs.time == 0 && (f.segs.keep != 0 || f.segs.max != ""):
+		return o, usage("--keep and --max-size are about segments: --segment-size or --segment-time")
 	case f.pid < 0 || f.pid > pidMax:
 		return o, usage(fmt.Sprintf("process %d: out of range", f.pid))
+	}
+	if err := f.segs.into(&session.Spec{}); err != nil {
+		return o, usage(err.Error())
 	}
 	o = record.Options{Dir: f.dir, Command: command, Leases: leases()}
 	if o.Events, err = asks(f.ask, f.filter); err != nil {
@@ -264,8 +305,8 @@ func addressNames(l *live.Live) func(uint64) (string, uint64, uint64, string, bo
 	}
 }
 
-// await waits for the end of a recording.
-func (f *recordFlags) await(ctx context.Context, r *record.Recorder, child *script.Command, in <-chan os.Signal) {
+// await waits for the end of a recording, which an error is, too.
+func (f *recordFlags) await(ctx context.Context, r recorder, child *script.Command, in <-chan os.Signal) error {
 	var end <-chan time.Time
 	if f.forTime > 0 {
 		t := time.NewTimer(f.forTime)
@@ -277,33 +318,37 @@ func (f *recordFlags) await(ctx context.Context, r *record.Recorder, child *scri
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-in:
-			return
+			return nil
 		case <-end:
-			return
+			return nil
 		case <-r.Failed():
-			return
+			return nil
 		case <-tick.C:
+			if err := r.Check(); err != nil {
+				return err
+			}
 			if child != nil && child.Exited() {
-				return
+				return nil
 			}
 			if f.pid != 0 {
 				if _, err := os.Stat(fmt.Sprintf("/proc/%d", f.pid)); err != nil {
-					return
+					return nil
 				}
 			}
 		}
 	}
 }
 
-func (f *recordFlags) report(w io.Writer, dir string, r *record.Recorder, acc *record.Account) error {
+func (f *recordFlags) report(w io.Writer, dir string, r recorder, acc *record.Account, removed int) error {
 	if f.json {
 		b, err := json.Marshal(struct {
-			Type string `json:"type"`
-			Dir  string `json:"dir"`
+			Type    string `json:"type"`
+			Dir     string `json:"dir"`
+			Removed int    `json:"removed,omitempty"` // segments
 			*record.Account
-		}{"recording", dir, acc})
+		}{"recording", dir, removed, acc})
 		if err != nil {
 			return fmt.Errorf("encode account: %w", err)
 		}
@@ -313,7 +358,11 @@ func (f *recordFlags) report(w io.Writer, dir string, r *record.Recorder, acc *r
 	if f.quiet {
 		return nil
 	}
-	fmt.Fprintf(os.Stderr, "fathom: %d events of %d kinds recorded into %s: %s\n", acc.Events, len(r.Meta().Events), dir, lossText(acc))
+	caps := ""
+	if removed > 0 {
+		caps = fmt.Sprintf("; the caps took the oldest %d segments with theirs", removed)
+	}
+	fmt.Fprintf(os.Stderr, "fathom: %d events of %d kinds recorded into %s: %s%s\n", acc.Events, len(r.Meta().Events), dir, lossText(acc), caps)
 	return nil
 }
 

@@ -50,7 +50,9 @@ func Main(args []string) int {
 	case "lttng", "lttng-sessiond":
 		cmd = lttng(name)
 	default:
-		cmd = root()
+		if cmd = root(); len(args) > 1 && strings.HasPrefix(args[1], cobra.ShellCompRequestCmd) {
+			proposeAll(cmd)
+		}
 	}
 	cmd.SetArgs(args[1:])
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
@@ -101,6 +103,9 @@ type usageError struct {
 
 func (e usageError) Error() string { return e.err.Error() }
 
+// Root is the tree of all verbs with their flags and help, to be written down (internal/cli/man). It is run by Main.
+func Root() *cobra.Command { return root() }
+
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "fathom",
@@ -122,18 +127,47 @@ Examples:
 	}
 	c.Args = cobra.ArbitraryArgs
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(traceCommand("trace"), rankCommand(), packetCommand(), watchCommand(), recordCommand(), viewCommand(), coreCommand(), explainCommand(), labCommand(), doctorCommand(), demoCommand(), versionCommand())
+	c.AddCommand(traceCommand("trace"), rankCommand(), packetCommand(), watchCommand(), nicCommand(), recordCommand(), viewCommand(), coreCommand(), explainCommand(), bypassCommand(),
+		labCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
+	c.CompletionOptions.DisableDefaultCmd = true
+	sayUsage(c)
 	return c
+}
+
+// sayUsage has the verbs below c refuse arguments as all other command lines that mean nothing are refused: cobra's own
+// errors name neither the verb nor what it takes, and would end with another exit code.
+func sayUsage(c *cobra.Command) {
+	for _, v := range c.Commands() {
+		sayUsage(v)
+		check := v.Args
+		if check == nil {
+			continue
+		}
+		v.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			var known usageError
+			switch {
+			case err == nil || errors.As(err, &known):
+				return err
+			case c.HasSubCommands() && len(args) > 0:
+				return usageError{c.CommandPath(), fmt.Errorf("%s has no verb %q", c.Name(), args[0])}
+			}
+			return usageError{c.CommandPath(), fmt.Errorf("write %s: %d arguments were given", strings.TrimSuffix(c.UseLine(), " [flags]"), len(args))}
+		}
+	}
 }
 
 // topics are what help explains beside verbs and errors.
 var topics = map[string]func(io.Writer) error{
-	"lang":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
-	"graph":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Graph); return err },
-	"packet": func(w io.Writer) error { _, err := io.WriteString(w, docs.Packet); return err },
-	"rank":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Rank); return err },
-	"record": func(w io.Writer) error { _, err := io.WriteString(w, docs.Record); return err },
-	"watch":  func(w io.Writer) error { _, err := io.WriteString(w, docs.Watch); return err },
+	"lang":     func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
+	"bypass":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Bypass); return err },
+	"cookbook": func(w io.Writer) error { _, err := io.WriteString(w, docs.Cookbook); return err },
+	"graph":    func(w io.Writer) error { _, err := io.WriteString(w, docs.Graph); return err },
+	"nic":      func(w io.Writer) error { _, err := io.WriteString(w, docs.NIC); return err },
+	"packet":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Packet); return err },
+	"rank":     func(w io.Writer) error { _, err := io.WriteString(w, docs.Rank); return err },
+	"record":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Record); return err },
+	"watch":    func(w io.Writer) error { _, err := io.WriteString(w, docs.Watch); return err },
 	"tools": func(w io.Writer) error {
 		fmt.Fprintf(w, "Tools that come with fathom: run one with fathom trace NAME.\n\n")
 		for _, t := range examples.Tools() {
@@ -148,23 +182,36 @@ var topics = map[string]func(io.Writer) error{
 // helpCommand is help VERB, help TOPIC, and help E-CODE for what the last line of an error names.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [VERB|lang|graph|packet|rank|record|watch|tools|E-CODE]",
-		Short: "Explain a verb, the language, call graphs, packets, counting, recordings, watching changes, the tools that come along, or the code of an error",
-		Args:  cobra.MaximumNArgs(1),
+		Use:   "help [VERB…|TOPIC|E-CODE]",
+		Short: "Explain a verb, a topic, or the code of an error",
+		Long: `Print a verb's flags and examples, the document about a topic, or what the code in the last line of an error means.
+
+Topics:
+  lang    the language, by example             rank    counting events
+  tools   the tools that come along            record  recordings and sessions
+  packet  following packets                    watch   who changed what
+  nic     devices and the receive path         graph   call graphs
+  bypass  going around the kernel              cookbook  command lines, by question
+
+Examples:
+  fathom help trace
+  fathom help lang
+  fathom help E-PERM`,
+		Args: cobra.ArbitraryArgs, // a verb may have several words
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return c.Root().Help()
 			}
-			if topic, ok := topics[args[0]]; ok {
+			if topic, ok := topics[args[0]]; ok && len(args) == 1 {
 				return topic(c.OutOrStdout())
 			}
-			if text, ok := diag.Help(args[0]); ok {
+			if text, ok := diag.Help(args[0]); ok && len(args) == 1 {
 				_, err := fmt.Fprintln(c.OutOrStdout(), text)
 				return err
 			}
-			verb, _, err := c.Root().Find(args)
-			if err != nil {
-				return usageError{"fathom", err}
+			verb, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{c.CommandPath(), fmt.Errorf("no verb, topic or code %q", strings.Join(args, " "))}
 			}
 			return verb.Help()
 		},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/kernel/live"
@@ -26,22 +27,82 @@ const sessionKeeper = "keep-session"
 // same.
 func sessionCommands() []*cobra.Command {
 	return []*cobra.Command{createCommand(), enableCommand(), listCommand(), keeperCommand(),
-		sessionVerb("start", "Begin to record, into a new segment", session.Client.Start),
-		sessionVerb("stop", "End the segment; returns when all segments are finished", session.Client.Stop),
-		sessionVerb("rotate", "End the segment and begin the next one, without a gap", session.Client.Rotate),
-		sessionVerb("snapshot", "Take what the rings of a flight recorder hold into a folder", session.Client.Snapshot),
-		sessionVerb("destroy", "End the session; what was recorded stays", session.Client.Destroy)}
+		sessionVerb("start", "Begin to record, into a new segment", `Have a session begin to record what fathom record enable named, into a new segment. Without NAME the session made last.
+
+Examples:
+  fathom record start
+  fathom record start web
+  fathom record start web && ./load && fathom record stop web`, session.Client.Start),
+		sessionVerb("stop", "End the segment; returns when all segments are finished", `Have a session stop to record. It stays and can be started again; when this returns, all its segments can be read.
+
+Examples:
+  fathom record stop
+  fathom record stop web && fathom view /tmp/web --stats
+  fathom record stop web -j`, session.Client.Stop),
+		sessionVerb("rotate", "End the segment and begin the next one, without a gap", `End the segment that a session records and begin the next one; no event is lost between them. The ended one can be read.
+
+Examples:
+  fathom record rotate
+  fathom record rotate web && fathom view /tmp/web --until 10s
+  fathom record rotate web -j`, session.Client.Rotate),
+		sessionVerb("snapshot", "Take what the rings of a flight recorder hold into a folder", `Write what the rings of a flight recorder, a session made with --snapshot, hold now into a folder of its own below the
+session's. It goes on recording.
+
+Examples:
+  fathom record snapshot
+  fathom record snapshot crash && fathom view fathom-crash --stats
+  fathom record snapshot crash -j`, session.Client.Snapshot),
+		sessionVerb("destroy", "End the session; what was recorded stays", `End a session and remove what the kernel holds for it. What was recorded stays.
+
+Examples:
+  fathom record destroy
+  fathom record destroy web
+  fathom record destroy web && fathom view /tmp/web --timeline`, session.Client.Destroy)}
 }
 
 // createFlags say what a session is made with.
 type createFlags struct {
-	spec    session.Spec
-	buffer  string
-	segSize string
-	maxSize string
-	when    string
-	stacks  []string
-	json    bool
+	spec     session.Spec
+	buffer   string
+	segments segmentFlags
+	when     string
+	stacks   []string
+	json     bool
+}
+
+// segmentFlags say how a recording is in segments.
+type segmentFlags struct {
+	size, max string
+	time      time.Duration
+	keep      int
+}
+
+func (f *segmentFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&f.size, "segment-size", "", "begin a new segment when one has this `SIZE`")
+	fl.Var(span{&f.time}, "segment-time", "begin a new segment after this `TIME`")
+	fl.IntVar(&f.keep, "keep", 0, "keep the last `N` segments or snapshots, remove older ones")
+	fl.StringVar(&f.max, "max-size", "", "remove the oldest segments when all have more than this `SIZE`")
+}
+
+// into reads the flags.
+func (f *segmentFlags) into(s *session.Spec) (err error) {
+	const least = 64 << 10
+	for _, size := range []struct {
+		flag, text string
+		to         *int64
+	}{{"--segment-size", f.size, &s.SegmentBytes}, {"--max-size", f.max, &s.MaxBytes}} {
+		if size.text == "" {
+			continue
+		}
+		if *size.to, err = parseSize(size.text); err != nil || *size.to < least {
+			return fmt.Errorf("%s %s: a size such as 10M, of at least %dk", size.flag, size.text, least>>10)
+		}
+	}
+	if f.keep < 0 {
+		return errors.New("--keep: a number of segments")
+	}
+	s.SegmentTime, s.Keep = f.time, f.keep
+	return nil
 }
 
 func createCommand() *cobra.Command {
@@ -64,11 +125,8 @@ Examples:
 	fl.StringVarP(&f.spec.Dir, "output", "o", "", "record into the new folder `DIR` (default fathom-NAME)")
 	fl.BoolVar(&f.spec.Flight, "snapshot", false, "a flight recorder: the rings keep the latest events until fathom record snapshot")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
-	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event: `kernel`, user, or both")
-	fl.StringVar(&f.segSize, "segment-size", "", "begin a new segment when one has this `SIZE`")
-	fl.Var(span{&f.spec.SegmentTime}, "segment-time", "begin a new segment after this `TIME`")
-	fl.IntVar(&f.spec.Keep, "keep", 0, "keep the last `N` segments or snapshots, remove older ones")
-	fl.StringVar(&f.maxSize, "max-size", "", "remove the oldest segments when all have more than this `SIZE`")
+	fl.StringSliceVar(&f.stacks, "stack", nil, "record the stack of every event, `WHOSE`: kernel, user, or both")
+	f.segments.add(fl)
 	fl.StringVar(&f.when, "when", "", "take a snapshot when this `EVENT` comes: 'EVENT if CONDITION'")
 	fl.Var(span{&f.spec.After}, "after", "take it this `TIME` later")
 	fl.BoolVarP(&f.json, "json", "j", false, "print the session as a JSON object")
@@ -78,6 +136,9 @@ Examples:
 func (f *createFlags) run(c *cobra.Command, args []string) error {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	s := f.spec
+	if err := f.segments.into(&s); err != nil {
+		return usage(err.Error())
+	}
 	if s.Name = "auto-" + time.Now().Format("20060102-150405"); len(args) > 0 {
 		s.Name = args[0]
 	}
@@ -85,28 +146,14 @@ func (f *createFlags) run(c *cobra.Command, args []string) error {
 		return usage(err.Error())
 	}
 	switch {
-	case s.Flight && (f.segSize != "" || s.SegmentTime > 0):
+	case s.Flight && (s.SegmentBytes > 0 || s.SegmentTime > 0):
 		return usage("a flight recorder has snapshots, no segments")
 	case !s.Flight && f.when != "":
 		return usage("--when is about a flight recorder: --snapshot")
 	case f.when == "" && s.After > 0:
 		return usage("--after what? --when 'EVENT if CONDITION'")
-	case s.Keep < 0:
-		return usage("--keep: a number of segments")
 	}
 	var err error
-	for _, size := range []struct {
-		flag, text string
-		least      int64
-		to         *int64
-	}{{"--segment-size", f.segSize, 64 << 10, &s.SegmentBytes}, {"--max-size", f.maxSize, 64 << 10, &s.MaxBytes}} {
-		if size.text == "" {
-			continue
-		}
-		if *size.to, err = parseSize(size.text); err != nil || *size.to < size.least {
-			return usage(fmt.Sprintf("%s %s: a size such as 10M, of at least %dk", size.flag, size.text, size.least>>10))
-		}
-	}
 	if s.BufferKB, err = ringSize(f.buffer); err != nil {
 		return usage(err.Error())
 	}
@@ -157,6 +204,7 @@ a new segment, in which they are.
 
 Examples:
   fathom record enable -e 'sched:*' -e 'net:net_dev_queue if len > 1000'
+  fathom record enable -s web --filter 'prev_comm == "nginx"' sched:sched_switch
   fathom record enable-event -k 'isw_*','netchan_*',skb_kfree,net_if_receive_skb`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
@@ -197,10 +245,10 @@ func (f *enableFlags) run(c *cobra.Command, args []string) error {
 }
 
 // sessionVerb is a verb that takes nothing but the name of a session.
-func sessionVerb(name, short string, do func(session.Client) (session.Status, error)) *cobra.Command {
+func sessionVerb(name, short, long string, do func(session.Client) (session.Status, error)) *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
-		Use: name + " [NAME]", Short: short, Args: cobra.MaximumNArgs(1),
+		Use: name + " [NAME]", Short: short, Long: long, Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			session := ""
 			if len(args) > 0 {
@@ -278,6 +326,13 @@ func listCommand() *cobra.Command {
 	asJSON, kernel := false, false
 	c := &cobra.Command{
 		Use: "list [NAME]", Short: "List the sessions there are, or with -k the events of the kernel", Args: cobra.MaximumNArgs(1),
+		Long: `List the sessions there are, each with its state, segments, size and losses; with -k the events of this kernel that can be
+recorded.
+
+Examples:
+  fathom record list
+  fathom record list web -j
+  fathom record list -k | grep sched`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if kernel && len(args) > 0 {
 				return usageError{c.CommandPath(), errors.New("a session, or -k: not both")}

@@ -28,7 +28,13 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print version and platform",
-		Args:  cobra.NoArgs,
+		Long: `Print fathom's version and commit, the platform, and the Go release it was built with.
+
+Examples:
+  fathom version
+  fathom version | cut -d' ' -f2
+  ssh host fathom version`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "fathom %s %s/%s %s\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,8 @@ type viewFlags struct {
 	weight string
 	pair   string
 	time   bool
-	html   bool
+	html   string
+	serve  string
 	output string
 	quiet  bool
 	strict bool
@@ -59,22 +61,23 @@ the events are merged. What was lost is shown where it is missing.
 Examples:
   fathom view /tmp/r1 -e sched:sched_switch --filter 'prev_comm ~ "ssh*" && next_pid != 0'
   fathom view trace.dat --stats
-  fathom view perf.data --to perfetto -o perf.pftrace`,
+  fathom view perf.data --serve 127.0.0.1:0`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
 	}
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "only `EVENT`s: SYSTEM:NAME, a system or a name, with * and ?")
 	fl.StringVar(&f.filter, "filter", "", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
-	fl.IntSliceVar(&f.cpus, "cpu", nil, "only these CPUs")
+	fl.IntSliceVar(&f.cpus, "cpu", nil, "only these CPUs: `N`,N…")
 	fl.Var(span{&f.from}, "from", "only from this `TIME` after the first event on, such as 1.5s")
 	fl.Var(span{&f.until}, "until", "only until this `TIME` after the first event")
 	fl.BoolVarP(&f.json, "json", "j", false, "a JSON object a line")
 	fl.BoolVar(&f.csv, "csv", false, "a table with a column for each field")
 	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
-	fl.StringVar(&f.pair, "latency", "", "the time between two events of the same task, or with the same `FROM[KEYS] TO[KEYS]`, such as 'sched_wakeup[pid] sched_switch[next_pid]'")
+	fl.StringVar(&f.pair, "latency", "", "the time between two events, `PAIR`: FROM TO of the same task, or 'sched_wakeup[pid] sched_switch[next_pid]'")
 	fl.BoolVar(&f.time, "timeline", false, "draw what ran on each CPU, and when each of the busiest tasks did")
-	fl.BoolVar(&f.html, "html", false, "a page that stands by itself: counts, CPUs, stacks; to a file with -o")
-	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats, --timeline and --html, or latencies in --latency")
+	fl.StringVar(&f.html, "html", "", "write a page that stands by itself to `FILE`: counts, CPUs, stacks")
+	fl.StringVar(&f.serve, "serve", "", "answer a browser at this `ADDRESS` of the loopback, such as 127.0.0.1:0; the page to open is printed")
+	fl.IntVar(&f.top, "top", 20, "show `N` tasks in --stats, --timeline, --html and --serve, or latencies in --latency and --serve")
 	fl.BoolVar(&f.wall, "wall", false, "the time of day, to the nanosecond")
 	fl.StringVar(&f.to, "to", "", "convert to `FORMAT`: perfetto, chrome, ctf; of stacks: folded, flame (SVG), pprof")
 	fl.StringVar(&f.weight, "weight", "", "weigh stacks by this `FIELD` of the events, such as len")
@@ -120,6 +123,8 @@ type opened struct {
 	stream  traceevent.Stream
 	source  *events.Source
 	formats []*traceevent.Format
+	start   uint64 // when the first event is, if begun
+	begun   bool
 }
 
 func (o *opened) close() {
@@ -145,8 +150,9 @@ func (s shifted) Next(e *traceevent.Event) bool {
 	return true
 }
 
-// openRecordings opens recordings; all are shown in the clock of the first.
-func openRecordings(names []string) (_ *opened, err error) {
+// openRecordings opens recordings; all are shown in the clock of the first. What ended before the time from, in ns of that clock,
+// is passed over where that saves reading.
+func openRecordings(names []string, from uint64) (_ *opened, err error) {
 	o := &opened{}
 	defer func() {
 		if err != nil {
@@ -166,6 +172,9 @@ func openRecordings(names []string) (_ *opened, err error) {
 			return nil, &diag.Error{What: "merge " + n, Because: "one of the recordings does not tell how its clock relates to the time of day", Code: diag.ExitBadInput}
 		}
 		for _, s := range t.Streams() {
+			if k, ok := s.(interface{ SkipTo(time uint64) }); ok && int64(from)-by > 0 {
+				k.SkipTo(uint64(int64(from) - by))
+			}
 			if by != 0 {
 				s = shifted{s, by}
 			}
@@ -196,7 +205,7 @@ func viewError(name string, err error) error {
 func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	ways := 0
-	for _, b := range []bool{f.json, f.csv, f.stats, f.to != "", f.pair != "", f.time, f.html} {
+	for _, b := range []bool{f.json, f.csv, f.stats, f.to != "", f.pair != "", f.time, f.html != "", f.serve != ""} {
 		if b {
 			ways++
 		}
@@ -205,7 +214,11 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	case len(args) == 0:
 		return usage("which recording?")
 	case ways > 1:
-		return usage("one of -j, --csv, --stats, --latency, --timeline, --html and --to")
+		return usage("one of -j, --csv, --stats, --latency, --timeline, --html, --serve and --to")
+	case f.html != "" && f.output != "":
+		return usage("--html names its file: without -o")
+	case f.serve != "" && (f.output != "" || f.strict):
+		return usage("--serve writes nothing and has no end: without -o and --strict")
 	case f.to == "ctf" && f.output == "":
 		return usage("--to ctf makes a folder: -o DIR")
 	case f.to != "" && !slices.Contains(conversions, f.to):
@@ -218,7 +231,10 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 			return usage(fmt.Sprintf("the pattern %q", e))
 		}
 	}
-	o, err := openRecordings(args)
+	if f.serve != "" {
+		return f.browse(c, args)
+	}
+	o, err := openRecordings(args, 0)
 	if err != nil {
 		return err
 	}
@@ -306,12 +322,11 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 		}
 	}
 	all := len(f.events) == 0
-	var start uint64
 	pick := func(e *traceevent.Event) bool {
-		if start == 0 {
-			start = e.Time
+		if !o.begun {
+			o.start, o.begun = e.Time, true
 		}
-		switch at := time.Duration(e.Time - start); {
+		switch at := time.Duration(e.Time - min(e.Time, o.start)); {
 		case e.Format != nil && !all && !kinds[e.Format]:
 			return false
 		case f.from > 0 && at < f.from, f.until > 0 && at > f.until:
@@ -350,8 +365,8 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 		w, err := record.NewExport(f.output, o.traces[0], o.formats)
 		return w, done, err
 	}
-	if f.output != "" {
-		file, err := os.Create(f.output)
+	if name := cmp.Or(f.output, f.html); name != "" {
+		file, err := os.Create(name)
 		if err != nil {
 			return nil, nil, fmt.Errorf("open output: %w", err)
 		}
@@ -372,7 +387,7 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 		w, err = events.NewLatency(out, o.source, pair, func(pattern, system, name string) bool { return record.Spec{Pattern: pattern}.Matches(system, name) }, f.top)
 	case f.time:
 		w = events.NewTimeline(out, term.Width(out, os.Getenv), f.top, term.UTF8(os.Getenv))
-	case f.html:
+	case f.html != "":
 		w = events.NewPage(out, o.source, f.title(o), o.said(), f.top)
 	case f.to == "perfetto":
 		w = events.NewPerfetto(out, o.source)

@@ -1,5 +1,10 @@
 package diag
 
+import (
+	"maps"
+	"slices"
+)
+
 // topicOf gives the topic of an exit code.
 var topicOf = map[int]string{
 	ExitBadInput:    "E-INPUT",
@@ -39,6 +44,9 @@ tracefs). If you are root already, the kernel is locked down or the container la
 fathom doctor says which of them it is.
 `,
 }
+
+// Topics are the codes that Help knows, sorted.
+func Topics() []string { return slices.Sorted(maps.Keys(topics)) }
 
 // Help gives the text behind a topic of the line "more".
 func Help(topic string) (text string, ok bool) {

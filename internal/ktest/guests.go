@@ -63,11 +63,7 @@ func boot(t *testing.T, c Config, kernel, pattern string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = 10 * time.Minute
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	ctx, cancel := context.WithTimeout(t.Context(), c.timeout())
 	defer cancel()
 	res, err := guest.Run(ctx, o)
 	t.Logf("%s: booted in %.1fs, done in %.1fs (%s)", res.Release, res.Boot.Seconds(), res.Total.Seconds(), o.Accel)
@@ -95,6 +91,18 @@ func boot(t *testing.T, c Config, kernel, pattern string) {
 		t.Errorf("the kernel complains: %s\n%s", bad, res.Console)
 	}
 }
+
+// timeout is how long a guest may take, its boot included.
+func (c *Config) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return 10 * time.Minute
+	}
+	return c.Timeout
+}
+
+// bootTime is what is kept of a guest's time for its boot and its end, so that a test that hangs is ended by its own alarm, which
+// shows where it stands.
+const bootTime = time.Minute
 
 // complaint finds a kernel's warning or oops in a console; "" if there is none.
 func complaint(console string) string {
@@ -134,7 +142,7 @@ func options(ctx context.Context, c Config, kernel, pattern string) (guest.Optio
 	if err != nil {
 		return guest.Options{}, err
 	}
-	args := append([]string{"/init", "-test.v=test2json", "-test.run=" + pattern}, passedFlags()...)
+	args := append([]string{"/init", "-test.v=test2json", "-test.run=" + pattern, "-test.timeout=" + (c.timeout() - bootTime).String()}, passedFlags()...)
 	return guest.Options{
 		Kernel: k, Init: self, Accel: accel, Modules: mods, Mem: c.Mem, CPUs: c.CPUs, QEMUArgs: c.QEMUArgs, Pack: c.Pack,
 		Files:  append(data, c.Files...),

@@ -111,6 +111,16 @@ func need(t testing.TB, k Kernel, detect func(Feature) error, fs []Feature) {
 	}
 }
 
+// Unsupported skips a test whose attempt failed with err because the kernel does not have something that [Features] does not list. It
+// fails on the guests' kernels that lacking does not name: they have it.
+func Unsupported(t testing.TB, err error, lacking ...string) {
+	t.Helper()
+	if where := Where(); !lookup(where).Any && !slices.Contains(lacking, where) {
+		t.Fatalf("%s must have it: %v", where, err)
+	}
+	t.Skip(err)
+}
+
 // NeedGuest skips a test outside guests, for what must not be done to the machine at hand.
 func NeedGuest(t testing.TB, fs ...Feature) {
 	t.Helper()

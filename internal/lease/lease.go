@@ -270,7 +270,8 @@ func (d Dir) Orphans() ([]Record, error) {
 	return slices.DeleteFunc(all, func(r Record) bool { return r.Kept || d.alive(r.Owner) }), err
 }
 
-// Clean removes orphans, each by the cleaner of its kind, and gives those removed. A kind without a cleaner stays, and is
+// Clean removes orphans, the newest first, as things may use what was made before them, each by the cleaner of its kind, and
+// gives those removed. A kind without a cleaner stays, and is
 // an error. Two cleaners do not run at a time.
 func (d Dir) Clean(by map[string]Cleaner) (cleaned []Record, err error) {
 	if _, err := os.Stat(d.Path); errors.Is(err, fs.ErrNotExist) {
@@ -283,6 +284,7 @@ func (d Dir) Clean(by map[string]Cleaner) (cleaned []Record, err error) {
 	defer unlock()
 	orphans, err := d.Orphans()
 	errs := []error{err}
+	sorting.Stable(orphans, func(a, b Record) int { return b.Since.Compare(a.Since) })
 	for _, r := range orphans {
 		if err := d.clean(r, by); err != nil {
 			errs = append(errs, fmt.Errorf("clean up %s %s of process %d: %w", r.Kind, r.Name, r.Owner.PID, err))

@@ -130,7 +130,7 @@ func verdict(t testing.TB, rec *packet.Recording) *packet.Verdict {
 	return nil
 }
 
-var watched = regexp.MustCompile(`^tracepoints and (\d+) functions \(kprobe\.multi\)$`)
+var watched = regexp.MustCompile(`^tracepoints and (\d+) functions \(kprobe\.multi\), attached in [0-9.]+ s$`)
 
 // TestLevels: every program loads, the level says what is used, and functions are in the path where they are watched.
 func TestLevels(t *testing.T) {
@@ -180,15 +180,15 @@ func TestFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	both := map[string]uint64{"10.77.0.2:9": 2, "10.77.0.2:10": 3}
-	only := map[string]uint64{"10.77.0.2:9": 2}
+	both := map[string]uint64{"10.77.0.2:4109": 2, "10.77.0.2:4110": 3}
+	only := map[string]uint64{"10.77.0.2:4109": 2}
 	for expr, want := range map[string]map[string]uint64{
 		"udp":                                    both,
-		"udp port 9":                             only,
+		"udp port 4109":                          only,
 		"udp and mark 77":                        only,
 		"udp and skb.mark == 77":                 only,
 		"udp and skb.mark & 64":                  only,
-		"udp and skb.mark < 70 and skb.mark > 0": {"10.77.0.2:10": 3},
+		"udp and skb.mark < 70 and skb.mark > 0": {"10.77.0.2:4110": 3},
 		"udp and skb.dev.mtu == 1500 and skb.len > 40":     both,
 		"udp and skb.dev.mtu < 1500":                       {},
 		"dev va and udp":                                   both,
@@ -198,7 +198,7 @@ func TestFilters(t *testing.T) {
 		"udp and comm " + string(comm[:len(comm)-1]):       both,
 		"udp and comm nobody":                              {},
 		"netns " + ref(p.A.NS) + " and udp":                both,
-		"udp dst port 9 and netns " + ref(p.B.NS):          only,
+		"udp dst port 4109 and netns " + ref(p.B.NS):       only,
 		"netns " + ref(p.A.NS) + " and mark 77 and dev va": only,
 	} {
 		if ktest.InGuest() && len(want) == 0 {
@@ -210,11 +210,11 @@ func TestFilters(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(o.Netns) == 0 { // others have packets too
-				o.Filter = "(" + o.Filter + ") and net 10.77.0.0/24"
+				o.Filter = "(" + o.Filter + ") and net 10.77.0.0/24 and portrange 4109-4110"
 			}
 			rec, _ := watch(t, o, func() {
-				send(t, p.A.NS, "10.77.0.2:9", 2, 20, 77)
-				send(t, p.A.NS, "10.77.0.2:10", 3, 20, 5)
+				send(t, p.A.NS, "10.77.0.2:4109", 2, 20, 77)
+				send(t, p.A.NS, "10.77.0.2:4110", 3, 20, 5)
 			})
 			if diff := cmp.Diff(want, flows(rec)); diff != "" {
 				t.Errorf("-want +got\n%s", diff)

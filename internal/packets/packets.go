@@ -63,6 +63,19 @@ func Run(ctx context.Context, o Options) (*packet.Recording, error) {
 	return r.finish()
 }
 
+// Plan says what Run would attach to: at once, and, where functions can be watched, a little later. missing is what this kernel
+// has not got.
+func Plan(o Options) (targets, functions, missing []string, err error) {
+	r := &run{o: o, readers: map[uint64]*netlive.Reader{}, read: map[uint64]time.Time{}, active: map[uint64]bool{},
+		rec: &packet.Recording{Before: states{}}}
+	defer r.close()
+	only, err := r.machine()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return capture.Plan(r.world, r.wants(only))
+}
+
 type states = map[uint64]*netstate.State
 
 // run is one run.
@@ -103,37 +116,47 @@ func (r *run) close() {
 	}
 }
 
-func (r *run) open() (err error) {
+// machine opens the machine, and gives the namespaces asked for.
+func (r *run) machine() (only []uint32, err error) {
 	if r.live, err = live.Open(live.Options{}); err != nil {
-		return err
+		return nil, err
 	}
 	r.users = usersym.New(usersym.Options{})
 	r.world = probe.NewWorld(r.live, r.users, 0)
 	r.names = newNames(r.live)
-	only, err := r.spaces()
+	if r.cpus, err = r.live.NumCPU(); err != nil {
+		return nil, err
+	}
+	return r.spaces()
+}
+
+func (r *run) open() error {
+	only, err := r.machine()
 	if err != nil {
 		return err
 	}
 	want, keep := wanted(&r.o, only)
 	r.track = packet.NewTracker(r.names, want, keep)
-	if r.cpus, err = r.live.NumCPU(); err != nil {
-		return err
-	}
 	r.rec.Kernel, _ = r.live.Release()
 	r.rec.BootToReal = r.live.Clocks().BootToReal
-	r.cap, err = capture.Open(r.world, capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
-		Comm: r.o.Comm, Cgroup: r.o.Cgroup, Terms: r.o.Terms, Losses: r.o.Losses, CPUs: r.cpus, Functions: r.functions()})
-	if err != nil {
+	if r.cap, err = capture.Open(r.world, r.wants(only)); err != nil {
 		return err
 	}
 	r.rec.Level = "tracepoints"
 	return nil
 }
 
+// wants are the options for what sees packets.
+func (r *run) wants(only []uint32) capture.Options {
+	return capture.Options{Filter: r.o.Filter, Netns: only, Devs: r.o.Devs, Mark: r.o.Mark, PIDs: r.o.PIDs,
+		Comm: r.o.Comm, Cgroup: r.o.Cgroup, Terms: r.o.Terms, Losses: r.o.Losses, CPUs: r.cpus, Functions: r.functions()}
+}
+
 // stepping is what became of the attempt to watch functions.
 type stepping struct {
-	n   int
-	err error
+	n    int
+	took time.Duration
+	err  error
 }
 
 // watch begins to watch functions. That takes as long as all that was done before, and packets are seen meanwhile.
@@ -142,8 +165,8 @@ func (r *run) watch(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	r.enough = cancel
 	go func() {
-		n, err := r.cap.Functions(ctx, r.world)
-		r.more <- stepping{n, err}
+		n, took, err := r.cap.Functions(ctx, r.world)
+		r.more <- stepping{n, took, err}
 	}()
 }
 
@@ -158,7 +181,11 @@ func (r *run) level(w stepping) {
 		r.rec.Level = fmt.Sprintf("tracepoints and %d functions (kprobe.multi)", w.n)
 	}
 	if r.o.More != nil && r.functions() != nil {
-		r.o.More(r.rec.Level, missing)
+		level := r.rec.Level
+		if w.n > 0 {
+			level += fmt.Sprintf(", attached in %.3f s", w.took.Seconds())
+		}
+		r.o.More(level, missing)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strings"
 
 	"github.com/fathom-trace/fathom/bpf/asmtext"
 	"github.com/fathom-trace/fathom/ir"
@@ -126,7 +127,11 @@ func Fix(w io.Writer, o Options) error {
 	if err != nil && len(fixes) == 0 {
 		return err
 	}
-	_, err = io.WriteString(w, apply(o.Source.Text, fixes))
+	text := apply(o.Source.Text, fixes)
+	if !strings.HasSuffix(text, "\n") { // a program of -e
+		text += "\n"
+	}
+	_, err = io.WriteString(w, text)
 	return err
 }
 

@@ -23,6 +23,9 @@ func Number(arch, name string) (int, bool) {
 	return n, n >= 0
 }
 
+// Names are all system calls of an architecture, in the order of their numbers; "" is a number that is not used.
+func Names(arch string) []string { return slices.Clone(table(arch)) }
+
 func table(arch string) []string {
 	if arch == "arm64" {
 		return arm64[:]

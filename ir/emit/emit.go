@@ -141,8 +141,11 @@ func (u *Unit) Reg(v ir.Val) ir.Reg {
 // Arg is argument i of what is traced.
 func (u *Unit) Arg(i int) ir.Val { return u.def(ir.Ins{Op: ir.Arg, Imm: int64(i)}) }
 
-// Result is what the traced function returned.
-func (u *Unit) Result() ir.Val { return u.def(ir.Ins{Op: ir.Retval}) }
+// Register is a register of the CPU where the program was called, by its name in struct pt_regs: "bx".
+func (u *Unit) Register(name string) ir.Val { return u.def(ir.Ins{Op: ir.CPUReg, Name: name}) }
+
+// Result is what the traced function, which has so many arguments, returned.
+func (u *Unit) Result(args int) ir.Val { return u.def(ir.Ins{Op: ir.Retval, Imm: int64(args)}) }
 
 // Field is a field of the traced event, at an offset that its format says.
 func (u *Unit) Field(name string, off, size int, signed bool) ir.Val {
@@ -218,6 +221,9 @@ func (u *Unit) Kfunc(name string, args ...ir.Val) ir.Val {
 
 // Context is the program's context, as helpers want it.
 func (u *Unit) Context() ir.Val { return u.def(ir.Ins{Op: ir.Ctx}) }
+
+// Value is the address of the only element of an array.
+func (u *Unit) Value(m *ir.Map) ir.Val { return u.def(ir.Ins{Op: ir.MapValue, Map: m}) }
 
 // Ptr is a map as helpers want it.
 func (u *Unit) Ptr(m *ir.Map) ir.Val { return u.def(ir.Ins{Op: ir.MapPtr, Map: m}) }

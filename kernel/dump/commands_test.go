@@ -45,6 +45,18 @@ func TestCommands(t *testing.T) {
 			checkAddresses(t, c, d, run)
 			checkSearch(t, open(t, c.path("elf")))
 			checkFlags(t, c, d, run)
+			checkPrint(t, c, d, run)
+			checkZones(t, c, d, run)
+			checkVmalloc(t, c, run)
+			checkPages(t, c, d, run)
+			checkObjects(t, d, run)
+			checkOwners(t, c, run)
+			checkHardware(t, c, run)
+			checkRequests(t, c, d)
+			checkUses(t, c, d, run)
+			checkTrace(t, c, d)
+			checkStackScans(t, d, run)
+			checkSearches(t, d, run)
 			if out := run("task 1 -R pid,comm"); !strings.Contains(out, "pid = 1\n") || !strings.Contains(out, `comm = "init"`) {
 				t.Error(out)
 			}

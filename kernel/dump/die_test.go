@@ -3,10 +3,13 @@ package dump_test
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -88,9 +91,24 @@ func die() int {
 		fmt.Fprintln(os.Stderr, "swap:", err)
 		return 1
 	}
+	if err := readSlowly("/dev/vdb"); err != nil {
+		fmt.Fprintln(os.Stderr, "a slow disk:", err)
+		return 1
+	}
+	os.WriteFile("/proc/sys/kernel/kptr_restrict", []byte("1"), 0) // root sees addresses as they are
 	os.WriteFile("/proc/self/comm", []byte("dying"), 0)
 	os.WriteFile("/dev/kmsg", []byte("fathom: last words\n"), 0)
-	if err := json.NewEncoder(os.Stdout).Encode(witness("/proc/kallsyms", "/sys/kernel/notes")); err != nil {
+	w := map[string]string{}
+	if err := recordEvents(w); err != nil {
+		fmt.Fprintln(os.Stderr, "record events:", err)
+		return 1
+	}
+	if err := unix.Mount("debugfs", "/sys/kernel/debug", "debugfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+		fmt.Fprintln(os.Stderr, "mount debugfs:", err)
+		return 1
+	}
+	maps.Copy(w, witness("/proc/kallsyms", "/sys/kernel/notes", ownersFile))
+	if err := json.NewEncoder(os.Stdout).Encode(w); err != nil {
 		return 1
 	}
 	for { // until PID 1 has it, and the host
@@ -128,6 +146,90 @@ func swapOn(disk string) error {
 	return nil
 }
 
+// ownersFile says who allocated the objects of a slab cache.
+const ownersFile = "/sys/kernel/debug/slab/signal_cache/alloc_traces"
+
+// slowReads is how many reads a disk is given that answers one in eight seconds.
+const slowReads = 24
+
+// readSlowly has reads wait for a disk, if there is one, and returns when it has some of them.
+func readSlowly(disk string) error {
+	if _, err := os.Stat(disk); err != nil {
+		return nil
+	}
+	for i := range slowReads {
+		go func() {
+			f, err := os.OpenFile(disk, os.O_RDONLY|unix.O_DIRECT, 0)
+			if err != nil {
+				return
+			}
+			defer f.Close()
+			b := make([]byte, 8192)
+			at := -int(uintptr(unsafe.Pointer(&b[0]))) & 4095
+			f.ReadAt(b[at:at+4096], int64(i)<<20)
+		}()
+	}
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile("/sys/block/vdb/inflight")
+		if err != nil {
+			return err
+		}
+		if f := strings.Fields(string(b)); len(f) == 2 && len(f[0]) > 1 { // ten or more
+			return nil
+		}
+	}
+	return errors.New("no reads wait for it")
+}
+
+// pagesOf says where the pages of a process are that are in memory: address and page, a line for each.
+func pagesOf(pid string) string {
+	maps, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		return err.Error()
+	}
+	f, err := os.Open("/proc/" + pid + "/pagemap")
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	var out strings.Builder
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil || strings.Contains(line, "[vsyscall]") {
+			continue
+		}
+		for b := make([]byte, 64<<10); from < to; {
+			n, _ := f.ReadAt(b[:min(uint64(len(b)), (to-from)/4096*8)], int64(from/4096*8))
+			for i := 0; i+8 <= n; i += 8 {
+				if e := binary.LittleEndian.Uint64(b[i:]); e>>63 != 0 {
+					fmt.Fprintf(&out, "%x %x\n", from, e&(1<<55-1)<<12)
+				}
+				from += 4096
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return out.String()
+}
+
+// pageFlags says what /proc/kpageflags has of each 16th page.
+func pageFlags() string {
+	f, err := os.Open("/proc/kpageflags")
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	var out strings.Builder
+	b := make([]byte, 4<<20)
+	n, _ := f.ReadAt(b, 0)
+	for i := 256; i*8+8 <= n; i += 16 {
+		fmt.Fprintf(&out, "%x %x\n", i<<12, binary.LittleEndian.Uint64(b[i*8:]))
+	}
+	return out.String()
+}
+
 // swapPages is the size of the disk that is swapped to.
 const swapPages = 512
 
@@ -139,6 +241,7 @@ func witness(more ...string) map[string]string {
 		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
 		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
+		"/proc/vmallocinfo", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/ioports", "/proc/bus/pci/devices", "/proc/irq/*/smp_affinity_list", "/sys/block/*/inflight",
 		"/proc/sys/kernel/tainted", "/proc/uptime", "/proc/iomem", "/proc/swaps", "/proc/softirqs", "/proc/cpuinfo",
 	) {
 		paths, _ := filepath.Glob(pattern)
@@ -155,6 +258,7 @@ func witness(more ...string) map[string]string {
 		}
 	}
 	w["dmesg"] = dmesg()
+	w["pages of 1"], w["flags of pages"] = pagesOf("1"), pageFlags()
 	return w
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/core"
 	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/kernel/walk"
 )
 
 // checkFlags tries the flags that crash's users know against what the guest said, or against each other.
@@ -72,10 +73,69 @@ func checkFlags(t *testing.T, c corpse, d *dump.Dump, run func(string) string) {
 	if n := strings.Count(run("bt -a"), "PID: "); n != 2 || strings.Count(run("bt -c 0"), "PID: ") != 1 {
 		t.Errorf("bt -a has %d stacks", n)
 	}
+	checkChosen(t, c, d)
 	s := core.New(d, "")
-	for _, bad := range []string{"log -d", "mod -t", "sys -c", "mount -f", "ps -x", "bt -z 1", "rd -u 0", "sym -z", "list -e 1 x.y", "struct -q list_head"} {
+	for _, bad := range []string{"log -d", "mod -t", "sys -c nosuch", "sys -z", "vtop -k linux_banner", "vtop -p -u 0", "bt -n idle", "bt -a -n busy", "set nosuch", "set -p 1", "mount -f", "ps -x", "bt -z 1", "rd -u 0", "sym -z", "list -e 1 x.y", "struct -q list_head"} {
 		if err := s.Run(io.Discard, strings.Fields(bad)); err == nil {
 			t.Errorf("%s is not refused", bad)
 		}
+	}
+}
+
+// checkChosen tries what asks for some of all: system calls, addresses of a program, stacks with a function, a task.
+func checkChosen(t *testing.T, c corpse, d *dump.Dump) {
+	s := core.New(d, "")
+	run := func(command string) string {
+		var out strings.Builder
+		if err := s.Run(&out, strings.Fields(command)); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		return out.String()
+	}
+	calls := run("sys -c")
+	if n := strings.Count(calls, "\n"); n < 400 || n > 600 || strings.Contains(calls, "not in the kernel") || !strings.HasSuffix(run("sys -c 0"), "__x64_sys_read\n") || run("sys -c read") != run("sys -c 0") {
+		t.Errorf("sys -c: %d calls: %.2000s", n, calls)
+	}
+	var page, phys uint64
+	if _, err := fmt.Sscanf(c.said["pages of 1"], "%x %x\n", &page, &phys); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{fmt.Sprintf("vtop -c 1 %#x", page+5), fmt.Sprintf("vtop -u -c 1 %#x", page+5)} {
+		if got, want := run(command), fmt.Sprintf("%#x is at %#x\n", page+5, phys+5); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, not %s", command, got, want)
+		}
+	}
+	busy := 0
+	for _, cpu := range d.CPUs() {
+		task, err := walk.Executing(d, cpu)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if task.PID != 0 {
+			busy++
+		}
+	}
+	if n := strings.Count(run("bt -a -n idle"), "PID: "); n != busy {
+		t.Errorf("bt -a -n idle has %d stacks, %d CPUs are busy", n, busy)
+	}
+	with, all := strings.Count(run("foreach kernel bt -R kthread"), "PID: "), strings.Count(run("ps -k"), "\n")
+	if with < 20 || with > all || run("bt -R nosuch 1") != "" {
+		t.Errorf("%d of %d tasks of the kernel are in kthread", with, all)
+	}
+	for task := range walk.Tasks(d) {
+		if task.PID != 1 {
+			continue
+		}
+		at, err := d.Translate(task.Addr)
+		if got, want := run(fmt.Sprintf("ptov %#x", at)), fmt.Sprintf("%x: %016x\n", at, task.Addr); err != nil || got != want {
+			t.Errorf("ptov: %v %s, not %s", err, got, want)
+		}
+	}
+	died := run("set")
+	if one := run("set 1"); !strings.HasPrefix(one, "PID: 1 ") || !strings.HasPrefix(run("bt"), "PID: 1 ") || run("vtop -u "+fmt.Sprintf("%#x", page)) == "" || run("set") != one {
+		t.Errorf("set 1: %s", one)
+	}
+	if got := run("set -p"); got != died || !strings.HasPrefix(run("set -c 1"), "PID: ") {
+		t.Errorf("set -p: %s, not %s", got, died)
 	}
 }

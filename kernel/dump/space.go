@@ -136,3 +136,20 @@ func (d *Dump) ReadUser(p []byte, pgd, addr uint64) error {
 	}
 	return nil
 }
+
+var _ kernel.UserPages = (*Dump)(nil)
+
+// TranslateUser implements kernel.UserPages.
+func (d *Dump) TranslateUser(pgd, addr uint64) (uint64, error) {
+	root, err := d.space.translate(pgd)
+	if err == nil && addr >= userEnd {
+		err = errUnmapped
+	}
+	if err == nil {
+		root, err = d.space.walk(root, addr, pteOK)
+	}
+	if err != nil {
+		return 0, &kernel.FaultError{Addr: addr, Err: err}
+	}
+	return root, nil
+}

@@ -6,6 +6,7 @@ package remote
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -138,51 +139,65 @@ func (k *Client) packet() (data string, ok bool, err error) {
 	}
 	k.buf = k.buf[:0]
 	var got byte
-	for {
-		b, err := k.r.ReadByte()
-		if err != nil {
+	for whole := false; !whole; { // by as much as is here
+		part, err := k.r.ReadSlice('#')
+		whole = err == nil
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return "", false, err
 		}
-		if b == '#' {
-			break
+		if whole {
+			part = part[:len(part)-1]
 		}
-		got += b
-		if k.buf, err = k.expand(b, &got); err != nil {
-			return "", false, err
+		for _, b := range part {
+			got += b
 		}
+		k.buf = append(k.buf, part...)
 		if len(k.buf) > maxPacket {
 			return "", false, fmt.Errorf("a packet is over %d bytes", maxPacket)
 		}
+	}
+	data, err = expand(k.buf)
+	if err != nil {
+		return "", false, err
 	}
 	var tail [2]byte
 	if _, err := io.ReadFull(k.r, tail[:]); err != nil {
 		return "", false, err
 	}
 	want, err := strconv.ParseUint(string(tail[:]), 16, 8)
-	return string(k.buf), err == nil && byte(want) == got, nil
+	return data, err == nil && byte(want) == got, nil
 }
 
-// expand appends a byte, or what an escape or a run that begins with it stands for.
-func (k *Client) expand(b byte, got *byte) ([]byte, error) {
-	if b != '}' && b != '*' {
-		return append(k.buf, b), nil
+// expand undoes escapes and runs; a packet may become no longer than one may be.
+func expand(b []byte) (string, error) {
+	if bytes.IndexByte(b, '}') < 0 && bytes.IndexByte(b, '*') < 0 {
+		return string(b), nil
 	}
-	next, err := k.r.ReadByte()
-	if err != nil {
-		return nil, err
+	var out []byte
+	for i := 0; i < len(b); i++ {
+		if b[i] != '}' && b[i] != '*' {
+			out = append(out, b[i])
+			continue
+		}
+		if i++; i == len(b) {
+			return "", errors.New("a packet ends in the middle of an escape")
+		}
+		if b[i-1] == '}' {
+			out = append(out, b[i]^0x20)
+			continue
+		}
+		if len(out) == 0 || b[i] < 29+3 {
+			return "", fmt.Errorf("a run of %d after nothing", int(b[i])-29)
+		}
+		last := out[len(out)-1]
+		for range b[i] - 29 {
+			out = append(out, last)
+		}
+		if len(out) > maxPacket {
+			return "", fmt.Errorf("a packet is over %d bytes", maxPacket)
+		}
 	}
-	*got += next
-	if b == '}' {
-		return append(k.buf, next^0x20), nil
-	}
-	if len(k.buf) == 0 || next < 29+3 {
-		return nil, fmt.Errorf("a run of %d after nothing", int(next)-29)
-	}
-	last := k.buf[len(k.buf)-1]
-	for range next - 29 {
-		k.buf = append(k.buf, last)
-	}
-	return k.buf, nil
+	return string(out), nil
 }
 
 // call sends a request and gives the answer.
@@ -238,21 +253,50 @@ func (k *Client) physical(on bool) error {
 	return nil
 }
 
+// maxAhead is how many requests for memory are sent before the first is answered.
+const maxAhead = 16
+
 func (k *Client) read(p []byte, addr uint64) error {
 	for len(p) > 0 {
-		n := min(len(p), chunk)
-		ans, err := k.call(fmt.Sprintf("m%x,%x", addr, n))
+		n, err := k.readAhead(p, addr)
 		if err != nil {
-			return fmt.Errorf("read memory: %w", err)
+			return err
 		}
-		b, err := hex.DecodeString(ans)
-		if strings.HasPrefix(ans, "E") || err != nil || len(b) == 0 || len(b) > n {
-			return &FaultError{Addr: addr, Code: fmt.Sprintf("%.16q", ans)}
-		}
-		copy(p, b)
-		p, addr = p[len(b):], addr+uint64(len(b))
+		p, addr = p[n:], addr+uint64(n)
 	}
 	return nil
+}
+
+// readAhead asks for the first chunks of p at once, where no acknowledgements go between, and gives how many bytes came without a
+// gap: fewer than p's if there is more, or the stub gave less than was asked for.
+func (k *Client) readAhead(p []byte, addr uint64) (got int, err error) {
+	ahead := 1
+	if k.noAck {
+		ahead = min((len(p)+chunk-1)/chunk, maxAhead)
+	}
+	for i := range ahead {
+		if err := k.send(fmt.Sprintf("m%x,%x", addr+uint64(i*chunk), min(len(p)-i*chunk, chunk))); err != nil {
+			return 0, fmt.Errorf("read memory: %w", err)
+		}
+	}
+	gap := false
+	for i := range ahead { // each is received, or the next request would be answered by it
+		ans, rerr := k.receive()
+		if rerr != nil {
+			return 0, fmt.Errorf("read memory: %w", rerr)
+		}
+		part := p[i*chunk : min(len(p), (i+1)*chunk)]
+		b, herr := hex.DecodeString(ans)
+		switch {
+		case gap || err != nil:
+		case strings.HasPrefix(ans, "E") || herr != nil || len(b) == 0 || len(b) > len(part):
+			err = &FaultError{Addr: addr + uint64(i*chunk), Code: fmt.Sprintf("%.16q", ans)}
+		default:
+			got += copy(part, b)
+			gap = len(b) < len(part)
+		}
+	}
+	return got, err
 }
 
 // WriteVirt writes p to addr.

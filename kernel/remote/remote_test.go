@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,57 @@ func TestClient(t *testing.T) {
 	}
 	if err := k.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadAhead reads what takes several requests, which are sent before the first is answered: also where an answer is short, and
+// where one is an error.
+func TestReadAhead(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "stub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	want := make([]byte, 2*chunk+100)
+	for i := range want {
+		want[i] = byte(i * 7)
+	}
+	hexOf := func(from, to int) string { return hex.EncodeToString(want[from:to]) }
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		stub(c, map[string]string{
+			"m10000,800": hexOf(0, chunk), "m10800,800": hexOf(chunk, 2*chunk), "m11000,64": hexOf(2*chunk, len(want)),
+			"m20000,800": hexOf(0, chunk), "m20800,800": hexOf(chunk, chunk+16), "m21000,64": hexOf(2*chunk, len(want)),
+			"m20810,800": hexOf(chunk+16, 2*chunk+16), "m21010,54": hexOf(2*chunk+16, len(want)),
+			"m30000,800": hexOf(0, chunk), "m30800,800": "E14", "m31000,64": hexOf(2*chunk, len(want)),
+		})
+	}()
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	k, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []uint64{0x10000, 0x20000, 0x30000, 0x10000} {
+		got := make([]byte, len(want))
+		err := k.ReadVirt(got, at)
+		var fault *FaultError
+		if at == 0x30000 {
+			if !errors.As(err, &fault) || fault.Addr != at+chunk {
+				t.Errorf("%#x: %v", at, err)
+			}
+			continue
+		}
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("%#x: %v %s", at, err, d)
+		}
 	}
 }
 

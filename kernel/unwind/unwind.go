@@ -134,6 +134,10 @@ func (s *state) step() bool {
 		if err != nil {
 			return s.end(Broken, err)
 		}
+		if pc != 0 && s.t.Unwind(pc-1) == nil && !s.call5(pc) {
+			// Where a CPU was between two tasks, or fills its return stack (FILL_RETURN_BUFFER), the tables can be wrong.
+			return s.scan(fmt.Errorf("%#x at %#x is no return address", pc, cfa-8))
+		}
 		if err := s.frame(e, cfa); err != nil {
 			return s.end(Broken, err)
 		}
@@ -275,6 +279,11 @@ func (s *state) called(pc uint64) bool {
 	if e, ok := tab.Lookup(pc - 1); !ok || e.Type != orc.Call {
 		return false
 	}
+	return s.call5(pc)
+}
+
+// call5 says if a direct call instruction is before pc.
+func (s *state) call5(pc uint64) bool {
 	var b [5]byte
 	return s.t.ReadVirt(b[:], pc-5) == nil && b[0] == 0xe8
 }

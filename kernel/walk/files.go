@@ -84,8 +84,10 @@ func path(dentry, mount kernel.Value) string {
 type File struct {
 	FD    int
 	Addr  uint64
-	Inode uint64
+	Inode uint64 // its number
 	Path  string // as /proc/PID/fd shows it
+
+	InodeAddr, Dentry uint64 // of its struct inode and struct dentry
 }
 
 // maxFDs bounds a table of descriptors.
@@ -96,13 +98,24 @@ func Files(task Task) ([]File, error) {
 	errs := &kernel.Errors{}
 	var out []File
 	for fd, f := range Descriptors(task, errs) {
-		file := File{FD: fd, Addr: f.Addr, Inode: f.Get("f_inode.i_ino").Uint(), Path: Path(f.Get("f_path"))}
-		out = append(out, file)
+		out = append(out, File{FD: fd, Addr: f.Addr, Inode: f.Get("f_inode.i_ino").Uint(), Path: Path(f.Get("f_path")),
+			InodeAddr: f.Get("f_inode").Uint(), Dentry: f.Get("f_path.dentry").Uint()})
 	}
 	if err := errs.Take(); err != nil {
 		return out, fmt.Errorf("walk files of pid %d: %w (%d reads failed)", task.PID, err, errs.N)
 	}
 	return out, nil
+}
+
+// Places gives the root and the working directory of a task. A task that has exited has none.
+func Places(task Task) (root, cwd string, err error) {
+	errs := &kernel.Errors{}
+	v := kernel.Object(task.Value.Target(), errs, "struct task_struct", task.Addr)
+	if v.Get("fs").Uint() == 0 {
+		return "", "", fmt.Errorf("pid %d has exited: it is in no directory", task.PID)
+	}
+	root, cwd = Path(v.Get("fs.root")), Path(v.Get("fs.pwd"))
+	return root, cwd, errs.Take()
 }
 
 // Descriptors goes over the open files of a task: the number and the struct file of each. A task that has exited has none.

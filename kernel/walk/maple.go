@@ -32,18 +32,23 @@ func Maple(tree kernel.Value, limit int) iter.Seq[uint64] {
 			return
 		}
 		n := 0
-		mapleNode(tree, root, ^uint64(0), maxLevels, func(at uint64) bool { n++; return n <= limit && yield(at) })
+		mapleNode(tree, root, 0, ^uint64(0), maxLevels, func(at uint64) bool { n++; return n <= limit && yield(at) })
 	}
 }
 
 // mapleNode goes over a node that ends at the index last. A node's slots end at the one whose pivot is that, or, behind the
-// first, zero. There are at most so many levels from it on.
-func mapleNode(tree kernel.Value, link, last uint64, levels int, yield func(uint64) bool) bool {
+// first, zero. There are at most so many levels from it on. The root has no parent; another that names another parent is not of
+// this tree, and behind it may be a circle.
+func mapleNode(tree kernel.Value, link, parent, last uint64, levels int, yield func(uint64) bool) bool {
 	if levels == 0 {
 		return false
 	}
 	typ := link >> 3 & 15
 	node := tree.Cast("struct maple_node").Shift(link &^ (mapleAlign - 1))
+	if is := node.Get("parent").Uint() &^ (mapleAlign - 1); parent != 0 && is != parent {
+		node.Fail("the node of a maple tree at %#x has the parent %#x, not %#x", node.Addr, is, parent)
+		return true
+	}
 	switch typ {
 	case mapleLeaf, mapleRange:
 		node = node.Get("mr64")
@@ -63,7 +68,7 @@ func mapleNode(tree kernel.Value, link, last uint64, levels int, yield func(uint
 		at := node.Get("slot").At(i).Uint()
 		switch {
 		case typ != mapleLeaf && at > xaReserved:
-			if !mapleNode(tree, at, end, levels-1, yield) {
+			if !mapleNode(tree, at, node.Addr&^(mapleAlign-1), end, levels-1, yield) {
 				return false
 			}
 		case typ == mapleLeaf && at > xaReserved && at&xaMask == 0:

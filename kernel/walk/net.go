@@ -7,7 +7,7 @@ import (
 	"github.com/fathom-trace/fathom/kernel"
 )
 
-// NetDevice is a network device of init's network namespace.
+// NetDevice is a network device.
 type NetDevice struct {
 	Addr    uint64
 	Index   int
@@ -24,11 +24,27 @@ type NetDevice struct {
 // Up says IFF_UP.
 func (d NetDevice) Up() bool { return d.Flags&1 != 0 }
 
-// NetDevices reads the devices.
+// NetDevices reads the devices of init's network namespace.
 func NetDevices(t kernel.Target) ([]NetDevice, error) {
 	errs := &kernel.Errors{}
+	return devicesOf(kernel.Global(t, errs, "struct net", "init_net"), errs)
+}
+
+// NetDevicesOf reads the devices of a task's network namespace, and gives the address of its struct net.
+func NetDevicesOf(task Task) (ns uint64, devices []NetDevice, err error) {
+	errs := &kernel.Errors{}
+	v := kernel.Object(task.Value.Target(), errs, "struct task_struct", task.Addr)
+	if v.Get("nsproxy").Uint() == 0 {
+		return 0, nil, fmt.Errorf("pid %d has exited: it is in no network namespace", task.PID)
+	}
+	net := v.Get("nsproxy.net_ns").Deref()
+	devices, err = devicesOf(net, errs)
+	return net.Addr, devices, err
+}
+
+func devicesOf(net kernel.Value, errs *kernel.Errors) ([]NetDevice, error) {
 	var out []NetDevice
-	for d := range kernel.Global(t, errs, "struct net", "init_net").Get("dev_base_head").List("struct net_device", "dev_list") {
+	for d := range net.Get("dev_base_head").List("struct net_device", "dev_list") {
 		n := NetDevice{Addr: d.Addr, Index: d.Get("ifindex").Int(), Name: d.Get("name").String(), MTU: d.Get("mtu").Int(),
 			Flags: d.Get("flags").Uint(), State: d.Get("operstate").Int(), Queues: d.Get("real_num_tx_queues").Int()}
 		if p := d.Get("dev_addr"); p.Uint() != 0 {
@@ -61,59 +77,4 @@ func addresses(d kernel.Value) []netip.Prefix {
 		}
 	}
 	return out
-}
-
-// IRQ is an interrupt that a CPU's vector leads to.
-type IRQ struct {
-	Number  int
-	Addr    uint64
-	Chip    string
-	Actions []string
-	Counts  []uint64 // by CPU, in the order of Target.CPUs
-}
-
-// IRQs reads the interrupts that have a vector on some CPU; those without handlers are left out.
-func IRQs(t kernel.Target) ([]IRQ, error) {
-	errs := &kernel.Errors{}
-	seen := map[uint64]bool{}
-	var out []IRQ
-	for _, cpu := range t.CPUs() {
-		base := kernel.Global(t, errs, "unsigned long", "vector_irq")
-		for v := range 256 {
-			at := base.Shift(base.Addr + t.PerCPU(cpu) + 8*uint64(v)).Uint()
-			if at < 4096 || int64(at) >= 0 || int64(at) > -4096 || seen[at] { // VECTOR_UNUSED, VECTOR_SHUTDOWN, VECTOR_RETRIGGERED
-				continue
-			}
-			seen[at] = true
-			if q := readIRQ(kernel.Object(t, errs, "struct irq_desc", at)); len(q.Actions) > 0 {
-				out = append(out, q)
-			}
-		}
-	}
-	if err := errs.Take(); err != nil {
-		return out, fmt.Errorf("walk interrupts: %w (%d reads failed)", err, errs.N)
-	}
-	return out, nil
-}
-
-func readIRQ(d kernel.Value) IRQ {
-	q := IRQ{Addr: d.Addr, Number: d.Get("irq_data.irq").Int()}
-	if c := d.Get("irq_data.chip"); c.Uint() != 0 {
-		q.Chip = c.Get("name").String()
-	}
-	for a := d.Get("action"); a.Uint() != 0 && len(q.Actions) < 256; a = a.Get("next") {
-		q.Actions = append(q.Actions, a.Get("name").String())
-	}
-	for _, cpu := range d.Target().CPUs() {
-		c := d.Get("kstat_irqs")
-		if c.Uint() == 0 {
-			break
-		}
-		n := c.PerCPU(cpu)
-		if n.Has("cnt") { // struct irqstat, since 6.10
-			n = n.Get("cnt")
-		}
-		q.Counts = append(q.Counts, n.Uint())
-	}
-	return q
 }

@@ -17,7 +17,12 @@ type Resource struct {
 const maxResources = 1 << 16
 
 // Resources reads the tree of physical addresses in the order of /proc/iomem: each before its parts.
-func Resources(t kernel.Target) ([]Resource, error) {
+func Resources(t kernel.Target) ([]Resource, error) { return resources(t, "iomem_resource") }
+
+// Ports reads the tree of I/O ports in the order of /proc/ioports.
+func Ports(t kernel.Target) ([]Resource, error) { return resources(t, "ioport_resource") }
+
+func resources(t kernel.Target, root string) ([]Resource, error) {
 	errs := &kernel.Errors{}
 	var out []Resource
 	var down func(first kernel.Value, depth int)
@@ -28,7 +33,7 @@ func Resources(t kernel.Target) ([]Resource, error) {
 			down(r.Get("child"), depth+1)
 		}
 	}
-	down(kernel.Global(t, errs, "struct resource", "iomem_resource").Get("child"), 0)
+	down(kernel.Global(t, errs, "struct resource", root).Get("child"), 0)
 	if err := errs.Take(); err != nil {
 		return out, fmt.Errorf("walk resources: %w (%d reads failed)", err, errs.N)
 	}

@@ -100,6 +100,7 @@ type Slab struct {
 	Object, Size int // bytes an object is, and takes
 	Slabs        int
 	Objects      int // there is room for
+	InUse        int // of them, as /proc/slabinfo counts: slabs that CPUs take objects from are full
 }
 
 // Slabs reads the slab caches of SLUB.
@@ -119,7 +120,9 @@ func Slabs(t kernel.Target) ([]Slab, error) {
 			}
 			s.Slabs += n.Get("nr_slabs.counter").Int()
 			s.Objects += n.Get("total_objects.counter").Int()
+			s.InUse -= partialFree(n)
 		}
+		s.InUse += s.Objects
 		out = append(out, s)
 	}
 	if err := errs.Take(); err != nil {
@@ -127,3 +130,20 @@ func Slabs(t kernel.Target) ([]Slab, error) {
 	}
 	return out, nil
 }
+
+// partialFree counts the free objects of the slabs on a node's list of those that have some.
+func partialFree(node kernel.Value) int {
+	slab := node.Cast("struct slab").Shift(0)
+	off := slab.Get("slab_list").Addr
+	n, free := 0, 0
+	head := node.Get("partial").Addr
+	for at := node.Get("partial.next").Uint(); at != head && at != 0 && n < maxPartial; n++ {
+		v := slab.Shift(at - off)
+		free += v.Get("objects").Int() - v.Get("inuse").Int()
+		at = v.Get("slab_list.next").Uint()
+	}
+	return free
+}
+
+// maxPartial bounds a list of slabs, as the kernel does when it counts them (MAX_PARTIAL_TO_SCAN is less).
+const maxPartial = 1 << 20

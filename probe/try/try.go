@@ -253,6 +253,12 @@ func haveNetNS() error {
 	errc := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread and its namespace end with this goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread does not end, and its namespace is what /proc/self/ns/net shows of the process.
+			errc <- haveNetNS()
+			runtime.UnlockOSThread()
+			return
+		}
 		errc <- unix.Unshare(unix.CLONE_NEWNET)
 	}()
 	return <-errc

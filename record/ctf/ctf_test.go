@@ -277,3 +277,68 @@ func FuzzStream(f *testing.F) {
 		}
 	})
 }
+
+// TestSkipTo: from any time on, a reader that passes over packets gives the events and the gaps that one gives that reads all.
+func TestSkipTo(t *testing.T) {
+	f, err := traceevent.Parse([]byte("name: e\nID: 7\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\tfield:int n;\toffset:8;\tsize:4;\tsigned:1;\n\nprint fmt: \"%d\", REC->n\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.System = "s"
+	schema, err := NewSchema([16]byte{}, 0, nil, []*traceevent.Format{f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const apart = 5e9 // ns, so that each third event begins a packet
+	var b bytes.Buffer
+	s := schema.NewStream(&b, 1)
+	for i := range 30 {
+		rec := make([]byte, 12)
+		rec[0], rec[8] = 7, byte(i)
+		at := uint64(1e9 + i/3*apart + i%3)
+		if i%9 == 3 {
+			if err := s.Lost(uint64(i), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Event(at, 7, rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(1e12); err != nil {
+		t.Fatal(err)
+	}
+	m, err := ParseMetadata(schema.Metadata())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace, err := NewTrace(m, []*traceevent.Format{f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(from, skip uint64) (out []string, packets int) {
+		r := trace.Open(bytes.NewReader(b.Bytes()), int64(b.Len()), 1000)
+		r.SkipTo(skip)
+		for e := range traceevent.All(r) {
+			if e.Time >= from {
+				out = append(out, fmt.Sprint(e.Time, e.Since, e.Lost, e.CPU, e.Rec))
+			}
+		}
+		if r.Err() != nil {
+			t.Fatal(r.Err())
+		}
+		return out, len(out)
+	}
+	for from := uint64(0); from < 52e9; from += 25e8 {
+		for _, at := range []uint64{from, from + 1000, from + 1001, from + 1003} {
+			want, _ := read(at, 0)
+			got, _ := read(at, at)
+			if d := cmp.Diff(want, got); d != "" {
+				t.Fatalf("from %d on: %s", at, d)
+			}
+		}
+	}
+	if _, n := read(0, 40e9); n > 12 {
+		t.Errorf("%d events are read of those after the eighth packet of ten", n)
+	}
+}

@@ -26,6 +26,7 @@ type head struct {
 	cpu                        uint64
 	hasBegin, hasContent       bool
 	hasSize, hasDisc, hasCPU   bool
+	hasEnd                     bool
 	hasID, hasStream, hasMagic bool
 	discardedBits              int
 }
@@ -264,7 +265,7 @@ func (d *decoder) note(s *step, v uint64) {
 	case rolePacketBegin:
 		h.begin, h.hasBegin = v, true
 	case rolePacketEnd:
-		h.last = v
+		h.last, h.hasEnd = v, true
 	case roleContent:
 		h.content, h.hasContent = v, true
 	case rolePacketSize:

@@ -201,6 +201,7 @@ type StreamReader struct {
 	gap   uint64
 	err   error
 	shift int64
+	from  uint64 // packets that end before are passed over
 	// Packets and Discarded count what was read so far.
 	Packets   int
 	Discarded uint64
@@ -210,6 +211,10 @@ type StreamReader struct {
 func (t *Trace) Open(r io.ReaderAt, size, shift int64) *StreamReader {
 	return &StreamReader{t: t, r: r, size: size, first: true, cpu: -1, shift: shift, d: decoder{slot: make([]uint64, t.slots+1)}}
 }
+
+// SkipTo has the reader pass over packets that end before a time, in ns with the shift, if they tell when they end. Only their heads
+// are read. It is called before the first event is read.
+func (s *StreamReader) SkipTo(time uint64) { s.from = time }
 
 // Err implements [traceevent.Stream].
 func (s *StreamReader) Err() error { return s.err }
@@ -288,6 +293,12 @@ func (s *StreamReader) packet() bool {
 		if s.err == nil {
 			s.err = &bin.FormatError{What: "CTF stream", Off: s.base, Msg: fmt.Sprintf("a packet of %d bytes, of which %d are there", h.size/8, s.size-s.base)}
 		}
+	}
+	if h.hasEnd && s.from > 0 && s.off <= s.size && s.time(h.last) < s.from {
+		s.opened(h)
+		h.time, s.last, s.gap = h.last, s.time(h.last), 0
+		d.at, d.end = 0, 0
+		return true
 	}
 	if !s.load(int64((h.content + 7) / 8)) {
 		return false

@@ -21,13 +21,14 @@ type finisher struct {
 	done    []Segment
 	removed int
 	err     string
+	total   record.Account // of all segments, of those too that were removed
 }
 
 // waiting segments are so many before a rotation waits for them, too.
 const queued = 64
 
 func newFinisher(spec Spec) *finisher {
-	f := &finisher{spec: spec, queue: make(chan *record.Segment, queued), ended: make(chan struct{})}
+	f := &finisher{spec: spec, queue: make(chan *record.Segment, queued), ended: make(chan struct{}), total: record.Account{Exact: true}}
 	go func() {
 		defer close(f.ended)
 		for s := range f.queue {
@@ -62,6 +63,9 @@ func (f *finisher) finish(s *record.Segment) {
 	defer f.mu.Unlock()
 	i := slices.IndexFunc(f.done, func(g Segment) bool { return g.Dir == s.Dir })
 	f.done[i].Account, f.done[i].Bytes = acc, size
+	if acc != nil {
+		f.total.Add(acc)
+	}
 	if err != nil {
 		f.done[i].Error, f.err = err.Error(), err.Error()
 	}

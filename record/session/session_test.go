@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,6 +34,13 @@ var guests = ktest.Config{}
 func TestMain(m *testing.M) {
 	if os.Getenv(keeperEnv) != "" {
 		if err := Keep(context.Background(), os.Stdin, os.Stdout, Names{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if how := os.Getenv(powerEnv); how != "" {
+		if err := powered(how); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -234,6 +242,50 @@ func TestCaps(t *testing.T) {
 	}
 	if got, _ := count(t, st.Dir); got == 0 {
 		t.Error("nothing is left")
+	}
+}
+
+// TestSegments: a recording of this process goes on in segments, of which each is a recording, and the caps take the oldest.
+func TestSegments(t *testing.T) {
+	ktest.Need(t, ktest.Tracepoint)
+	dir := filepath.Join(home(t), "r")
+	s, err := NewSegments(Spec{Name: "r", Dir: dir, SegmentTime: time.Hour, Keep: 2}, record.Options{Events: []record.Spec{getsid}, BufferKB: 64, Leases: lease.Dir{Path: t.TempDir()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each, segments = 50, 4
+	for i := range segments {
+		calls(t, each)
+		if i == segments-1 {
+			break
+		}
+		s.spec.SegmentTime = 1 // the next look finds it over
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+		s.spec.SegmentTime = time.Hour
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acc, removed, err := s.Stop()
+	if err != nil || acc.Events != each*segments || !acc.Exact || acc.Missed != 0 || removed != segments-2 {
+		t.Errorf("%+v, %d removed: %v", acc, removed, err)
+	}
+	if n, tr := count(t, dir); n != 2*each || tr.Account.Events != 2*each {
+		t.Errorf("%d calls in the segments that are kept: %+v", n, tr.Account)
+	}
+	if n, _ := count(t, filepath.Join(dir, "segment-0004")); n != each {
+		t.Errorf("%d calls in the last segment", n)
+	}
+	if _, err := NewSegments(Spec{Name: "r", Dir: dir}, record.Options{}); !errors.Is(err, record.ErrRecorded) {
+		t.Errorf("into the same folder: %v", err)
+	}
+	nothing := filepath.Join(home(t), "nothing")
+	if _, err := NewSegments(Spec{Name: "n", Dir: nothing}, record.Options{Events: []record.Spec{{Pattern: "no_such:event"}}, Leases: lease.Dir{Path: t.TempDir()}}); err == nil {
+		t.Error("it records an event that there is not")
+	} else if _, err := os.Stat(nothing); err == nil {
+		t.Error("its folder stays")
 	}
 }
 

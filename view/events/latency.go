@@ -193,6 +193,22 @@ func (l *Latency) end(e *traceevent.Event, k *latencyKind, id latencyKey) {
 	}
 }
 
+// Long is one of the longest latencies.
+type Long struct {
+	From   uint64 // ns in the clock of the recording
+	Length time.Duration
+	CPU    int
+	Task   string // at its end
+}
+
+// Longest lists the longest latencies, the longest first.
+func (l *Latency) Longest() (out []Long) {
+	for _, w := range l.longest {
+		out = append(out, Long{w.from, span(w.ns), w.cpu, w.task})
+	}
+	return out
+}
+
 // Close implements [Writer].
 func (l *Latency) Close() error {
 	var from, to, fromOK, toOK bool

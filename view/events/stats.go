@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"time"
 
@@ -21,8 +20,9 @@ type Stats struct {
 	events map[*info]uint64
 	cpus   map[int]*cpuStat
 	tasks  map[int]*taskStat
-	first  uint64
+	first  uint64 // if begun
 	last   uint64
+	begun  bool
 	n      uint64
 	top    int
 	tid    int
@@ -52,8 +52,8 @@ func (s *Stats) Event(e *traceevent.Event) error {
 		c = &cpuStat{}
 		s.cpus[e.CPU] = c
 	}
-	if s.first == 0 || e.Time < s.first {
-		s.first = e.Time
+	if !s.begun || e.Time < s.first {
+		s.first, s.begun = e.Time, true
 	}
 	s.last = max(s.last, e.Time)
 	if e.Format == nil {
@@ -80,57 +80,92 @@ func (s *Stats) Event(e *traceevent.Event) error {
 	return nil
 }
 
-// Close implements [Writer].
-func (s *Stats) Close() error {
-	p := &printer{w: s.w}
-	span := time.Duration(s.last - s.first)
-	p.f("%d events in %v", s.n, span.Round(time.Microsecond))
-	if span > 0 {
-		p.f(", %.0f/s", float64(s.n)/span.Seconds())
-	}
-	p.f("\n\n%12s %7s  EVENT\n", "COUNT", "SHARE")
-	var kinds []*info
-	for i := range s.events {
-		kinds = append(kinds, i)
-	}
-	sorting.By(kinds, func(a, b *info) int {
-		return cmp.Or(cmp.Compare(s.events[b], s.events[a]), cmp.Compare(a.full, b.full))
-	})
-	for _, i := range kinds {
-		p.f("%12d %6.2f%%  %s\n", s.events[i], 100*float64(s.events[i])/float64(s.n), i.full)
-	}
-	var tids []int
-	for tid := range s.tasks {
-		tids = append(tids, tid)
-	}
-	sorting.By(tids, func(a, b int) int { return cmp.Or(cmp.Compare(s.tasks[b].n, s.tasks[a].n), cmp.Compare(a, b)) })
-	p.f("\n%12s %7s  TASK\n", "COUNT", "SHARE")
-	for _, tid := range tids[:min(len(tids), s.top)] {
-		t := s.tasks[tid]
-		p.f("%12d %6.2f%%  %s-%d\n", t.n, 100*float64(t.n)/float64(s.n), t.comm, tid)
-	}
-	if more := len(tids) - s.top; more > 0 {
-		p.f("%12s %7s  and %d more\n", "", "", more)
-	}
-	s.cpuTable(p)
-	return p.err
+// Count is how often something was seen.
+type Count struct {
+	Name string // of an event "system:name", of a task "comm-tid"
+	TID  int    // of a task
+	N    uint64
 }
 
-func (s *Stats) cpuTable(p *printer) {
+// CPUCount is what came from a CPU.
+type CPUCount struct {
+	CPU     int
+	N       uint64
+	Gaps    uint64
+	Lost    uint64        // events; at least so many if Unknown
+	Blind   time.Duration // in gaps
+	Unknown bool          // a gap does not tell how many
+}
+
+// LostText is how many events were lost, with ≥ if that is not all.
+func (c CPUCount) LostText() string {
+	if c.Unknown {
+		return "≥" + strconv.FormatUint(c.Lost, 10)
+	}
+	return strconv.FormatUint(c.Lost, 10)
+}
+
+// Summary is what was counted: events and tasks by their counts, the largest first, CPUs by their numbers.
+type Summary struct {
+	N           uint64
+	First, Last uint64 // ns in the clock of the recording
+	Events      []Count
+	Tasks       []Count
+	CPUs        []CPUCount
+}
+
+// Span is the time between the first event and the last.
+func (s *Summary) Span() time.Duration { return time.Duration(s.Last - s.First) }
+
+// Head tells in a line how many events there are.
+func (s *Summary) Head() string {
+	text := fmt.Sprintf("%d events in %v", s.N, s.Span().Round(time.Microsecond))
+	if s.Span() > 0 {
+		text += fmt.Sprintf(", %.0f/s", float64(s.N)/s.Span().Seconds())
+	}
+	return text
+}
+
+// Share is how much of all events a count is, in percent.
+func (s *Summary) Share(n uint64) float64 { return 100 * float64(n) / float64(s.N) }
+
+// Summary gives what was counted so far.
+func (s *Stats) Summary() *Summary {
+	out := &Summary{N: s.n, First: s.first, Last: s.last}
+	for i, n := range s.events {
+		out.Events = append(out.Events, Count{Name: i.full, N: n})
+	}
+	sorting.By(out.Events, func(a, b Count) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Name, b.Name)) })
+	for tid, t := range s.tasks {
+		out.Tasks = append(out.Tasks, Count{Name: fmt.Sprintf("%s-%d", t.comm, tid), TID: tid, N: t.n})
+	}
+	sorting.By(out.Tasks, func(a, b Count) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.TID, b.TID)) })
+	for cpu, c := range s.cpus {
+		out.CPUs = append(out.CPUs, CPUCount{CPU: cpu, N: c.events, Gaps: c.gaps, Lost: c.lost, Blind: time.Duration(c.blind), Unknown: c.unknown})
+	}
+	sorting.By(out.CPUs, func(a, b CPUCount) int { return cmp.Compare(a.CPU, b.CPU) })
+	return out
+}
+
+// Close implements [Writer].
+func (s *Stats) Close() error {
+	p, sum := &printer{w: s.w}, s.Summary()
+	p.f("%s\n\n%12s %7s  EVENT\n", sum.Head(), "COUNT", "SHARE")
+	for _, e := range sum.Events {
+		p.f("%12d %6.2f%%  %s\n", e.N, sum.Share(e.N), e.Name)
+	}
+	p.f("\n%12s %7s  TASK\n", "COUNT", "SHARE")
+	for _, t := range sum.Tasks[:min(len(sum.Tasks), s.top)] {
+		p.f("%12d %6.2f%%  %s\n", t.N, sum.Share(t.N), t.Name)
+	}
+	if more := len(sum.Tasks) - s.top; more > 0 {
+		p.f("%12s %7s  and %d more\n", "", "", more)
+	}
 	p.f("\n%12s %12s %6s %12s  CPU\n", "COUNT", "LOST", "GAPS", "BLIND")
-	var cpus []int
-	for c := range s.cpus {
-		cpus = append(cpus, c)
+	for _, c := range sum.CPUs {
+		p.f("%12d %12s %6d %12v  %d\n", c.N, c.LostText(), c.Gaps, c.Blind.Round(time.Microsecond), c.CPU)
 	}
-	slices.Sort(cpus)
-	for _, c := range cpus {
-		n := s.cpus[c]
-		lost := strconv.FormatUint(n.lost, 10)
-		if n.unknown {
-			lost = "≥" + strconv.FormatUint(n.lost, 10)
-		}
-		p.f("%12d %12s %6d %12v  %d\n", n.events, lost, n.gaps, time.Duration(n.blind).Round(time.Microsecond), c)
-	}
+	return p.err
 }
 
 // printer writes until the first error.

@@ -23,7 +23,8 @@ type runner struct {
 	slices []slice
 	runs   map[int]run
 	comms  map[int]string
-	first  uint64
+	first  uint64 // if begun
+	begun  bool
 	last   uint64
 	seen   bool // a sched_switch
 	cpus   map[int]bool
@@ -33,8 +34,8 @@ func (r *runner) add(e *traceevent.Event, name string) {
 	if r.runs == nil {
 		r.runs, r.comms, r.cpus = map[int]run{}, map[int]string{}, map[int]bool{}
 	}
-	if r.first == 0 {
-		r.first = e.Time
+	if !r.begun {
+		r.first, r.begun = e.Time, true
 	}
 	r.last = max(r.last, e.Time)
 	r.cpus[e.CPU] = true

@@ -17,11 +17,20 @@ type Source struct {
 	// Len is the number of bytes, at most 32 bits of them. The packet is read through bpf_probe_read_kernel: its start at
 	// once, at most 64 bytes onto the stack, the rest piece by piece.
 	Len ir.Reg
+	// View, if it has bytes, lets the packet be read by instructions instead, within Len.
+	View View
 	// Wire is what "len", "less" and "greater" are about; 0 stands for the number of bytes.
 	Wire ir.Reg
 	// What filters compiled with Options.Metadata ask for, 0 where it is not known: 1 if the device took the VLAN tag out of the
 	// packet, and the tag; the packet's type; the index of its interface. Values as in Meta, zero-extended.
 	Tagged, TCI, Type, Ifindex ir.Reg
+}
+
+// View is a struct of the kernel whose Size bytes from At on are an array of bytes, and its number in the kernel's BTF. A program
+// that says that there is one at an address may read it there (bpf_rdonly_cast, Linux 6.2); what is unreadable is 0.
+type View struct {
+	Type     uint32
+	At, Size uint32
 }
 
 // meta gives the register of a place of Meta.
@@ -98,6 +107,7 @@ type emitter struct {
 	known uint32            // bytes that are there for certain, at this place
 	seen  map[*block]uint32 // the same, +1, on entry to a block
 
+	view   ir.Reg   // of Base, if the source has one
 	window *ir.Slot // the packet's first bytes, from bias on
 	size   uint32   // of them
 	bias   int32
@@ -155,6 +165,10 @@ func (e *emitter) prepare(f *Filter) {
 		e.put(ir.Ins{Op: ir.Const, Dst: e.x})
 	}
 	if e.src.Len == 0 {
+		return
+	}
+	if e.src.View.Size > 0 {
+		e.view = e.look(e.src.Base)
 		return
 	}
 	e.piece = e.u.NewSlot("packet bytes", 8)

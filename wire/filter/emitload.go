@@ -28,6 +28,10 @@ func (e *emitter) load(dst ir.Reg, off uint32, size uint8) {
 		e.unless(ir.Lt, ir.R(e.src.Len), ir.Imm(int64(end)), e.drop)
 		e.known = uint32(min(end, maxOffset))
 	}
+	if v := e.src.View; end <= uint64(v.Size) {
+		e.viewAt(dst, e.view, v.At+off, size)
+		return
+	}
 	if end <= uint64(e.size) {
 		e.loadWindow(dst, int32(off)+e.bias, size)
 		return
@@ -73,8 +77,26 @@ func (e *emitter) loadIndexed(off ir.Reg, size uint8) {
 	e.loadPiece(e.a, e.bin(ir.Add, ir.R(e.src.Base), ir.R(off)), size)
 }
 
-// loadPiece reads size bytes at an address through the helper.
+// look gives a view whose bytes begin at an address.
+func (e *emitter) look(addr ir.Reg) ir.Reg {
+	p := e.fn.NewReg()
+	from := e.bin(ir.Add, ir.R(addr), ir.Imm(-int64(e.src.View.At)))
+	e.put(ir.Ins{Op: ir.Call, Dst: p, Name: "bpf_rdonly_cast", Args: []ir.Val{ir.R(from), ir.Imm(int64(e.src.View.Type))}})
+	return p
+}
+
+// viewAt reads through a view.
+func (e *emitter) viewAt(dst, view ir.Reg, off uint32, size uint8) {
+	e.put(ir.Ins{Op: ir.Load, Size: size, Dst: dst, Base: view, Off: int32(off)})
+	e.swap(dst, size)
+}
+
+// loadPiece reads size bytes at an address, through the helper if there is no view.
 func (e *emitter) loadPiece(dst, addr ir.Reg, size uint8) {
+	if e.src.View.Size > 0 {
+		e.viewAt(dst, e.look(addr), e.src.View.At, size)
+		return
+	}
 	buf, ret := e.fn.NewReg(), e.fn.NewReg()
 	e.put(ir.Ins{Op: ir.Addr, Dst: buf, Slot: e.piece})
 	e.put(ir.Ins{Op: ir.Call, Dst: ret, Fn: ir.FnProbeReadKernel, Args: []ir.Val{ir.R(buf), ir.Imm(int64(size)), ir.R(addr)}})

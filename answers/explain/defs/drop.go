@@ -1,6 +1,8 @@
 package defs
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,6 +45,9 @@ func (s *Source) Drop(text string) (*Drop, error) {
 	}
 	return d, nil
 }
+
+// DropNames are the reasons that there are words for, sorted.
+func DropNames() []string { return slices.Sorted(maps.Keys(dropWords)) }
 
 // dropWords say what reasons mean; their names are those of include/net/dropreason-core.h, Linux 5.17 to 6.18. Numbers change
 // from kernel to kernel, names seldom.

@@ -46,7 +46,7 @@ func (s *Source) probe(w Way, target, not string) Probe {
 	case not != "":
 		p.Here, p.Why = "no", not
 	case s.Works == nil:
-		p.Here, p.Why = "unknown", "it was not tried"
+		p.Here, p.Why = "unknown", "trying it takes root: sudo fathom explain probe"
 	default:
 		if err := s.Works(w); err != nil {
 			p.Here, p.Why = "no", strings.ReplaceAll(err.Error(), "\n", "; ")

@@ -1,5 +1,6 @@
 // Command bench measures fathom beside bpftrace in the same run and prints docs/benchmarks.md; as "bench packet-page" beside
-// pwru, and docs/benchmarks-packet.md. It needs root. These machines are shared: only ratios count, and minima more than medians.
+// pwru, and docs/benchmarks-packet.md; as "bypass-page" docs/benchmarks-bypass.md; as "core-page" beside crash and drgn, and
+// docs/benchmarks-core.md. It needs root. These machines are shared: only ratios count, and minima more than medians.
 package main
 
 import (
@@ -53,8 +54,18 @@ func main() {
 		}
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == "dumps" {
-		dumps()
+	if len(os.Args) > 1 && os.Args[1] == "bypass-page" {
+		if err := bypassPage(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "core-page" {
+		if err := corePage(strings.Join(os.Args[2:], "")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == "recordings" {
@@ -84,7 +95,6 @@ func main() {
 	if err := recordings(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
-	dumps()
 	size(tools)
 }
 
@@ -177,7 +187,11 @@ func starts(tools []tool) {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+// spread is the median and the least, "" of nothing.
 func spread(v []float64) string {
+	if len(v) == 0 {
+		return ""
+	}
 	slices.Sort(v)
 	return fmt.Sprintf("%.1f (%.1f)", v[len(v)/2], v[0])
 }

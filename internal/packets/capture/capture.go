@@ -18,6 +18,7 @@ import (
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
+	"github.com/fathom-trace/fathom/probe/try"
 	"github.com/fathom-trace/fathom/wire/filter"
 )
 
@@ -59,37 +60,60 @@ func Open(w *probe.World, o Options) (c *Capture, err error) {
 		o.Ring = 8 << 20
 	}
 	w.Expect(expected(&o))
-	types := newTypes(w)
-	c, err = open(w, o, types)
-	var ve *probe.VerifierError
-	if types != nil && errors.As(err, &ve) { // such programs may not call it
-		c, err = open(w, o, nil)
+	how := ways{types: newTypes(w), ends: newEnds(w)}
+	for {
+		c, err = open(w, o, how)
+		var ve *probe.VerifierError
+		switch {
+		case how.types != nil && errors.As(err, &ve): // such programs may not call it
+			how.types = nil
+		case how.ends != nil && err != nil:
+			how.ends = nil
+		default:
+			return c, err
+		}
 	}
-	return c, err
 }
 
-func open(w *probe.World, o Options, types *types) (*Capture, error) {
-	c := &Capture{texts: map[string]string{}, functions: o.Functions, step: -1}
-	code := &code{o: &o, types: types, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
-	var err error
-	if code.l, err = newLayout(w.Types()); err != nil {
+// ways are what programs do where the kernel lets them.
+type ways struct {
+	types *types         // read fields by an instruction, not a call; nil if they cannot
+	ends  []probe.Target // where refusals show; nil if that is the end of each system call
+}
+
+// newEnds finds the places where all refusals show. It gives nil if the ends of functions cannot be seen, or one of the places
+// is not there.
+func newEnds(w *probe.World) []probe.Target {
+	if w.Loads(place("fexit", connectEnd)) != nil {
+		return nil
+	}
+	has := func(name string) bool {
+		_, err := w.KfuncID(name)
+		return err == nil
+	}
+	end := func(name string) probe.Target { return place("fexit", name) }
+	_, _, err := w.Args(place("rawtracepoint", sendTrace))
+	switch {
+	case has(sendEnd):
+		return []probe.Target{end(sendEnd), end(connectEnd)}
+	case err == nil && has(sendAsk):
+		return []probe.Target{place("rawtracepoint", sendTrace), end(sendAsk), end(connectEnd)}
+	case err != nil && has(sendOld):
+		return []probe.Target{end(sendOld), end(connectEnd)}
+	}
+	return nil
+}
+
+// place is a place in the kernel itself that a program is attached to.
+func place(provider, name string) probe.Target {
+	return probe.Target{Provider: provider, Module: "vmlinux", Func: name, Name: provider + ":" + name}
+}
+
+func open(w *probe.World, o Options, how ways) (*Capture, error) {
+	c, code, targets, err := prepare(w, &o, how)
+	if err != nil {
 		return nil, err
 	}
-	for _, t := range o.Terms {
-		way, err := t.resolve(w.Types())
-		if err != nil {
-			return nil, err
-		}
-		code.ways = append(code.ways, way)
-	}
-	if err := code.compile(); err != nil {
-		return nil, err
-	}
-	code.stacks = code.p.Map(ir.Map{Name: ".stacks", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: 1})
-	if code.chooses() {
-		code.track = newTable(code.p)
-	}
-	targets := c.write(w, code)
 	prog, err := code.p.Finish()
 	if err != nil {
 		return nil, err
@@ -99,7 +123,8 @@ func open(w *probe.World, o Options, types *types) (*Capture, error) {
 		return nil, err
 	}
 	c.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w, Plain: true, Missing: "warn",
-		Warn: func(s string) { c.missing = append(c.missing, s) }})
+		Needed: func(t probe.Target) bool { return t.Provider == "fexit" },
+		Warn:   func(s string) { c.missing = append(c.missing, s) }})
 	if err != nil {
 		return nil, err
 	}
@@ -113,11 +138,63 @@ func open(w *probe.World, o Options, types *types) (*Capture, error) {
 	return c, nil
 }
 
+// prepare writes the programs, and says what they are for.
+func prepare(w *probe.World, o *Options, how ways) (*Capture, *code, [][]probe.Target, error) {
+	c := &Capture{texts: map[string]string{}, functions: o.Functions, step: -1}
+	code := &code{o: o, types: how.types, p: emit.New(emit.Options{CPUs: o.CPUs, Ring: o.Ring})}
+	var err error
+	if code.l, err = newLayout(w.Types()); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, t := range o.Terms {
+		way, err := t.resolve(w.Types())
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		code.ways = append(code.ways, way)
+	}
+	if err := code.compile(); err != nil {
+		return nil, nil, nil, err
+	}
+	code.stacks = code.p.Map(ir.Map{Name: ".stacks", Kind: ir.PerCPUArray, KeySize: 4, ValueSize: 16, MaxEntries: 1})
+	if code.chooses() {
+		code.track = newTable(code.p)
+	}
+	return c, code, c.write(w, code, how.ends), nil
+}
+
+// Plan says what Open would attach to, and what Functions then, without doing so; missing is what this kernel has not got.
+func Plan(w *probe.World, o Options) (targets, functions, missing []string, err error) {
+	w.Expect(expected(&o))
+	c, _, ts, err := prepare(w, &o, ways{types: newTypes(w), ends: newEnds(w)})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, clause := range ts {
+		for _, t := range clause {
+			targets = append(targets, t.Name)
+		}
+	}
+	if c.step >= 0 {
+		if err := try.Detect(try.KprobeMulti); err != nil {
+			return targets, nil, append(c.missing, err.Error()), nil
+		}
+		fs, _, err := stepTargets(w, c.functions)
+		if err != nil {
+			return targets, nil, append(c.missing, err.Error()), nil
+		}
+		for _, t := range fs {
+			functions = append(functions, t.Name)
+		}
+	}
+	return targets, functions, c.missing, nil
+}
+
 // expected are the names that will be asked for among the kernel's types.
 func expected(o *Options) []string {
 	names := []string{rdonlyCast, "sk_buff", "net_device", "net", "sock", "skb_shared_info", "task_struct", "files_struct", "fdtable", "file", "socket",
-		"bpf_prog", "bpf_prog_aux", "pt_regs"}
-	tps := []string{"xdp_exception", "xdp_redirect_err", "sys_exit"}
+		"bpf_prog", "bpf_prog_aux", "pt_regs", "msghdr", byteStruct, connectEnd, sendEnd, sendAsk, sendOld}
+	tps := []string{"xdp_exception", "xdp_redirect_err", "sys_exit", sendTrace}
 	for _, s := range sources {
 		tps = append(tps, s.tps...)
 	}
@@ -142,24 +219,24 @@ func (c *code) compile() error {
 }
 
 // write writes a program for each source that the kernel has, and gives what they are to be attached to.
-func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target) {
-	find := func(tp string) (t probe.Target, args map[string]int) {
-		t = probe.Target{Provider: "rawtracepoint", Module: "vmlinux", Func: tp, Name: "rawtracepoint:" + tp}
+func (c *Capture) write(w *probe.World, code *code, ends []probe.Target) (targets [][]probe.Target) {
+	find := func(t probe.Target) (args map[string]int) {
 		params, _, err := w.Args(t)
-		if err != nil { // this kernel has no such tracepoint
+		if err != nil { // this kernel has no such place
 			c.missing = append(c.missing, t.Name)
-			return t, nil
+			return nil
 		}
 		args = map[string]int{}
 		for _, f := range params.Fields {
 			args[strings.TrimSuffix(f.Name, "__nullable")] = f.Index
 		}
-		return t, args
+		return args
 	}
 	raw := func(write func(i int, args map[string]int), tps ...string) {
 		var last map[string]int
 		for _, tp := range tps {
-			t, args := find(tp)
+			t := place("rawtracepoint", tp)
+			args := find(t)
 			switch {
 			case args == nil:
 			case last != nil && maps.Equal(args, last): // one program is enough
@@ -182,7 +259,21 @@ func (c *Capture) write(w *probe.World, code *code) (targets [][]probe.Target) {
 	for _, call := range calls {
 		c.calls = append(c.calls, call.name)
 	}
-	raw(code.refusals, "sys_exit")
+	if ends == nil {
+		c.missing = append(c.missing, "ends of functions (fexit): refusals are seen at the end of every system call")
+		raw(code.refusals, "sys_exit")
+	}
+	for _, t := range ends {
+		switch args := find(t); {
+		case args == nil:
+			continue
+		case t.Func == connectEnd:
+			code.connects(len(targets), args)
+		default:
+			code.sends(len(targets), t, args)
+		}
+		targets = append(targets, []probe.Target{t})
+	}
 	if len(c.functions) > 0 && code.track != nil {
 		c.step = len(targets)
 		code.steps(c.step)

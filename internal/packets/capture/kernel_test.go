@@ -55,7 +55,7 @@ func TestAccounts(t *testing.T) {
 			if name == "typed" && types == nil {
 				t.Skip("this kernel has no " + rdonlyCast)
 			}
-			c, err := open(w, Options{Filter: "udp dst port 9 and not icmp", CPUs: 4, Ring: 1 << 18}, types)
+			c, err := open(w, Options{Filter: "udp dst port 9 and not icmp", CPUs: 4, Ring: 1 << 18}, ways{types: types})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,8 +119,11 @@ func tell(t *testing.T, c *Capture) (kinds map[packet.Kind]int, n uint64) {
 		if !ok {
 			return kinds, n
 		}
-		if kinds[e.Kind]++; e.Kind != packet.Refused {
-			n++
+		if kinds[e.Kind]++; e.Kind == packet.Refused {
+			continue
+		}
+		if n++; e.Skb == 0 && e.Kind != packet.XDPError {
+			t.Errorf("%s of no packet", e.Kind)
 		}
 	}
 }

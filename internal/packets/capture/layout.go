@@ -27,10 +27,11 @@ type layout struct {
 	sockFamily, sockDport, sockNum, sockDaddr, sockDaddr6 member
 	sockProtocol, sockState                               member
 	taskFiles, filesFdt, fdtFd, fdtMax, filePrivate       member
-	socketSk, sockSocket                                  member
+	socketSk, sockSocket, msgName                         member
 	progAux, auxID                                        member
 	callArgs                                              [5]member // of a system call, in struct pt_regs at its end
 	callNr                                                member    // its number, there
+	bytes                                                 member    // of struct __kernel_sockaddr_storage, most of which they are
 }
 
 // finder looks members up and remembers the first that is missing.
@@ -103,12 +104,13 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 		sockProtocol: f.get("sock", "sk_protocol"), sockState: f.get("sock", "__sk_common", "skc_state"),
 		taskFiles: f.get("task_struct", "files"), filesFdt: f.get("files_struct", "fdt"),
 		fdtFd: f.get("fdtable", "fd"), fdtMax: f.get("fdtable", "max_fds"), filePrivate: f.get("file", "private_data"),
-		socketSk: f.get("socket", "sk"), sockSocket: f.get("sock", "sk_socket"),
+		socketSk: f.get("socket", "sk"), sockSocket: f.get("sock", "sk_socket"), msgName: f.get("msghdr", "msg_name"),
 		progAux: f.get("bpf_prog", "aux"), auxID: f.get("bpf_prog_aux", "id"),
 	}
 	if s := f.structure("sk_buff"); s != nil {
 		l.skbSize = (s.Size + 7) &^ 7
 	}
+	l.bytes = f.maybe(byteStruct, "__data")
 	if l.callNr = f.maybe("pt_regs", "orig_ax"); !l.callNr.there() {
 		l.callNr = f.get("pt_regs", "syscallno") // arch/arm64/include/asm/ptrace.h
 	}

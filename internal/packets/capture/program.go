@@ -25,6 +25,7 @@ type source struct {
 	late bool     // no packet is taken up here: what matters of one was seen before
 	rare bool     // the same, unless only losses are asked for: then what comes before is left out
 	flow bool     // seen often: left out where only losses are asked for
+	none bool     // there may be no packet: a queue that was asked was empty
 }
 
 // sources are the tracepoints that packets pass (include/trace/events/{skb,net,qdisc,sock,udp,tcp}.h).
@@ -38,7 +39,7 @@ var sources = []source{
 	{kind: packet.RxEntry, tps: []string{"netif_receive_skb_entry", "napi_gro_receive_entry"}, skb: "skb", flow: true},
 	{kind: packet.Copied, tps: []string{"skb_copy_datagram_iovec"}, skb: "skb", num: "len", flow: true, late: true},
 	{kind: packet.Enqueued, tps: []string{"qdisc_enqueue"}, skb: "skb", flow: true, late: true},
-	{kind: packet.Dequeued, tps: []string{"qdisc_dequeue"}, skb: "skb", flow: true, late: true},
+	{kind: packet.Dequeued, tps: []string{"qdisc_dequeue"}, skb: "skb", flow: true, late: true, none: true},
 	{kind: packet.Full, tps: []string{"sock_rcvqueue_full"}, skb: "skb", rare: true},
 	{kind: packet.Full, tps: []string{"udp_fail_queue_rcv_skb"}, skb: "skb", num: "rc", rare: true},
 	{kind: packet.Retransmit, tps: []string{"tcp_retransmit_skb"}, skb: "skb", rare: true},
@@ -64,7 +65,10 @@ func (c *code) chooses() bool {
 
 // types are the numbers, in the kernel's BTF, of the structs that an address can be said to be of. A program may then read
 // where it points to, which gives 0 where nothing is (bpf_rdonly_cast, Linux 6.2).
-type types struct{ skb, dev uint32 }
+type types struct{ skb, dev, info, bytes uint32 }
+
+// byteStruct is a struct of bytes, for what has no type: the address of any protocol (include/uapi/linux/socket.h).
+const byteStruct = "__kernel_sockaddr_storage"
 
 // rdonlyCast is the kernel function that tells the verifier; no code is left of it.
 const rdonlyCast = "bpf_rdonly_cast"
@@ -76,10 +80,12 @@ func newTypes(w *probe.World) *types {
 	}
 	skb, ok := w.TypeID(ctype.KindStruct, "sk_buff")
 	dev, ok2 := w.TypeID(ctype.KindStruct, "net_device")
-	if !ok || !ok2 {
+	info, ok3 := w.TypeID(ctype.KindStruct, "skb_shared_info")
+	bytes, ok4 := w.TypeID(ctype.KindStruct, byteStruct)
+	if !ok || !ok2 || !ok3 || !ok4 {
 		return nil
 	}
-	return &types{skb, dev}
+	return &types{skb, dev, info, bytes}
 }
 
 // seen is what a program knows of the packet before it.
@@ -96,7 +102,8 @@ type seen struct {
 	start   ir.Val // of the outermost header, from head
 	flags   ir.Val
 	dev     ir.Val   // address of its struct net_device
-	info    emit.Mem // of its struct skb_shared_info, the part that layout.shared says
+	info    ir.Val   // if typed: its struct skb_shared_info
+	part    emit.Mem // else: of that, what layout.shared says
 }
 
 func (p *seen) load(m member) ir.Val {
@@ -141,6 +148,11 @@ func (c *code) trace(s source, targets int, args map[string]int) {
 // read afterwards.
 func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
 	p := &seen{u: u, typed: c.types != nil, rec: u.Slot("record", recSize), skb: u.Arg(args[s.skb])}
+	if s.none {
+		u.Unless(ir.Ne, p.skb, ir.Imm(0))
+	}
+	// Attached by its BTF, the program would have an argument that is trusted, and no load out of it checked. But then the kernel
+	// goes through all of its types for each program it takes, which is 17 ms (bpf_check_attach_target, 6.18).
 	cast := func(addr ir.Val, typ uint32) ir.Val { return u.Kfunc(rdonlyCast, addr, ir.Imm(int64(typ))) }
 	if p.typed {
 		p.ptr = cast(p.skb, c.types.skb)
@@ -235,9 +247,19 @@ func (c *code) begin(p *seen) {
 // (dev_scratch): what cannot be read stays zero.
 func (c *code) where(p *seen) {
 	u, dev := p.u, p.dev
-	u.Store(p.rec.At(recIfindex), 4, p.via(dev, c.l.devIfindex))
-	u.Read(p.rec.At(recDev), 16, u.Add(dev, c.l.devName.off))
-	inum := u.Var(p.via(p.via(dev, c.l.devNet), c.l.netInum))
+	inum := u.Var(ir.Imm(0))
+	read := func() {
+		u.Store(p.rec.At(recIfindex), 4, p.via(dev, c.l.devIfindex))
+		c.name(p, p.rec.At(recDev))
+		u.Set(inum, p.via(p.via(dev, c.l.devNet), c.l.netInum))
+	}
+	if p.typed {
+		// A read of what is no address at all is a fault, which the kernel mends at the price of a whole program. Those of the
+		// kernel have a highest byte that nothing else there has.
+		u.If(ir.Eq, u.Bin(ir.And, u.Swap(dev, 8), ir.Imm(0xff)), ir.Imm(0xff), read, nil)
+	} else {
+		read()
+	}
 	sk := p.load(c.l.sk)
 	u.Store(p.rec.At(recSock), 8, sk)
 	u.If(ir.Eq, inum, ir.Imm(0), func() {
@@ -247,6 +269,20 @@ func (c *code) where(p *seen) {
 	}, nil)
 	u.Store(p.rec.At(recNetns), 4, inum)
 }
+
+// name copies the device's name.
+func (c *code) name(p *seen, to emit.Mem) {
+	u := p.u
+	if !p.typed {
+		u.Read(to, ifNameSize, u.Add(p.dev, c.l.devName.off))
+		return
+	}
+	for i := 0; i < ifNameSize; i += 8 {
+		u.Store(to.At(i), 8, u.Load(u.Place(p.dev).At(c.l.devName.off+i), 8, false))
+	}
+}
+
+const ifNameSize = 16 // IFNAMSIZ in include/uapi/linux/if.h
 
 // unset is the mac_header of a packet that has none (~(typeof(skb->mac_header))0U in include/linux/skbuff.h).
 const unset = 0xffff
@@ -390,6 +426,9 @@ func (c *code) match(p *seen) {
 		u.If(ir.SLt, n, ir.Imm(0), func() { u.Set(n, ir.Imm(0)) }, nil)
 		src := filter.Source{Base: u.Reg(u.Bin(ir.Add, p.head, start)), Len: u.Reg(n), Type: u.Reg(p.bits(c.l.pktType)),
 			Tagged: u.Reg(u.Bin(ir.And, p.flags, ir.Imm(flagTagged))), TCI: u.Reg(p.load(c.l.vlanTCI))}
+		if p.typed && c.l.bytes.there() {
+			src.View = filter.View{Type: c.types.bytes, At: uint32(c.l.bytes.off), Size: uint32(c.l.bytes.size)}
+		}
 		if f.AsksIfindex() {
 			src.Ifindex = u.Reg(p.via(p.device(c), c.l.devIfindex))
 		}
@@ -404,11 +443,10 @@ func (c *code) match(p *seen) {
 // end stops following the packet that was described, and its data if nobody shares them: what comes next at these addresses is another.
 func (c *code) end(p *seen) {
 	u := p.u
-	lo, _ := c.l.shared()
 	if c.track != nil {
 		c.track.remove(u, p.skb)
 	}
-	refs := u.Bin(ir.And, u.Load(p.info.At(c.l.dataref.off-lo), 4, false), ir.Imm(0xffff)) // SKB_DATAREF_MASK
+	refs := u.Bin(ir.And, p.shared(c, c.l.dataref), ir.Imm(0xffff)) // SKB_DATAREF_MASK
 	u.If(ir.Le, refs, ir.Imm(1), func() {
 		f := p.rec.At(recFlags)
 		u.Store(f, 1, u.Bin(ir.Or, u.Load(f, 1, false), ir.Imm(flagLast)))
@@ -426,11 +464,25 @@ func (c *code) describe(p *seen) {
 	u.Store(p.rec.At(recProto), 2, p.load(c.l.protocol))
 	u.Store(p.rec.At(recType), 1, p.bits(c.l.pktType))
 	u.Store(p.rec.At(recIIF), 4, p.load(c.l.iif))
-	lo, hi := c.l.shared()
-	p.info = u.Slot("shared", hi-lo)
-	u.Read(p.info, hi-lo, u.Add(u.Bin(ir.Add, p.head, p.load(c.l.end)), lo)) // skb_end_pointer
-	u.Store(p.rec.At(recGSOSize), 2, u.Load(p.info.At(c.l.gsoSize.off-lo), 2, false))
-	u.Store(p.rec.At(recGSOSegs), 2, u.Load(p.info.At(c.l.gsoSegs.off-lo), 2, false))
+	info := u.Bin(ir.Add, p.head, p.load(c.l.end)) // skb_end_pointer
+	if p.typed {
+		p.info = u.Kfunc(rdonlyCast, info, ir.Imm(int64(c.types.info)))
+	} else {
+		lo, hi := c.l.shared()
+		p.part = u.Slot("shared", hi-lo)
+		u.Read(p.part, hi-lo, u.Add(info, lo))
+	}
+	u.Store(p.rec.At(recGSOSize), 2, p.shared(c, c.l.gsoSize))
+	u.Store(p.rec.At(recGSOSegs), 2, p.shared(c, c.l.gsoSegs))
+}
+
+// shared reads a member of the packet's struct skb_shared_info.
+func (p *seen) shared(c *code, m member) ir.Val {
+	if p.typed {
+		return p.u.Load(p.u.Place(p.info).At(m.off), m.size, false)
+	}
+	lo, _ := c.l.shared()
+	return p.u.Load(p.part.At(m.off-lo), m.size, false)
 }
 
 // tell completes a record but for its stack.

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/fathom-trace/fathom/answers/packet"
 	"github.com/fathom-trace/fathom/ctype"
@@ -16,23 +17,27 @@ import (
 const mostArg = 5
 
 // Functions attaches to the functions that were asked for, all at once: events of them come from some moment on while it
-// runs, which is about as long as all that Open does. It gives how many they are. It may run while another goroutine reads
-// events, not beside other methods; when ctx is done, it ends soon.
-func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, err error) {
+// runs, which is about as long as all that Open does. It gives how many they are, and how long attaching took once they were
+// found and the program was loaded. It may run while another goroutine reads events, not beside other methods; when ctx is done, it ends soon.
+func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, took time.Duration, err error) {
 	if c.step < 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err := try.Detect(try.KprobeMulti); err != nil { // to find functions takes memory
-		return 0, fmt.Errorf("watch functions: %w", err)
+		return 0, 0, fmt.Errorf("watch functions: %w", err)
 	}
 	targets, args, err := stepTargets(w, c.functions)
+	if err == nil {
+		err = c.sess.LoadMore(c.step)
+	}
+	begin := time.Now()
 	if err == nil {
 		n, err = c.sess.AttachTo(ctx, c.step, targets, args)
 	}
 	if err != nil {
-		return n, fmt.Errorf("watch functions: %w", err)
+		return n, 0, fmt.Errorf("watch functions: %w", err)
 	}
-	return n, nil
+	return n, time.Since(begin), nil
 }
 
 // stepTargets finds the functions that this kernel has and that have a packet among their arguments, and which argument it is.

@@ -2,16 +2,22 @@
 /*
  * fathom_bugs: the bugs that kernels die of, on request. Only for machines that may die.
  *
- * echo NAME > /proc/fathom_bugs: null, uaf, deadlock, softlockup, stack, bug, warn.
+ * echo NAME > /proc/fathom_bugs: null, uaf, deadlock, mixed, flush, gates, spinleak, softlockup, stack, bug, warn.
  */
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/percpu-rwsem.h>
 #include <linux/preempt.h>
 #include <linux/proc_fs.h>
+#include <linux/rtmutex.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 struct bugs_order {
 	u64 number;
@@ -78,6 +84,111 @@ static noinline void bugs_deadlock(void)
 	mutex_unlock(&bugs_ledger);
 }
 
+static DECLARE_RWSEM(bugs_shelf);
+static DEFINE_RT_MUTEX(bugs_till);
+static DEFINE_MUTEX(bugs_door);
+
+static int bugs_cashier(void *arg)
+{
+	rt_mutex_lock(&bugs_till);
+	msleep(300);
+	mutex_lock(&bugs_door);
+	mutex_unlock(&bugs_door);
+	rt_mutex_unlock(&bugs_till);
+	return 0;
+}
+
+static int bugs_porter(void *arg)
+{
+	mutex_lock(&bugs_door);
+	msleep(300);
+	down_read(&bugs_shelf);
+	up_read(&bugs_shelf);
+	mutex_unlock(&bugs_door);
+	return 0;
+}
+
+/* three locks of three kinds, each held by one who wants the next */
+static noinline void bugs_mixed(void)
+{
+	down_write(&bugs_shelf);
+	kthread_run(bugs_cashier, NULL, "fathom_cashier");
+	kthread_run(bugs_porter, NULL, "fathom_porter");
+	msleep(100);
+	rt_mutex_lock(&bugs_till);
+	rt_mutex_unlock(&bugs_till);
+	up_write(&bugs_shelf);
+}
+
+static DEFINE_MUTEX(bugs_books);
+
+static void bugs_audit(struct work_struct *work)
+{
+	mutex_lock(&bugs_books);
+	mutex_unlock(&bugs_books);
+}
+
+static DECLARE_WORK(bugs_auditing, bugs_audit);
+
+/* waits for a work that waits for a mutex of the one who waits */
+static noinline void bugs_flush(void)
+{
+	mutex_lock(&bugs_books);
+	schedule_work(&bugs_auditing);
+	msleep(100);
+	flush_work(&bugs_auditing);
+	mutex_unlock(&bugs_books);
+}
+
+DEFINE_STATIC_PERCPU_RWSEM(bugs_gate);
+DEFINE_STATIC_PERCPU_RWSEM(bugs_lane);
+static DECLARE_COMPLETION(bugs_parcel);
+
+static int bugs_visitor(void *arg)
+{
+	percpu_down_read(&bugs_gate);
+	percpu_up_read(&bugs_gate);
+	return 0;
+}
+
+static int bugs_builder(void *arg)
+{
+	percpu_down_write(&bugs_gate);
+	percpu_up_write(&bugs_gate);
+	return 0;
+}
+
+static int bugs_mover(void *arg)
+{
+	percpu_down_write(&bugs_lane);
+	percpu_up_write(&bugs_lane);
+	return 0;
+}
+
+/* waits for what nobody completes, and has what others wait for: to read, to write, and until nobody reads */
+static noinline void bugs_gates(void)
+{
+	percpu_down_write(&bugs_gate);
+	percpu_down_read(&bugs_lane);
+	kthread_run(bugs_visitor, NULL, "fathom_visitor");
+	kthread_run(bugs_builder, NULL, "fathom_builder");
+	kthread_run(bugs_mover, NULL, "fathom_mover");
+	wait_for_completion(&bugs_parcel);
+	percpu_up_read(&bugs_lane);
+	percpu_up_write(&bugs_gate);
+}
+
+static DEFINE_SPINLOCK(bugs_counter);
+
+/* a spinlock that is never given back, and one who wants it */
+static noinline void bugs_spinleak(void)
+{
+	spin_lock(&bugs_counter);
+	barrier();
+	spin_lock(&bugs_counter);
+	bugs_sink++; /* not the end of it: the function stays on the stack */
+}
+
 /* a CPU that never schedules again */
 static noinline void bugs_softlockup(void)
 {
@@ -122,6 +233,10 @@ static const struct {
 	{ "null", bugs_null },
 	{ "uaf", bugs_uaf },
 	{ "deadlock", bugs_deadlock },
+	{ "mixed", bugs_mixed },
+	{ "flush", bugs_flush },
+	{ "gates", bugs_gates },
+	{ "spinleak", bugs_spinleak },
 	{ "softlockup", bugs_softlockup },
 	{ "stack", bugs_stack },
 	{ "bug", bugs_bug },

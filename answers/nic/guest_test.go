@@ -1,0 +1,96 @@
+package nic_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/lab/guest"
+	"github.com/fathom-trace/fathom/lab/modules"
+)
+
+// guests have an e1000e and a virtio card that are joined, and a virtio card with four queues.
+var guests = ktest.Config{Modules: []string{"virtio_net", "e1000e", "veth"}, CPUs: 4}
+
+const lateModule = "/fathom_late.ko"
+
+func TestMain(m *testing.M) { ktest.Main(m, guests) }
+
+func TestGuest(t *testing.T) {
+	if ktest.InGuest() || os.Getenv(ktest.EnvGuests) == "" {
+		t.Skip("runs on the host, where " + ktest.EnvGuests + " names kernels")
+	}
+	for _, kernel := range []string{"debian-6.12", "debian-6.1"} {
+		wanted := os.Getenv(ktest.EnvGuests)
+		if wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
+			continue
+		}
+		c := guests
+		c.Kernels = []string{kernel}
+		c.Files = append(ethtool(t), guest.File{Name: lateModule, Path: buildLate(t, kernel)})
+		args, remove := multiQueue(t)
+		c.QEMUArgs = append(args,
+			"-netdev", "hubport,id=h1,hubid=1", "-device", "e1000e,netdev=h1,romfile=",
+			"-netdev", "hubport,id=h2,hubid=1", "-device", "virtio-net-pci,netdev=h2,romfile=")
+		if wanted != "all" {
+			t.Setenv(ktest.EnvGuests, kernel)
+		}
+		ktest.Guests(t, c)
+		remove()
+		if wanted != "all" {
+			t.Setenv(ktest.EnvGuests, wanted)
+		}
+	}
+}
+
+// buildLate builds the module of late work for a kernel.
+func buildLate(t *testing.T, kernel string) string {
+	cache, err := guest.UserCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := cache.Kernel(t.Context(), kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers, err := cache.BuildDir(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ko, err := modules.Build(t.Context(), "late", headers, filepath.Join(cache.Dir, "modules", k.Release, "late"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ko
+}
+
+// multiQueue makes a tap for a card with four queues: QEMU has no other network that has them.
+func multiQueue(t *testing.T) (args []string, remove func()) {
+	name := fmt.Sprintf("fnic%d", os.Getpid()%100000)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP, Queues: 4, Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS}
+	if err := h.LinkAdd(tap); err != nil {
+		h.Close()
+		ktest.Missing(t, fmt.Sprintf("a tap with queues cannot be made here: %v", err))
+	}
+	for _, f := range tap.Fds {
+		f.Close()
+	}
+	return []string{"-netdev", "tap,id=t0,ifname=" + name + ",script=no,downscript=no,queues=4",
+			"-device", "virtio-net-pci,netdev=t0,mq=on,vectors=10,romfile="}, func() {
+			if err := h.LinkDel(tap); err != nil {
+				t.Error(err)
+			}
+			h.Close()
+		}
+}

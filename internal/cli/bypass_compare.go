@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/bypass/compare"
+	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/term"
+	"github.com/fathom-trace/fathom/lab/topology"
+)
+
+func bypassCompare() *cobra.Command {
+	o := compare.Options{Rounds: 5, Count: 5000, For: 500 * time.Millisecond, Size: 60}
+	var ways, cpus string
+	var generic, asJSON bool
+	c := &cobra.Command{
+		Use:   "compare [flags]",
+		Short: "Measure the kernel's sockets beside AF_XDP: latency, packets, CPU, and where bypass loses",
+		Long: `Make two network namespaces on a veth pair and measure, in rounds in which all take turns: ordinary UDP sockets of Go,
+busy-polling ones, AF_PACKET, AF_XDP, waiting by Go's netpoller and spinning, and, past all devices, shared memory. Round
+trips (p50, p99, p99.9, a histogram), packets and bits a second, and CPU time of both sides. What the rounds do not agree on
+is inconclusive. Nothing of the machine's network is touched.
+
+Examples:
+  fathom bypass compare
+  fathom bypass compare --ways udp,xsk-spin --rounds 11 --count 20000
+  fathom bypass compare --for 0 -S -j`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := compareOptions(&o, ways, cpus, generic); err != nil {
+				return usageError{c.CommandPath(), err}
+			}
+			return runCompare(c, o, asJSON)
+		},
+	}
+	fl := c.Flags()
+	fl.IntVar(&o.Rounds, "rounds", o.Rounds, "measure `N` times; 3 at least for a verdict")
+	fl.IntVar(&o.Count, "count", o.Count, "`N` round trips of each in each round")
+	fl.DurationVar(&o.For, "for", o.For, "send for this `TIME` in each round; 0: no rates")
+	fl.IntVarP(&o.Size, "size", "s", o.Size, "frames of `N` bytes")
+	fl.StringVar(&ways, "ways", "", "only `WAYS`, all compared with the first: udp,udp-spin,packet,xsk-netpoll,xsk-spin,shm")
+	fl.StringVar(&cpus, "cpus", "", "`A,B`: the CPUs of both sides (default: the first and the last); none leaves them free")
+	fl.BoolVarP(&generic, "xdp-skb", "S", false, "attach in generic mode")
+	fl.BoolVarP(&asJSON, "json", "j", false, "print the report as JSON")
+	return c
+}
+
+// compareOptions reads flags.
+func compareOptions(o *compare.Options, ways, cpus string, generic bool) error {
+	if o.Rounds < 1 || o.Count < 1 || o.For < 0 || o.Size < 60 || o.Size > 1514 {
+		return errors.New("--rounds and --count are 1 or more, --for is not negative, --size is 60 to 1514")
+	}
+	for w := range strings.SplitSeq(ways, ",") {
+		if ways == "" {
+			break
+		}
+		if !slices.Contains(compare.Ways(), compare.Way(w)) {
+			return fmt.Errorf("no way %q: %v", w, compare.Ways())
+		}
+		o.Ways = append(o.Ways, compare.Way(w))
+	}
+	if generic {
+		o.Mode = steer.Generic
+	}
+	switch cpus {
+	case "":
+		o.A.CPU, o.B.CPU = compare.CPUs()
+	case "none":
+		o.A.CPU, o.B.CPU = -1, -1
+	default:
+		if n, err := fmt.Sscanf(cpus, "%d,%d", &o.A.CPU, &o.B.CPU); n != 2 || err != nil || o.A.CPU < 0 || o.B.CPU < 0 {
+			return fmt.Errorf("--cpus is A,B or none, not %q", cpus)
+		}
+	}
+	return nil
+}
+
+func runCompare(c *cobra.Command, o compare.Options, asJSON bool) (err error) {
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt)
+	defer stop()
+	pair, err := topology.NewPair("va", "vb")
+	if err != nil {
+		return bypassError("compare", err)
+	}
+	defer func() { err = errors.Join(err, pair.Close()) }()
+	for _, e := range []struct {
+		p *compare.Place
+		h topology.Host
+	}{{&o.A, pair.A}, {&o.B, pair.B}} {
+		e.p.Device = xsk.Device{Name: e.h.Dev, NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), e.h.FD())}
+		e.p.Addr, _ = netip.AddrFromSlice(e.h.Addr.To4())
+	}
+	o.Command = []string{"/proc/self/exe", "bypass", sideCommand}
+	tty := term.IsTerminal(os.Stderr)
+	o.Note = func(round int, w compare.Way, r compare.Role) {
+		if tty {
+			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-11s %-5s ", round+1, o.Rounds, w, r)
+		}
+	}
+	r, err := compare.Run(ctx, o)
+	if tty {
+		fmt.Fprint(os.Stderr, "\r                                        \r")
+	}
+	if err != nil && !errors.Is(err, context.Canceled) || r == nil {
+		return bypassError("compare", err)
+	}
+	if asJSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(struct {
+			*compare.Report
+			Comparisons []compare.Comparison `json:"comparisons"`
+		}{r, r.Compare()})
+	}
+	return r.WriteText(c.OutOrStdout())
+}
+
+// sideCommand is one side of a comparison. compare starts it; it is not for people.
+const sideCommand = "side"
+
+func bypassSide() *cobra.Command {
+	return &cobra.Command{
+		Use: sideCommand + " JOB", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var j compare.Job
+			if err := json.Unmarshal([]byte(args[0]), &j); err != nil {
+				return usageError{"fathom bypass compare", err}
+			}
+			return compare.Serve(j, io.Reader(os.Stdin), os.Stdout)
+		},
+	}
+}

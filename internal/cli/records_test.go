@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// recordNames are the names that JSON records have for what all of them tell, with the Go types that may stand behind them.
+// A name that is not here is a verb's own.
+var recordNames = map[string][]string{
+	"pid":   {"int", "*int", "uint32"},
+	"tid":   {"int", "uint32", "uint64"},
+	"cpu":   {"int", "*int", "uint32"},
+	"comm":  {"string"},
+	"dev":   {"string"},
+	"netns": {"string", "uint32", "*netstate.Namespace", "netstate.Namespace"}, // a name, an inode, or both
+	"t":     {"uint64"},                                                        // ns of the recording's clock
+	"time":  {"time.Time"},                                                     // of day
+}
+
+// synonyms are what those must not be called.
+var synonyms = map[string]string{
+	"process": "pid", "process_id": "pid", "thread": "tid", "thread_id": "tid", "processor": "cpu", "process_name": "comm", "command_name": "comm",
+	"device": "dev", "iface": "dev", "ifname": "dev", "interface": "dev", "namespace": "netns", "net_ns": "netns", "ns": "netns",
+	"timestamp": "t or time", "ts": "t or time", "func": "function",
+}
+
+// otherRecords are files whose JSON is no record of a verb: what others define, and what goes between our own processes.
+var otherRecords = []string{
+	"answers/packet/chrome.go",                                               // Chrome's trace format
+	"answers/packet/flow.go", "answers/packet/event.go", "netstate/state.go", // the file of packet -o
+	"bypass/compare/side.go", // jobs for the processes of bypass compare
+	"bypass/prog/pin.go",     // the lease of a pin
+	"lab/guest/qmp/qmp.go",   // QEMU's monitor
+	"record/ctf/json.go",     // CTF 2's metadata
+}
+
+// TestRecordsNameTheSame looks at every struct that is written as JSON: what all verbs tell has one name and one form.
+func TestRecordsNameTheSame(t *testing.T) {
+	seen := map[string]int{}
+	for _, dir := range []string{"answers", "bypass", "internal", "lab", "netstate", "probe", "record", "view"} {
+		err := filepath.WalkDir("../../"+dir, func(path string, d fs.DirEntry, err error) error {
+			name := filepath.ToSlash(strings.TrimPrefix(path, "../../"))
+			if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || slices.Contains(otherRecords, name) ||
+				strings.HasPrefix(name, "internal/gen/") {
+				return err
+			}
+			set := token.NewFileSet()
+			f, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				field, ok := n.(*ast.Field)
+				if !ok || field.Tag == nil {
+					return true
+				}
+				tag, _ := strconv.Unquote(field.Tag.Value)
+				key, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
+				seen[key]++
+				if want, ok := synonyms[key]; ok {
+					t.Errorf("%s: a record calls %q what others call %s", set.Position(field.Pos()), key, want)
+				}
+				if kinds, ok := recordNames[key]; ok && !slices.Contains(kinds, types.ExprString(field.Type)) {
+					t.Errorf("%s: %q is %s, elsewhere one of %v", set.Position(field.Pos()), key, types.ExprString(field.Type), kinds)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range recordNames {
+		if seen[name] == 0 {
+			t.Errorf("no record has %q", name)
+		}
+	}
+}

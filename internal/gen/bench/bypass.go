@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fathom-trace/fathom/bypass/compare"
+	"github.com/fathom-trace/fathom/bypass/coro"
+	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/lab/topology"
+)
+
+// bypassRounds, bypassTrips and bypassFor are how much bypassPage measures of each way.
+const (
+	bypassRounds = 15
+	bypassTrips  = 10000
+	bypassFor    = 500 * time.Millisecond
+)
+
+// cWay is the program in C.
+const cWay compare.Way = "xsk-c"
+
+// bypassPage prints docs/benchmarks-bypass.md: the kernel's ways beside AF_XDP and shared memory, all in turns.
+func bypassPage() (err error) {
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	pair, err := topology.NewPair("va", "vb")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pair.Close()) }()
+	o := compare.Options{Rounds: bypassRounds, Count: bypassTrips, For: bypassFor, Size: 60, Command: []string{"./fathom", "bypass", "side"}, Ways: compare.Ways(), Mode: steer.Generic}
+	for _, e := range []struct {
+		p *compare.Place
+		h topology.Host
+	}{{&o.A, pair.A}, {&o.B, pair.B}} {
+		e.p.Device = xsk.Device{Name: e.h.Dev, NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), e.h.FD())}
+		e.p.Addr, _ = netip.AddrFromSlice(e.h.Addr.To4())
+	}
+	o.A.CPU, o.B.CPU = compare.CPUs()
+	if bin, cerr := compileC(dir); cerr == nil {
+		o.Ways = append(o.Ways, cWay)
+		o.External = map[compare.Way]func(compare.Job, string) []string{cWay: func(j compare.Job, mac string) []string { return cCommand(bin, j, mac) }}
+	} else {
+		fmt.Fprintln(os.Stderr, cerr)
+	}
+	o.Note = func(round int, w compare.Way, r compare.Role) {
+		fmt.Fprintf(os.Stderr, "\rround %d of %d: %-11s %-5s ", round+1, o.Rounds, w, r)
+	}
+	r, err := compare.Run(context.Background(), o)
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return err
+	}
+	return writeBypass(r)
+}
+
+// compileC compiles the program that fathom's rate is compared with.
+func compileC(dir string) (string, error) {
+	bin := filepath.Join(dir, "xsk")
+	out, err := exec.Command("gcc", "-O2", "-Wall", "-o", bin, "internal/gen/bench/testdata/xsk.c").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("compile xsk.c: %w: %s", err, out)
+	}
+	return bin, nil
+}
+
+// cCommand is the command line of xsk.c for a job; mac is the device's own address.
+func cCommand(bin string, j compare.Job, mac string) []string {
+	role := map[compare.Role]string{compare.Blast: "tx", compare.Sink: "rx"}[j.Role]
+	return []string{bin, role, j.Device.NetNS, j.Device.Name, fmt.Sprint(j.For.Seconds()), mac, j.MAC,
+		j.Local.Addr().String(), j.Remote.Addr().String(), fmt.Sprint(j.Local.Port()), fmt.Sprint(j.Size)}
+}
+
+// goal is a ratio that is wanted.
+type goal struct {
+	what   string
+	of, to compare.Way
+	metric string
+	wanted float64
+	less   bool
+}
+
+var bypassGoals = []goal{
+	{"AF_XDP spinning, p50 of a round trip beside Go's UDP", compare.XSKSpin, compare.UDP, "p50", 1. / 8, true},
+	{"AF_XDP spinning, p99 beside Go's UDP", compare.XSKSpin, compare.UDP, "p99", 1. / 12, true},
+	{"AF_XDP on the netpoller, p50 beside Go's UDP", compare.XSKNetpoll, compare.UDP, "p50", .85, true},
+	{"AF_XDP on the netpoller, p99 beside Go's UDP", compare.XSKNetpoll, compare.UDP, "p99", .5, true},
+	{"AF_XDP spinning, packets a second beside Go's UDP", compare.XSKSpin, compare.UDP, "packets/s", 2.5, false},
+	{"AF_XDP spinning, packets a second beside the program in C", compare.XSKSpin, cWay, "packets/s", .95, false},
+	{"shared memory, p50 of a round trip beside Go's UDP", compare.Memory, compare.UDP, "p50", 1. / 50, true},
+}
+
+func writeBypass(r *compare.Report) error {
+	load, _ := os.ReadFile("/proc/loadavg") // says how far to trust this
+	fmt.Printf("# Going around the kernel\n\nMade by `make bench-bypass` on %s, %d CPUs. Both sides are processes of their own, each on one CPU, on a veth pair between two "+
+		"namespaces; all ways take turns in each of %d rounds, in another order each time. Ratios are within a round. The machine is "+
+		"shared: only ratios count. XDP runs in generic mode: on veth its native mode first makes another buffer of each skb, and is slower. veth has no zero copy, and each packet sent costs a call and an skb: cards with zero copy differ. "+
+		"A spinning way suffers most from other programs on its CPU: the load was %s at the end (two processes of ours are 2).\n\n", kernel(), cpus(), r.Rounds, strings.Join(strings.Fields(string(load))[:1], ""))
+	fmt.Printf("## What was wanted\n\n| ratio | wanted | median | rounds from – to | holds |\n|---|---|---|---|---|\n")
+	for _, g := range bypassGoals {
+		q := r.Ratio(g.of, g.to, g.metric)
+		if q.Rounds == 0 {
+			fmt.Printf("| %s | | not measured | | |\n", g.what)
+			continue
+		}
+		sign, holds := "≥", q.Median >= g.wanted
+		if g.less {
+			sign, holds = "≤", q.Median <= g.wanted
+		}
+		fmt.Printf("| %s | %s %.3g | %.3g | %.3g – %.3g | %s |\n", g.what, sign, g.wanted, q.Median, q.Min, q.Max, yes(holds))
+	}
+	ns := switches()
+	fmt.Printf("| a value delivered to code that waits (`bypass/coro`), ns a switch | ≤ 150 | %.0f | | %s |\n\n", ns, yes(ns <= 150))
+	fmt.Printf("## All that was measured\n\n```\n")
+	var b strings.Builder
+	if err := r.WriteText(&b); err != nil {
+		return err
+	}
+	fmt.Print(strings.TrimRight(b.String(), "\n"), "\n```\n")
+	return nil
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// switches measures coro: nanoseconds for each of the two switches of a delivery, the least of several tries.
+func switches() float64 {
+	var t coro.Task
+	p := coro.NewPort[int](&t, 1)
+	t.Start(func() {
+		for {
+			if _, err := p.Receive(); err != nil {
+				return
+			}
+		}
+	})
+	defer t.Stop()
+	const n = 200000
+	least := 0.
+	for range 10 {
+		begin := time.Now()
+		for range n {
+			if p.Deliver(1) != nil {
+				return 0
+			}
+		}
+		if ns := float64(time.Since(begin).Nanoseconds()) / (2 * n); least == 0 || ns < least {
+			least = ns
+		}
+	}
+	return least
+}
