@@ -94,7 +94,7 @@ func TestThreads(t *testing.T) {
 		}
 		ns.Close()
 	}
-	for deadline := time.Now().Add(3 * time.Second); count() > threads+5 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); count() > threads+5 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if n := count(); n > threads+5 {

@@ -43,17 +43,26 @@ func (b *syncBuffer) String() string {
 }
 
 // runProgram runs src while work repeats, until the program exits; one that does not is ended as Ctrl-C does once its output
-// matches want, or after ten seconds.
+// matches want, or after half a minute.
 func runProgram(t *testing.T, src string, work func(), want *regexp.Regexp) (stdout, stderr string) {
 	t.Helper()
+	if work == nil {
+		return runHeard(t, src, nil, want)
+	}
+	return runHeard(t, src, func(*syncBuffer) { work() }, want)
+}
+
+// runHeard is runProgram for work that goes by what fathom has said about the program so far.
+func runHeard(t *testing.T, src string, work func(said *syncBuffer), want *regexp.Regexp) (stdout, stderr string) {
+	t.Helper()
 	var out, errs syncBuffer
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	interrupt := make(chan os.Signal, 1)
 	go func() {
-		for start := time.Now(); !want.MatchString(out.String()) && time.Since(start) < 10*time.Second; {
+		for start := time.Now(); !want.MatchString(out.String()) && time.Since(start) < 30*time.Second; {
 			select {
 			case <-stop:
 				return
@@ -69,7 +78,7 @@ func runProgram(t *testing.T, src string, work func(), want *regexp.Regexp) (std
 			case <-stop:
 				return
 			case <-time.After(20 * time.Millisecond):
-				work()
+				work(&errs)
 			}
 		}
 	}()

@@ -36,10 +36,10 @@ func TestLater(t *testing.T) {
 	}
 	unix.DeleteModule("dummy", 0)
 	rounds := 0
-	out, errs := runProgram(t, `config = { missing_probes = "warn" }
+	out, errs := runHeard(t, `config = { missing_probes = "warn" }
 kprobe:dummy:dummy_nosuch { }
 kprobe:dummy:dummy_setup { printf("setup by %s\n", probe); @n++; if (@n == 2) { exit(); } }
-interval:s:60 { }`, func() {
+interval:s:60 { }`, func(said *syncBuffer) {
 		if rounds == 2 {
 			return
 		}
@@ -58,7 +58,7 @@ interval:s:60 { }`, func() {
 			t.Error(err)
 			return
 		}
-		time.Sleep(time.Second) // it is looked for ten times a second
+		await(said, "module dummy is loaded, attached", rounds)
 		dev := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "late0"}}
 		if err := netlink.LinkAdd(dev); err != nil {
 			t.Error(err)
@@ -67,7 +67,7 @@ interval:s:60 { }`, func() {
 		if err := unix.DeleteModule("dummy", 0); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(time.Second)
+		await(said, "module dummy is gone", rounds)
 	}, regexp.MustCompile(`(?s)setup by.*setup by`))
 	if strings.Count(out, "setup by kprobe:dummy:dummy_setup\n") != 2 {
 		t.Errorf("%s\n%s", out, errs)
@@ -76,5 +76,12 @@ interval:s:60 { }`, func() {
 		if !strings.Contains(errs, want) {
 			t.Errorf("not said: %s\n%s", want, errs)
 		}
+	}
+}
+
+// await waits until something was said n times, half a minute at most.
+func await(said *syncBuffer, what string, n int) {
+	for start := time.Now(); strings.Count(said.String(), what) < n && time.Since(start) < 30*time.Second; {
+		time.Sleep(20 * time.Millisecond)
 	}
 }

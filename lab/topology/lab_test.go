@@ -263,13 +263,16 @@ func TestEverything(t *testing.T) {
 	b, _ := n.NS("b")
 	c, _ := n.NS("c")
 	x, _ := n.NS("x")
-	time.Sleep(5 * time.Second) // STP listens and learns for two seconds each
-
 	flow := func(from, to netns.NS, addr string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		_, err := traffic.UDP(ctx, traffic.Flow{From: from, To: to, Addr: netip.MustParseAddrPort(addr), Messages: 3, Size: 100})
 		return err
+	}
+	for began := time.Now(); flow(b, a, "10.0.1.1:0") != nil || flow(a, c, "10.0.2.1:4001") != nil; { // STP listens and learns for two seconds each
+		if time.Since(began) > time.Minute {
+			t.Fatal("the switch does not forward")
+		}
 	}
 	start := time.Now()
 	if err := flow(a, c, "10.0.2.1:4000"); err != nil {

@@ -38,7 +38,7 @@ func TestCounters(t *testing.T) {
 		s.send([][]byte{datagram(from, to)})
 	}
 	var d map[string]int64
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		if d = netstate.Diff(before, s.Read(live.Counters)); d["Udp.NoPorts"] >= n || time.Now().After(deadline) {
 			break
 		}

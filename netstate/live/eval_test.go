@@ -164,7 +164,7 @@ func TestEval(t *testing.T) {
 		state := s.Read(live.NFT | live.Links | live.Routes | live.Rules)
 		least, most := expect(state, packets)
 		s.send(packets)
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			state = s.Read(live.NFT)
 			c := chainOf(state.Chains, "c0")
 			if c.Rules[1].Packets == uint64(len(packets)) || time.Now().After(deadline) {

@@ -177,6 +177,19 @@ func drain(fd int) (frames [][]byte) {
 	}
 }
 
+// sentinels counts the frames that say that those before them have been dealt with: each has its number.
+var sentinels uint64
+
+func sentinelFrame() []byte {
+	sentinels++
+	return ethernet(ours, sentinel, binary.BigEndian.AppendUint64(make([]byte, 42), sentinels))
+}
+
+// isSentinel says whether a frame is the one made last.
+func isSentinel(f []byte) bool {
+	return etherType(f) == sentinel && binary.BigEndian.Uint64(f[14+42:]) == sentinels
+}
+
 func etherType(b []byte) uint16 { return binary.BigEndian.Uint16(b[12:]) }
 
 // send sends a frame and then the sentinel, and tells what was seen.
@@ -186,22 +199,23 @@ func (s *site) send(frame []byte) (out seen) {
 		drain(fd)
 	}
 	before := s.reader.Read(live.Counters)
-	for _, f := range [][]byte{frame, ethernet(ours, sentinel, make([]byte, 50))} {
-		if _, err := unix.Write(s.tx, f); err != nil && !errors.Is(err, unix.ENOBUFS) { // no carrier: the queue takes nothing
-			s.t.Fatal(err)
+	// The first sentinel says that the frame has been dealt with; the second, sent after that, comes behind the answer.
+	for _, fs := range [][][]byte{{frame}, nil} {
+		for _, f := range append(fs, sentinelFrame()) {
+			if _, err := unix.Write(s.tx, f); err != nil && !errors.Is(err, unix.ENOBUFS) { // no carrier: the queue takes nothing
+				s.t.Fatal(err)
+			}
 		}
-	}
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		through := false
-		for _, f := range drain(s.rx) {
-			out.raw = out.raw || string(f[:14]) == string(frame[:14])
-			through = through || etherType(f) == sentinel
-		}
-		if through {
-			break
-		}
-		if s.down() && time.Until(deadline) < 900*time.Millisecond { // nothing will come
-			break
+		through, began := false, time.Now()
+		for !through && time.Since(began) < 30*time.Second {
+			for _, f := range drain(s.rx) {
+				out.raw = out.raw || string(f[:14]) == string(frame[:14])
+				through = through || isSentinel(f)
+			}
+			if s.down() && time.Since(began) > 100*time.Millisecond { // nothing will come
+				break
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 	for _, f := range drain(s.tx) {
@@ -260,11 +274,11 @@ func TestNineVerdicts(t *testing.T) {
 // settle waits until the device is in its state: the carrier comes a little later, and the other end's queue takes frames
 // later still.
 func (s *site) settle(down bool) {
-	for deadline := time.Now().Add(5 * time.Second); !down && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !down && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if l, ok := s.reader.Read(live.Links).LinkByName("q"); !ok || l.Flags&iffLowerUp == 0 {
 			continue
 		}
-		_, _ = unix.Write(s.tx, ethernet(ours, sentinel, make([]byte, 50))) // what the queue does not take does not come
+		_, _ = unix.Write(s.tx, sentinelFrame()) // what the queue does not take does not come
 		if slices.ContainsFunc(drain(s.rx), func(f []byte) bool { return etherType(f) == sentinel }) {
 			return
 		}
