@@ -3,6 +3,7 @@ package script
 import (
 	"archive/zip"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,7 +154,8 @@ func TestEnded(t *testing.T) {
 	}
 	gcc := oracle.Path(t, "gcc")
 	dir := t.TempDir()
-	src, bin := filepath.Join(dir, "brief.c"), filepath.Join(dir, "brief")
+	comm := fmt.Sprintf("brief%d", os.Getpid()) // others may run this test, too
+	src, bin := filepath.Join(dir, "brief.c"), filepath.Join(dir, comm)
 	text := "#include <sys/syscall.h>\n" + strings.Replace(brief, "SYS", "SYS_getpgid", 1)
 	if err := os.WriteFile(src, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -167,7 +169,7 @@ func TestEnded(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		_, err := Run(t.Context(), Options{
-			Source: &syntax.Source{Name: "stdin", Text: `tracepoint:syscalls:sys_enter_getpgid /comm == "brief"/ { printf("<%s>\n", ustack); }`},
+			Source: &syntax.Source{Name: "stdin", Text: `tracepoint:syscalls:sys_enter_getpgid /comm == "` + comm + `"/ { printf("<%s>\n", ustack); }`},
 			Stdout: &out, Stderr: &errs, Interrupt: interrupt, Notify: true,
 		})
 		done <- err
