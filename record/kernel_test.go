@@ -101,7 +101,9 @@ func workload(t *testing.T, n int) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", callsEnv, n))
+	// A signal while a thread steps over a breakpoint has the uprobe be hit again (uprobe_deny_signal, kernel/events/uprobes.c), and Go
+	// sends itself signals on a machine that is late.
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", callsEnv, n), "GODEBUG=asyncpreemptoff=1")
 	return cmd
 }
 

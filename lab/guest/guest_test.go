@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -167,10 +168,36 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// overdue is a context whose time is over when somebody says so.
+type overdue struct {
+	context.Context
+	over chan struct{}
+}
+
+func (o overdue) Done() <-chan struct{} { return o.over }
+
+func (o overdue) Err() error {
+	select {
+	case <-o.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
 // TestHang covers a guest that is late, and one that stands still.
 func TestHang(t *testing.T) {
 	t.Run("late", func(t *testing.T) {
-		res, err := guest.Run(within(t, 15*time.Second), opts(t, "sleep"))
+		o := opts(t, "sleep")
+		ctx := overdue{within(t, 2*time.Minute), make(chan struct{})}
+		end := sync.OnceFunc(func() { close(ctx.over) })
+		context.AfterFunc(ctx.Context, end)
+		o.Stdout = writerFunc(func(b []byte) (int, error) { end(); return len(b), nil })
+		res, err := guest.Run(ctx, o)
 		var he *guest.HangError
 		if !errors.As(err, &he) || !errors.Is(err, context.DeadlineExceeded) || len(res.Commands) != 1 || res.Commands[0].Stdout != "asleep\n" {
 			t.Fatalf("%v, %+v", err, res.Commands)
@@ -178,7 +205,7 @@ func TestHang(t *testing.T) {
 	})
 	t.Run("silent", func(t *testing.T) {
 		o := opts(t, "sleep")
-		o.HangAfter = 10 * time.Second
+		o.HangAfter = 20 * time.Second // more than a guest is silent for while it boots
 		g, err := guest.Start(within(t, 2*time.Minute), o)
 		if err != nil {
 			t.Fatal(err)
