@@ -147,6 +147,19 @@ func (q *Queue) spill() {
 // belong to the kernel now and become free when they are sent, the others are still the caller's. The kernel is told at once, if
 // it has to be. A packet of several frames is sent whole or not at all.
 func (q *Queue) Send(b []Frame) (int, error) {
+	n, err := q.Put(b)
+	if errors.Is(err, ErrShort) {
+		return n, err
+	}
+	err = errors.Join(err, q.Kick())
+	if n == 0 && len(b) > 0 || q.Outstanding() >= uint64(q.lot) {
+		q.Reap() // who forwards never asks for free frames, but others of the UMEM need them
+	}
+	return n, err
+}
+
+// Put is Send that does not tell the kernel: [Queue.Kick] does, for all that was put.
+func (q *Queue) Put(b []Frame) (int, error) {
 	n := min(q.tx.room(uint32(len(b))), uint32(len(b)))
 	room := n
 	for n > 0 && b[n-1].More() {
@@ -175,10 +188,6 @@ func (q *Queue) Send(b []Frame) (int, error) {
 		q.tx.publish()
 		add(&q.count.txPackets, packets)
 		add(&q.count.txBytes, bytes)
-	}
-	err = errors.Join(err, q.Kick())
-	if n == 0 && len(b) > 0 || q.Outstanding() >= uint64(q.lot) {
-		q.Reap() // who forwards never asks for free frames, but others of the UMEM need them
 	}
 	return int(sent), err
 }

@@ -2,7 +2,6 @@ package xsk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -53,20 +52,42 @@ type waiter struct {
 // Wait returns when packets are there, or when the context ends, whose error it gives then. It may return earlier, so that who
 // sends can go on. How it waits is Options.Wait.
 func (q *Queue) Wait(ctx context.Context) error {
+	ready, err := q.Prepare()
+	switch {
+	case err != nil || q.rx.ready(1) > 0:
+		return err
+	case ready:
+		return ctx.Err()
+	}
+	return q.Park(ctx)
+}
+
+// Prepare does what has to be done before [Queue.Park]: frames go to the fill ring, and the kernel is told to send. It says if
+// packets are there, or if it is not the time to sleep.
+func (q *Queue) Prepare() (ready bool, err error) {
 	q.refill()
 	if q.rx.ready(1) > 0 {
-		return nil
+		return true, nil
 	}
 	add(&q.count.waits, 1)
-	if err := errors.Join(q.Kick(), ctx.Err()); err != nil {
-		return err
+	if err := q.Kick(); err != nil {
+		return false, err
 	}
 	if q.tx.used() > 0 || q.fillTo > 0 && q.fill.used() == 0 {
 		// The kernel could not take all, or all frames are on their way: what ends that wakes nobody.
 		if q.opts.Wait == Netpoll || q.opts.Wait == Poll {
 			time.Sleep(shortWait)
 		}
-		return nil
+		return true, nil
+	}
+	return false, nil
+}
+
+// Park is Wait for a queue that several goroutines use in turns, under a lock of theirs. The one that receives calls Recv and Prepare with
+// the lock and Park without: Park only looks at the receive ring, so that the others can send meanwhile.
+func (q *Queue) Park(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	switch q.opts.Wait {
 	case Spin, SpinYield, BusyPoll:

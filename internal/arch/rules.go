@@ -102,7 +102,7 @@ var Edges = []Edge{
 	{"bypass/prog", "./bypass/steer ./bypass/held " + ebpfCore + " github.com/cilium/ebpf/link", "a person's own programs are loaded and attached"},
 	{"bypass/traffic", "./bypass/steer", "traffic needs the program that steers it"},
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
-	{"bypass/netstack", "gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP"},
+	{"bypass/netstack", "./bypass/steer ./bypass/traffic gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP, on queues and a program that steers to them"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
 	{"view/flame view/events", "html", "names in a drawing are escaped"},
 	{"view/events", "./traceevent", "events are printed as their format says"},
@@ -142,7 +142,7 @@ var Edges = []Edge{
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
-	{"internal/gen/bench internal/gen/insns", "syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; and BPF programs by the kernel's statistics"},
+	{"internal/gen/bench internal/gen/insns", "net syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; connections; and BPF programs by the kernel's statistics"},
 	{"internal/gen/deaths", "golang.org/x/sys/unix", "reads the kernel's log and kills the first process, in a guest"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
 }

@@ -63,7 +63,7 @@ func bypassPage() (err error) {
 	if err != nil {
 		return err
 	}
-	return writeBypass(r)
+	return errors.Join(writeBypass(r), writeTCP(pair))
 }
 
 // compileC compiles the program that fathom's rate is compared with.

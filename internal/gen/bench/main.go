@@ -6,6 +6,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/examples"
+	"github.com/fathom-trace/fathom/lab/topology"
 )
 
 // rounds is how often each short run is repeated.
@@ -47,6 +50,29 @@ func main() {
 			err = packetPage(os.Args[2:])
 		} else if len(os.Args) > 2 {
 			err = packets(os.Args[2], os.Args[3:])
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "tcp-side" {
+		var s tcpSide
+		err := json.Unmarshal([]byte(os.Args[2]), &s)
+		if err == nil {
+			err = s.run()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "tcp" { // the part about connections alone
+		pair, err := topology.NewPair("va", "vb")
+		if err == nil {
+			err = errors.Join(writeTCP(pair), pair.Close())
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -1,0 +1,19 @@
+// Package netstack is TCP and UDP of this process: connections and listeners whose packets go around the kernel, through
+// AF_XDP sockets (package xsk), on a device and with addresses that stay the kernel's.
+//
+//	s, err := netstack.Open(xsk.Device{Name: "eth0"}, netstack.Options{})
+//	l, err := s.Listen("tcp", ":8080")
+//	err = http.Serve(l, handler)
+//	client := http.Client{Transport: &http.Transport{DialContext: s.DialContext}}
+//
+// What is the kernel's stays so: its addresses, routes, neighbours and MTU are asked for and followed, ARP and neighbour
+// discovery are its own, and only packets to ports that were opened here are taken from it. Such a port is bound in the
+// kernel too, by a socket that neither listens nor receives, so that no other program gets it, and an attempt to open one that
+// somebody has fails as it does there. All ends with the process, kill -9 included.
+//
+// Connections are net.Conn and behave as those of package net, with its errors: deadlines, half closing (CloseRead,
+// CloseWrite), syscall.ECONNREFUSED. The protocols themselves are gVisor's (gvisor.dev/gvisor/pkg/tcpip); none of its types
+// is seen here.
+//
+// It gains where delay counts. Bulk transfers over veth are slower than the kernel's, which never cuts them into packets there.
+package netstack

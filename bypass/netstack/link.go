@@ -1,0 +1,367 @@
+package netstack
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
+
+	"github.com/fathom-trace/fathom/bypass/xsk"
+	wire "github.com/fathom-trace/fathom/wire/header"
+)
+
+// link is the device as gVisor sees it: it takes and gives packets of IP. Ethernet is done here, with what the kernel knows of
+// neighbours.
+type link struct {
+	lanes []*lane
+	near  *neighbours
+	trust bool
+	mtu   atomic.Uint32
+	onEnd atomic.Pointer[func()]
+
+	dispatch               atomic.Pointer[stack.NetworkDispatcher]
+	ended                  atomic.Bool
+	received, sent, noRoom atomic.Uint64
+	inline                 atomic.Pointer[inlineHandlers]
+}
+
+func newLink(queues []*xsk.Queue, near *neighbours, trust bool) *link {
+	l := &link{near: near, trust: trust}
+	l.mtu.Store(uint32(near.mtu))
+	for _, q := range queues {
+		n := &lane{link: l, q: q, kick: make(chan struct{}, 1)}
+		n.gro.Init(true)
+		l.lanes = append(l.lanes, n)
+	}
+	return l
+}
+
+// lane is a queue of the device. One goroutine receives, any may send: mu is held to use the queue.
+type lane struct {
+	link *link
+	gro  gro.GRO
+	mu   sync.Mutex
+	q    *xsk.Queue
+	put  int           // packets that the kernel has not been told of
+	kick chan struct{} // has somebody tell it soon
+}
+
+const (
+	burst      = 64 // packets that are received, or sent, at a time
+	maxOptions = 60 // bytes that a packet of TCP may be shorter than the MTU and still be full: its options, and the rounding of the kernel's
+)
+
+// receive gives packets to gVisor until the context ends, or the device does; the error says which.
+func (n *lane) receive(ctx context.Context) error {
+	frames := make([]xsk.Frame, burst)
+	for {
+		n.mu.Lock()
+		got, err := n.q.Recv(frames)
+		ready := false
+		if got == 0 && err == nil {
+			ready, err = n.q.Prepare()
+		}
+		n.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case got > 0:
+			n.deliver(frames[:got])
+			n.mu.Lock()
+			n.q.Free(frames[:got])
+			n.mu.Unlock()
+		case ready:
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		default:
+			if err := n.q.Park(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// deliver gives a burst of packets to gVisor, which has a copy of each.
+func (n *lane) deliver(frames []xsk.Frame) {
+	d := n.link.dispatch.Load()
+	if d == nil {
+		return
+	}
+	n.gro.Dispatcher = *d
+	handlers := n.link.inline.Load()
+	for i := range frames {
+		b := frames[i].Bytes()
+		if len(b) < wire.EthernetLen {
+			continue
+		}
+		eth := wire.Ethernet(b)
+		var proto tcpip.NetworkProtocolNumber
+		switch eth.Type() {
+		case uint16(header.IPv4ProtocolNumber):
+			proto = header.IPv4ProtocolNumber
+		case uint16(header.IPv6ProtocolNumber):
+			proto = header.IPv6ProtocolNumber
+		default:
+			continue
+		}
+		n.link.received.Add(1)
+		payload := b[wire.EthernetLen:]
+		if handlers != nil && handlers.take(n, proto, eth.Src(), payload) {
+			continue
+		}
+		if a, ok := source(proto, payload); ok {
+			n.link.near.learn(a, eth.Src())
+		}
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(payload))})
+		pkt.NetworkProtocolNumber = proto
+		pkt.RXChecksumValidated = n.link.trust
+		n.gro.Enqueue(pkt)
+		pkt.DecRef()
+	}
+	n.gro.Flush()
+}
+
+// source is who a packet says it is from.
+func source(proto tcpip.NetworkProtocolNumber, b []byte) (netip.Addr, bool) {
+	switch {
+	case proto == header.IPv4ProtocolNumber && len(b) >= header.IPv4MinimumSize:
+		return netip.AddrFrom4([4]byte(b[12:16])), true
+	case proto == header.IPv6ProtocolNumber && len(b) >= header.IPv6MinimumSize:
+		return netip.AddrFrom16([16]byte(b[8:24])), true
+	}
+	return netip.Addr{}, false
+}
+
+// lane picks the queue for a flow, so that its packets stay in order.
+func (l *link) lane(hash uint32) *lane { return l.lanes[int(hash)%len(l.lanes)] }
+
+// WritePackets sends packets that gVisor made. What has no neighbour yet waits until the kernel has found one.
+func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	pkts := list.AsSlice()
+	for at := 0; at < len(pkts); at += burst {
+		if err := l.write(pkts[at:min(at+burst, len(pkts))]); err != nil {
+			return at, err
+		}
+	}
+	return len(pkts), nil
+}
+
+func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
+	var macs [burst][6]byte
+	var known [burst]bool
+	for i, p := range pkts {
+		to, ok := netip.AddrFromSlice(p.EgressRoute.RemoteAddress.AsSlice())
+		if !ok {
+			continue
+		}
+		if macs[i], known[i] = l.near.find(to); !known[i] {
+			l.near.hold(to, l.frame(p))
+		}
+	}
+	n := l.lane(pkts[0].Hash)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.ended.Load() {
+		return &tcpip.ErrClosedForSend{}
+	}
+	var frames [burst]xsk.Frame
+	room := n.q.Alloc(frames[:len(pkts)])
+	used := 0
+	for i, p := range pkts {
+		if !known[i] {
+			continue
+		}
+		if used == room {
+			l.noRoom.Add(1)
+			continue
+		}
+		f := &frames[used]
+		f.SetLen(p.Size() + wire.EthernetLen)
+		b := f.Bytes()
+		l.ethernet(b, macs[i], uint16(p.NetworkProtocolNumber))
+		at := wire.EthernetLen
+		for _, part := range p.AsSlices() {
+			at += copy(b[at:], part)
+		}
+		used++
+	}
+	n.send(frames[:used], used > 0 && pkts[len(pkts)-1].Size() > int(l.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
+	n.q.Free(frames[used:room])
+	return nil
+}
+
+// send gives frames to the device; mu is held. What has no room is given back and counted. The kernel is told at once, which costs a call, but if
+// more is about to come: TCP sends a burst packet by packet.
+func (n *lane) send(frames []xsk.Frame, more bool) {
+	sent, err := n.q.Put(frames)
+	n.link.sent.Add(uint64(sent))
+	if sent < len(frames) || err != nil {
+		n.link.noRoom.Add(uint64(len(frames) - sent))
+		n.q.Free(frames[sent:])
+		more = false
+	}
+	if n.put += sent; more && n.put < burst/2 {
+		select {
+		case n.kick <- struct{}{}:
+		default:
+		}
+		return
+	}
+	n.tell()
+}
+
+// tell has the kernel send what was put; mu is held. An error is one of the device's, which receiving meets, too.
+func (n *lane) tell() {
+	n.put = 0
+	_ = n.q.Kick()
+	if n.q.Outstanding() >= burst {
+		n.q.Reap()
+	}
+}
+
+// kicker tells the kernel of packets after which nothing came.
+func (n *lane) kicker(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.kick:
+		}
+		n.mu.Lock()
+		if n.put > 0 && !n.link.ended.Load() {
+			n.tell()
+		}
+		n.mu.Unlock()
+	}
+}
+
+func (l *link) ethernet(b []byte, to [6]byte, proto uint16) {
+	copy(b, to[:])
+	copy(b[6:], l.near.mac[:])
+	b[12], b[13] = byte(proto>>8), byte(proto)
+}
+
+// held is a packet that waits for its neighbour: Ethernet without the address.
+type held struct {
+	b    []byte
+	hash uint32
+}
+
+func (l *link) frame(p *stack.PacketBuffer) held {
+	b := make([]byte, wire.EthernetLen, wire.EthernetLen+p.Size())
+	l.ethernet(b, [6]byte{}, uint16(p.NetworkProtocolNumber))
+	for _, part := range p.AsSlices() {
+		b = append(b, part...)
+	}
+	return held{b, p.Hash}
+}
+
+// release sends packets that waited for a neighbour.
+func (l *link) release(mac [6]byte, packets []held) {
+	for _, p := range packets {
+		copy(p.b, mac[:])
+		l.lane(p.hash).sendBytes(p.b)
+	}
+}
+
+// sendBytes sends one packet.
+func (n *lane) sendBytes(b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.link.ended.Load() {
+		return
+	}
+	var f [1]xsk.Frame
+	if n.q.Alloc(f[:]) == 0 {
+		n.link.noRoom.Add(1)
+		return
+	}
+	f[0].SetLen(len(b))
+	copy(f[0].Bytes(), b)
+	n.send(f[:], false)
+}
+
+// end has nothing be sent any more: the queues are about to be closed.
+func (l *link) end() {
+	for _, n := range l.lanes {
+		n.mu.Lock()
+		l.ended.Store(true)
+		n.mu.Unlock()
+	}
+}
+
+// What gVisor asks of a device.
+
+// MTU is the largest packet of IP.
+func (l *link) MTU() uint32 { return l.mtu.Load() }
+
+// SetMTU has later packets be of another size.
+func (l *link) SetMTU(mtu uint32) { l.mtu.Store(mtu) }
+
+// MaxHeaderLength is 0: Ethernet's header is not gVisor's.
+func (l *link) MaxHeaderLength() uint16 { return 0 }
+
+// LinkAddress is the device's Ethernet address.
+func (l *link) LinkAddress() tcpip.LinkAddress { return tcpip.LinkAddress(l.near.mac[:]) }
+
+// SetLinkAddress does nothing: the address is the kernel's.
+func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
+
+// Capabilities says whether checksums of what arrives are to be verified.
+func (l *link) Capabilities() stack.LinkEndpointCapabilities {
+	if l.trust {
+		return stack.CapabilityRXChecksumOffload
+	}
+	return stack.CapabilityNone
+}
+
+// Attach says who gets what arrives.
+func (l *link) Attach(d stack.NetworkDispatcher) {
+	if d == nil {
+		l.dispatch.Store(nil)
+		return
+	}
+	l.dispatch.Store(&d)
+}
+
+// IsAttached says whether somebody does.
+func (l *link) IsAttached() bool { return l.dispatch.Load() != nil }
+
+// Wait returns at once: the receiving goroutines are the Stack's.
+func (l *link) Wait() {}
+
+// ARPHardwareType says that there is no ARP: the kernel does it.
+func (l *link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareNone }
+
+// AddHeader does nothing: Ethernet's header is written with the packet's frame.
+func (l *link) AddHeader(*stack.PacketBuffer) {}
+
+// ParseHeader does nothing: Ethernet's header does not come here.
+func (l *link) ParseHeader(*stack.PacketBuffer) bool { return true }
+
+// Close runs what SetOnCloseAction said.
+func (l *link) Close() {
+	if f := l.onEnd.Swap(nil); f != nil {
+		(*f)()
+	}
+}
+
+// SetOnCloseAction keeps what is to be done at the end.
+func (l *link) SetOnCloseAction(f func()) {
+	if f != nil {
+		l.onEnd.Store(&f)
+	}
+}
+
+// GSOMaxSize is how much TCP may be given to be cut into segments at once.
+func (l *link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
+
+// SupportedGSO says that gVisor cuts.
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.GVisorGSOSupported }

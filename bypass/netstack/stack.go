@@ -1,0 +1,223 @@
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/bypass/traffic"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+)
+
+// Checksums says what is done with checksums of packets that arrive. Those of packets that are sent are always computed.
+type Checksums int
+
+// What is done with them.
+const (
+	// ChecksumAuto verifies them, but on veth, where the kernel leaves those of its own packets unfinished and nothing can go wrong between
+	// the two ends but what was made to (netem).
+	ChecksumAuto Checksums = iota
+	ChecksumVerify
+	ChecksumTrust
+)
+
+// Options say how a stack is to be; the zero value takes all queues, waits by Go's netpoller and follows the kernel's settings.
+type Options struct {
+	Queues    []int // of the device; nil: all
+	Mode      steer.Mode
+	Copying   xsk.Copying
+	Wait      xsk.Wait
+	Checksums Checksums
+	// Frames is how many frames of memory each queue has; 4096 if 0. They hold what arrives until it is read, and what is being sent.
+	Frames int
+	// Congestion is TCP's way to find its speed: "cubic", as the kernel's, if empty, or "reno".
+	Congestion string
+}
+
+// nic is the one device of a stack.
+const nic = 1
+
+// Stack is TCP and UDP on one device. It is safe for use by several goroutines.
+type Stack struct {
+	dev     xsk.Device
+	session *traffic.Session
+	gv      *stack.Stack
+	link    *link
+	near    *neighbours
+	ports   *ports
+	addrs   addresses
+
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+	close  sync.Once
+	err    error        // of Close
+	broke  atomic.Value // error that ended a receiving goroutine
+}
+
+// Open makes a stack of a device. It needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF there. If an XDP program is on the device already,
+// the error is a *held.Error; it stays.
+func Open(dev xsk.Device, o Options) (*Stack, error) {
+	s, err := open(dev, o)
+	if err != nil {
+		return nil, fmt.Errorf("open a TCP/IP stack on %s: %w", dev, err)
+	}
+	return s, nil
+}
+
+func open(dev xsk.Device, o Options) (s *Stack, err error) {
+	s = &Stack{dev: dev}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if s.near, err = openNeighbours(ctx, dev); err != nil {
+		return s, err
+	}
+	if s.near.mtu > frameSize-headroom {
+		return s, fmt.Errorf("MTU %d: a packet must fit into a frame, %d bytes with the kernel's headroom: set at most %d", s.near.mtu, frameSize, frameSize-headroom)
+	}
+	s.session, err = traffic.Open(ctx, traffic.Config{
+		Device: dev, Queues: o.Queues, Memory: xsk.Memory{Frames: o.Frames, FrameSize: frameSize},
+		Queue: xsk.Options{Copying: o.Copying, Wait: o.Wait},
+		Steer: steer.Options{Mode: o.Mode},
+		Rules: []steer.Rule{}, // nothing yet
+	})
+	if err != nil {
+		return s, err
+	}
+	trust := o.Checksums == ChecksumTrust || o.Checksums == ChecksumAuto && s.near.kind == "veth"
+	s.link = newLink(s.session.Queues, s.near, trust)
+	s.near.send = s.link.release
+	s.ports = newPorts(s)
+	if s.gv, err = protocols(s.link, o); err != nil {
+		return s, err
+	}
+	if err := s.follow(ctx); err != nil {
+		return s, err
+	}
+	for _, l := range s.link.lanes {
+		s.ended.Go(func() { l.kicker(ctx) })
+		s.ended.Go(func() {
+			if err := l.receive(ctx); ctx.Err() == nil {
+				s.broke.Store(err)
+			}
+		})
+	}
+	return s, nil
+}
+
+// frameSize is how long frames are: a page.
+const frameSize = 4096
+
+// headroom is what the kernel keeps of a frame for itself, and for the Ethernet header with a tag (XDP_PACKET_HEADROOM).
+const headroom = 256 + 18
+
+// protocols makes gVisor's part.
+func protocols(l *link, o Options) (*stack.Stack, error) {
+	gv := stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	if o.Congestion == "" {
+		o.Congestion = "cubic"
+	}
+	sack, cc, reuse := tcpip.TCPSACKEnabled(true), tcpip.CongestionControlOption(o.Congestion), tcpip.TCPTimeWaitReuseOption(tcpip.TCPTimeWaitReuseGlobal)
+	for what, err := range map[string]tcpip.Error{
+		"selective acknowledgements":       gv.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
+		"congestion control " + string(cc): gv.SetTransportProtocolOption(tcp.ProtocolNumber, &cc),
+		"ports in TIME_WAIT":               gv.SetTransportProtocolOption(tcp.ProtocolNumber, &reuse),
+		"the device":                       gv.CreateNIC(nic, l),
+	} {
+		if err != nil {
+			gv.Close()
+			return nil, fmt.Errorf("set up %s: %s", what, err)
+		}
+	}
+	gv.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
+	return gv, nil
+}
+
+// Device is the device that the stack is on.
+func (s *Stack) Device() xsk.Device { return s.dev }
+
+// Addrs are the addresses of the device, which are the stack's too.
+func (s *Stack) Addrs() []netip.Addr { return s.addrs.list() }
+
+// Mode says where the XDP program runs.
+func (s *Stack) Mode() steer.Mode { return s.session.Program.Mode() }
+
+// Err says what ended receiving, if something did: the device went away.
+func (s *Stack) Err() error {
+	err, _ := s.broke.Load().(error)
+	return err
+}
+
+// Stats are what a stack counted.
+type Stats struct {
+	Received, Sent uint64 // packets
+	NoRoom         uint64 // packets that were not sent because no frame was free or the ring was full; TCP sends them again
+	NoNeighbour    uint64 // packets that were not sent because nobody answered for the address, or the route leads elsewhere
+	Retransmits    uint64 // segments of TCP sent again
+	BadChecksums   uint64 // packets that arrived with a wrong one
+	Established    uint64 // connections of TCP that are
+	Queues         xsk.Stats
+}
+
+// Stats reads the counters.
+func (s *Stack) Stats() (st Stats, err error) {
+	g := s.gv.Stats()
+	st = Stats{
+		Received: s.link.received.Load(), Sent: s.link.sent.Load(), NoRoom: s.link.noRoom.Load(), NoNeighbour: s.near.failed.Load(),
+		Retransmits: g.TCP.Retransmits.Value(), BadChecksums: g.TCP.ChecksumErrors.Value() + g.UDP.ChecksumErrors.Value(), Established: g.TCP.CurrentEstablished.Value(),
+	}
+	for _, q := range s.session.Queues {
+		one, err := q.Stats()
+		if err != nil {
+			return st, err
+		}
+		st.Queues = st.Queues.Add(one)
+	}
+	return st, nil
+}
+
+// Close ends all connections and listeners, and gives the ports back to the kernel. Connections that were not closed before are reset.
+func (s *Stack) Close() error {
+	s.close.Do(func() {
+		var errs []error
+		if s.gv != nil {
+			s.gv.Destroy()
+		}
+		s.cancel()
+		s.ended.Wait()
+		if s.near != nil {
+			errs = append(errs, s.near.Close())
+		}
+		if s.session != nil {
+			if s.link != nil {
+				s.link.end()
+			}
+			errs = append(errs, s.session.Close())
+		}
+		if s.ports != nil {
+			s.ports.close()
+		}
+		s.err = errors.Join(errs...)
+	})
+	return s.err
+}
