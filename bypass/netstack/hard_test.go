@@ -90,6 +90,7 @@ func TestLoss(t *testing.T) {
 
 // TestSix: the same over IPv6, by a link-local address and a global one.
 func TestSix(t *testing.T) {
+	asOn612(t)
 	w := newSite(t, netstack.Options{})
 	for ns, a := range map[netns.NS]string{w.p.A.NS: "fd00::1/64", w.p.B.NS: "fd00::2/64"} {
 		dev := map[string]string{"fd00::1/64": w.a.Name, "fd00::2/64": w.b.Name}[a]
