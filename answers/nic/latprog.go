@@ -290,24 +290,13 @@ func (c *latCode) polled(u *unit) {
 	})
 }
 
-// wanted ends the program for packets that were not asked for.
-func (c *latCode) wanted(u *unit, dev, index ir.Val) {
-	if c.o.Index != 0 {
-		u.If(ir.Ne, index, ir.Imm(int64(c.o.Index)), func() { u.Return(ir.Imm(0)) }, nil)
-	}
-	if c.o.NetNS != 0 {
-		inum := u.Int(u.Int(dev, c.l.devNet, 8, false), c.l.netInum, 4, false)
-		u.If(ir.Ne, inum, big(u, uint64(c.o.NetNS)), func() { u.Return(ir.Imm(0)) }, nil)
-	}
-}
-
 // receive gives a packet what is known of its CPU.
 func (c *latCode) receive(u *unit) {
 	t := now(u)
 	skb := u.Var(u.arg("skb"))
 	dev := u.Int(skb, c.l.skbDev, 8, false)
 	index := u.Var(u.Int(dev, c.l.devIndex, 4, false))
-	c.wanted(u, dev, index)
+	c.of(u, dev, index, c.o.Index, c.o.NetNS)
 	napi := u.Var(u.Int(skb, c.l.skbNAPI, 4, false))
 	pk := u.Slot("packet", pkSize)
 	u.Zero(pk, pkSize)

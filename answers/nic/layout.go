@@ -10,7 +10,8 @@ import (
 type layout struct {
 	skbDev, skbIif, skbNAPI   int
 	devIndex, devNet, netInum int
-	napiID, skType, skNum     int
+	napiID, napiDev           int
+	skType, skNum             int
 	skQueue, skProtocol       int
 	udpQueue                  int
 	taskPID, taskComm         int
@@ -42,7 +43,7 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 	l := &layout{
 		skbDev: f.at("sk_buff", "dev"), skbIif: f.at("sk_buff", "skb_iif"), skbNAPI: f.at("sk_buff", "napi_id"),
 		devIndex: f.at("net_device", "ifindex"), devNet: f.at("net_device", "nd_net", "net"), netInum: f.at("net", "ns", "inum"),
-		napiID: f.at("napi_struct", "napi_id"),
+		napiID: f.at("napi_struct", "napi_id"), napiDev: f.at("napi_struct", "dev"),
 		skType: f.at("sock", "sk_type"), skNum: f.at("sock", "__sk_common", "skc_num"),
 		skQueue: f.at("sock", "sk_receive_queue", "qlen"), skProtocol: f.at("sock", "sk_protocol"), udpQueue: f.at("udp_sock", "reader_queue", "qlen"),
 		taskPID: f.at("task_struct", "pid"), taskComm: f.at("task_struct", "comm"),

@@ -2,7 +2,6 @@ package nic
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"strings"
 	"testing"
 	"time"
@@ -11,15 +10,6 @@ import (
 
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
-
-// bucketOf is the bucket of a number, as programs find it.
-func bucketOf(ns uint64) int {
-	if ns < histFirst {
-		return int(ns)
-	}
-	e := bits.Len64(ns) - 1
-	return (e-subBits+1)*histSub + int(ns>>(e-subBits)&(histSub-1))
-}
 
 func TestBuckets(t *testing.T) {
 	last := -1
@@ -35,8 +25,7 @@ func TestBuckets(t *testing.T) {
 	}
 	var h Hist
 	for ns := uint64(1); ns <= 1000; ns++ {
-		h.buckets[bucketOf(ns)]++
-		h.merge(Hist{Count: 1, Sum: ns, Max: ns})
+		h.Add(ns)
 	}
 	for _, tt := range []struct {
 		part float64

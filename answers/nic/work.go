@@ -169,10 +169,6 @@ func tasklets(r *WorkResult, scheduled, asked map[uint64]uint64, symbol func(uin
 	}
 }
 
-func (h *Hist) merge(o Hist) {
-	h.Count, h.Sum, h.Max = h.Count+o.Count, h.Sum+o.Sum, max(h.Max, o.Max)
-}
-
 // describe names a function by what one CPU knows of it.
 func (k *Work) describe(f *Function, kind kindOf, b []byte, symbol func(uint64) string) {
 	le := binary.LittleEndian

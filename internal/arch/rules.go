@@ -93,6 +93,7 @@ var Edges = []Edge{
 	{"answers/explain/defs", "./ctype ./traceevent ./internal/sysno golang.org/x/sys/unix", "what names mean, by types, formats and tables; pure but for the names of errnos"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
 	{"answers/nic", "./ir/emit html", "measures by programs written as IR; names on a page are escaped"},
+	{"internal/polling", "./answers/nic ./netstate/live ./netstate/nic ./internal/netns ./internal/lease ./lab/topology ./lab/topology/traffic ./lab/attach net/netip " + sys, "nic --modes: changes a device's settings under a lease, puts it under load, measures"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
 	{"bypass/held", ebpfCore + " github.com/cilium/ebpf/link", "who has a program: bpf(2) tells"},
