@@ -21,6 +21,10 @@ type layout struct {
 	taskletFunc               int
 	actionName, actionHandler int
 	actionIRQ                 int
+	limits                    bool // the next three are known
+	pwqActive, pwqMax, wqMax  int  // pwqMax is -1 where the workqueue has its limit itself (since 6.9)
+	pwqPool                   int
+	poolWorkers, poolIdle     int
 }
 
 // finder looks members up by the running kernel's types.
@@ -53,7 +57,20 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 		taskletFunc: f.at("tasklet_struct", "func"),
 		actionName:  f.at("irqaction", "name"), actionHandler: f.at("irqaction", "handler"), actionIRQ: f.at("irqaction", "irq"),
 	}
+	l.limits = l.workLimits(types) == nil
 	return l, f.err
+}
+
+// workLimits finds what bounds workqueues; a kernel that keeps it elsewhere is counted without.
+func (l *layout) workLimits(types ctype.Lookup) error {
+	f := &finder{types: types}
+	l.pwqActive, l.pwqPool = f.at("pool_workqueue", "nr_active"), f.at("pool_workqueue", "pool")
+	l.poolWorkers, l.poolIdle = f.at("worker_pool", "nr_workers"), f.at("worker_pool", "nr_idle")
+	var err error
+	if l.pwqMax, err = member(types, "pool_workqueue", "max_active"); err != nil {
+		l.pwqMax, l.wqMax = -1, f.at("workqueue_struct", "max_active")
+	}
+	return f.err
 }
 
 func member(types ctype.Lookup, name string, path ...string) (off int, err error) {

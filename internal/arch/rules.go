@@ -92,6 +92,7 @@ var Edges = []Edge{
 	{answers, "./ir ./ir/build ./bpf/... ./probe/... ./record/... ./internal/feature " + ourModels + " " + ourDecoders, "answers are ready-made questions (rule 5)"},
 	{"answers/explain/defs", "./ctype ./traceevent ./internal/sysno golang.org/x/sys/unix", "what names mean, by types, formats and tables; pure but for the names of errnos"},
 	{"answers/packet/why", "./netstate", "reasons over a state that was read"},
+	{"answers/packet answers/nic", "./internal/timeline", "ways of packets as timelines"},
 	{"answers/nic", "./ir/emit html", "measures by programs written as IR; names on a page are escaped"},
 	{"internal/polling", "./answers/nic ./netstate/live ./netstate/nic ./internal/netns ./internal/lease ./lab/topology ./lab/topology/traffic ./lab/attach net/netip " + sys, "nic --modes: changes a device's settings under a lease, puts it under load, measures"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},

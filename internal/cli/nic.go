@@ -35,6 +35,7 @@ type nicFlags struct {
 	system  bool
 	cmd     []string
 	html    string
+	chrome  string
 	color   term.When
 	slow    time.Duration
 	forTime time.Duration
@@ -84,6 +85,7 @@ Examples:
 	fl.StringVar(&f.to, "to", "", "with --modes: ask `ADDRESS[:PORT]` behind DEV, which sends back datagrams; port 7 if none is given")
 	fl.BoolVar(&f.system, "allow-system-changes", false, "with --modes: set how DEV is polled, meanwhile")
 	fl.StringVar(&f.html, "html", "", "write a page with a picture of each device to `FILE`, too")
+	fl.StringVar(&f.chrome, "chrome", "", "with --latency: draw the packets that took --slow as a timeline, `FILE`, that ui.perfetto.dev opens")
 	fl.Var(&f.color, "color", "with --health: colours `WHEN`: auto, always, never")
 	fl.DurationVar(&f.slow, "slow", time.Millisecond, "with --latency: explain packets that took this `TIME`")
 	f.forTime = defaultFor
@@ -105,8 +107,8 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 		mode = m
 	}
 	refuse := map[string][]string{
-		"": {"for", "slow", "color"}, "health": {"slow", "html"}, "latency": {"verbose", "color", "html"}, "work": {"slow", "color", "netns", "html"},
-		"regs": {"for", "slow", "color", "verbose", "html"}, "modes": {"slow", "color", "verbose", "html"},
+		"": {"for", "slow", "color", "chrome"}, "health": {"slow", "html", "chrome"}, "latency": {"verbose", "color", "html"}, "work": {"slow", "color", "netns", "html", "chrome"},
+		"regs": {"for", "slow", "color", "verbose", "html", "chrome"}, "modes": {"slow", "color", "verbose", "html", "chrome"},
 	}
 	for _, name := range refuse[mode] {
 		if fl.Changed(name) {
