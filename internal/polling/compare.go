@@ -227,6 +227,8 @@ func (o *Options) evidence(r *nic.ModeResult) {
 		return
 	}
 	switch {
+	case p.Polls == 0 && r.Mode == nic.ByInterrupt:
+		r.Notes = append(r.Notes, "no NAPI instance of "+o.Dev+" was polled: its packets come by the CPU's backlog")
 	case p.Polls == 0:
 		r.Notes = append(r.Notes, "no NAPI instance of "+o.Dev+" was polled: its packets come by the CPU's backlog, and the mode changes nothing")
 	case r.Mode == nic.ByThread && p.Outside == 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -183,9 +184,21 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestKilled kills who compares modes, and has its settings put back by who comes next.
+// TestKilled kills who compares modes, and has its settings put back by who comes next: also those of a device that refuses a mode.
 func TestKilled(t *testing.T) {
+	for _, napi := range []bool{true, false} {
+		t.Run(fmt.Sprintf("napi=%v", napi), func(t *testing.T) { killed(t, napi) })
+	}
+}
+
+func killed(t *testing.T, napi bool) {
 	p := pair(t)
+	if !napi && p.prog != nil {
+		if err := p.prog.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p.prog = nil
+	}
 	dir := lease.Dir{Path: filepath.Join(t.TempDir(), "run")}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=/proc/%d/fd/%d %s %s", envVictim, os.Getpid(), p.A.FD(), p.To, dir.Path))
@@ -211,6 +224,36 @@ func TestKilled(t *testing.T) {
 	}
 	if d := cmp.Diff(before, all(t, p)); d != "" {
 		t.Errorf("settings are not as before: %s", d)
+	}
+}
+
+// TestGone: a device that went while its settings were changed keeps nobody from going on, nor does one whose namespace went.
+func TestGone(t *testing.T) {
+	p := pair(t)
+	o, err := options(p.Reader, p.A.Dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := lease.Dir{Path: filepath.Join(t.TempDir(), "run")}
+	o.Leases = &dir
+	s, err := borrow(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Index = 1 << 20
+	if _, err := borrow(&o); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a device that there is not: %v", err)
+	}
+	r := s.lease.Record()
+	s.index = 1 << 20
+	if err := s.giveBack(); err != nil {
+		t.Error(err)
+	}
+	for _, netns := range []uint64{p.Reader.NS().Inode, 1} {
+		r.Data = fmt.Appendf(nil, `{"netns":%d,"ifindex":%d,"was":{"threaded":"1"}}`, netns, 1<<20)
+		if err := Clean(r); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,30 +68,38 @@ type lent struct {
 // The caller calls giveBack.
 func borrow(o *Options) (*settings, error) {
 	s := &settings{place: o.Reader, index: o.Index, sysctl: len(o.Command) > 0, now: map[string]string{}}
-	s.was = lent{NetNS: o.Reader.NS().Inode, Dev: o.Dev, Index: o.Index, Was: map[string]string{}}
-	err := s.files(func(path func(string) string) error {
-		for _, name := range s.names() {
-			b, err := os.ReadFile(path(name))
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // the mode that needs it is refused
-			}
-			if err != nil {
-				return err
-			}
-			s.was.Was[name] = strings.TrimSpace(string(b))
-			s.now[name] = s.was.Was[name]
-		}
-		return nil
-	})
+	s.was = lent{NetNS: o.Reader.NS().Inode, Dev: o.Dev, Index: o.Index}
+	err := s.read()
+	if _, ok := s.now[groTimeout]; err == nil && !ok {
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read settings of %s: %w", o.Dev, err)
 	}
+	s.was.Was = maps.Clone(s.now)
 	if o.Leases != nil {
 		if s.lease, err = o.Leases.Claim(LeaseKind, fmt.Sprintf("%s in net:[%d]", o.Dev, s.was.NetNS), s.was, nil); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// read reads what is set now. What is not there is left out: the mode that needs it is refused.
+func (s *settings) read() error {
+	return s.files(func(path func(string) string) error {
+		for _, name := range s.names() {
+			b, err := os.ReadFile(path(name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			s.now[name] = strings.TrimSpace(string(b))
+		}
+		return nil
+	})
 }
 
 func (s *settings) names() []string {
@@ -100,7 +109,7 @@ func (s *settings) names() []string {
 	return ofDevice
 }
 
-// files runs f where the device is, with the paths of settings.
+// files runs f where the device is, with the paths of settings: "" for those of a device that has gone.
 func (s *settings) files(f func(path func(name string) string) error) error {
 	return s.place.Do(func() error {
 		fd, err := netns.Sysfs(false)
@@ -109,12 +118,15 @@ func (s *settings) files(f func(path func(name string) string) error) error {
 		}
 		defer os.NewFile(uintptr(fd), "sysfs").Close()
 		dir, err := device(fmt.Sprintf("/proc/self/fd/%d/class/net", fd), s.index)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return f(func(name string) string {
 			if slices.Contains(ofMachine, name) {
 				return filepath.Join(sysctls, name)
+			}
+			if dir == "" {
+				return ""
 			}
 			return filepath.Join(dir, name)
 		})
@@ -165,7 +177,7 @@ func (s *settings) set(want map[string]string) error {
 			to, asked := want[name]
 			now, there := s.now[name]
 			switch {
-			case !asked || to == now:
+			case !asked || to == now || path(name) == "":
 			case !there && to == "0":
 			case !there:
 				errs = append(errs, fmt.Errorf("set %s: this kernel does not have it here", name))
@@ -181,12 +193,9 @@ func (s *settings) set(want map[string]string) error {
 	})
 }
 
-// giveBack puts all back. A device that has gone needs nothing.
+// giveBack puts all back; a device that has gone needs nothing.
 func (s *settings) giveBack() error {
 	err := s.set(s.was.Was)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
 	if err == nil && s.lease != nil {
 		err = s.lease.Release()
 	}
@@ -209,7 +218,6 @@ func Clean(r lease.Record) error {
 			return fmt.Errorf("read lease of settings: %s=%q is none", name, v)
 		}
 		s.sysctl = s.sysctl || slices.Contains(ofMachine, name)
-		s.now[name] = "" // not known
 	}
 	ns, err := live.OpenInode(was.NetNS)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -218,5 +226,8 @@ func Clean(r lease.Record) error {
 		return err
 	}
 	s.place = ns
-	return errors.Join(s.giveBack(), ns.Close())
+	if err = s.read(); err == nil { // what is as it was is not written: a device may refuse it
+		err = s.giveBack()
+	}
+	return errors.Join(err, ns.Close())
 }
