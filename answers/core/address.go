@@ -176,20 +176,45 @@ func (s *Session) physical(w io.Writer, at uint64) error {
 	return nil
 }
 
-// resource prints the way down the tree of resources.
+// resource prints the way down the tree of resources, and the device whose window it is.
 func (s *Session) resource(w io.Writer, at uint64) error {
 	all, err := walk.Resources(s.t)
-	var way []string
-	for _, r := range all {
-		if at >= r.Start && at <= r.End {
-			way = append(way, fmt.Sprintf("%s (%x-%x)", r.Name, r.Start, r.End))
-		}
+	devices, derr := walk.PCIDevices(s.t)
+	if err == nil && derr != nil && len(devices) > 0 {
+		err = derr
 	}
-	if len(way) == 0 && err == nil {
+	if len(all) > 0 || err == nil {
+		Belongs(w, all, devices, at)
+	}
+	return err
+}
+
+// Belongs says what a physical address belongs to: the way down the tree of resources, and the PCI device whose window it is in.
+func Belongs(w io.Writer, all []walk.Resource, devices []walk.PCIDevice, at uint64) {
+	var way []string
+	for _, r := range walk.Around(all, at) {
+		way = append(way, fmt.Sprintf("%s (%x-%x)", r.Name, r.Start, r.End))
+	}
+	if len(way) == 0 {
 		way = []string{"nothing that the kernel knows"}
 	}
 	fmt.Fprintf(w, "  belongs   %s\n", strings.Join(way, " → "))
-	return err
+	for _, d := range devices {
+		n, bar, ok := d.Window(at)
+		if !ok {
+			continue
+		}
+		window := fmt.Sprintf("BAR %d", n)
+		if n == 6 {
+			window = "its ROM"
+		}
+		driver := "no driver has it"
+		if d.Driver != "" {
+			driver = "driver " + d.Driver
+		}
+		fmt.Fprintf(w, "  device    %s %04x:%04x, %s\n", d.Name(), d.Vendor, d.Device, driver)
+		fmt.Fprintf(w, "  window    %s, %#x bytes behind its begin, of %d KiB\n", window, at-bar.Start, (bar.End-bar.Start+1)>>10)
+	}
 }
 
 // iomem prints the tree of physical addresses.

@@ -134,6 +134,17 @@ func (c *code) function(fn string, ret bool, write func(u *unit)) bool {
 	return true
 }
 
+// of ends the program unless a device, whose number is index, is the one that is wanted; 0 is any, of any namespace.
+func (c *code) of(u *unit, dev, index ir.Val, want int, netns uint32) {
+	if want != 0 {
+		u.If(ir.Ne, index, ir.Imm(int64(want)), func() { u.Return(ir.Imm(0)) }, nil)
+	}
+	if netns != 0 {
+		inum := u.Int(u.Int(dev, c.l.devNet, 8, false), c.l.netInum, 4, false)
+		u.If(ir.Ne, inum, big(u, uint64(netns)), func() { u.Return(ir.Imm(0)) }, nil)
+	}
+}
+
 // tally adds a time to a histogram.
 func (c *code) tally(u *unit, hist int, ns ir.Val) { c.tallyAt(u, ir.Imm(int64(hist)), ns) }
 

@@ -24,12 +24,39 @@ func bucketTop(b int) uint64 {
 	return low + 1<<(e-subBits) - 1
 }
 
+// bucketOf is the bucket of a number, as programs find it.
+func bucketOf(ns uint64) int {
+	if ns < histFirst {
+		return int(ns)
+	}
+	e := bits.Len64(ns) - 1
+	return (e-subBits+1)*histSub + int(ns>>(e-subBits)&(histSub-1))
+}
+
 // Hist is how long something took, how often.
 type Hist struct {
 	Count   uint64
 	Sum     uint64 // ns
 	Max     uint64 // ns
 	buckets [histSize]uint64
+}
+
+// Add counts a time.
+func (h *Hist) Add(ns uint64) {
+	h.merge(Hist{Count: 1, Sum: ns, Max: ns})
+	h.buckets[bucketOf(ns)]++
+}
+
+// Join adds all that another one counted.
+func (h *Hist) Join(o *Hist) {
+	h.merge(*o)
+	for i, n := range o.buckets {
+		h.buckets[i] += n
+	}
+}
+
+func (h *Hist) merge(o Hist) {
+	h.Count, h.Sum, h.Max = h.Count+o.Count, h.Sum+o.Sum, max(h.Max, o.Max)
 }
 
 // Quantile gives the time that a part of all, between 0 and 1, did not exceed; 0 if there was nothing.

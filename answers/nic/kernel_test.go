@@ -323,7 +323,7 @@ func latency(t *testing.T, ns netns.NS, dev string, from, to *net.UDPConn, irq s
 		t.Errorf("sysfs of the namespace was not read: %+v", devs[0])
 	}
 	w, _, cpus := world(t)
-	l, err := nic.OpenLatency(w, nic.LatencyOptions{Index: devs[0].Index, NetNS: uint32(r.NS().Inode), Slow: time.Millisecond, CPUs: cpus})
+	l, err := nic.OpenLatency(w, nic.LatencyOptions{Index: devs[0].Index, NetNS: uint32(r.NS().Inode), Slow: time.Microsecond, CPUs: cpus, Keep: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,6 +355,7 @@ func latency(t *testing.T, ns netns.NS, dev string, from, to *net.UDPConn, irq s
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", text.String())
+	told(t, res)
 	arp := uint64(2) // ARP is received, too, and not read
 	for i, s := range res.Stages {
 		least, most := uint64(n), uint64(n)
@@ -383,6 +384,26 @@ func latency(t *testing.T, ns netns.NS, dev string, from, to *net.UDPConn, irq s
 	}
 	if packets < n*9/10 {
 		t.Errorf("%d of %d packets are said to have come with %s", packets, n, irq)
+	}
+}
+
+// told looks at the packets that were told one by one: they are kept for a timeline, and know of their CPU's idle states.
+func told(t *testing.T, res *nic.LatencyResult) {
+	t.Helper()
+	var ran, idle int
+	for _, p := range slices.Concat(res.Kept, res.Late) {
+		if strings.HasPrefix(p.Prev, "swapper/") {
+			if ran++; p.Idle >= 0 {
+				idle++
+			}
+		}
+	}
+	var drawn strings.Builder
+	if err := res.WriteTimeline(&drawn); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(drawn.String(), "socket → read"); len(res.Kept) == 0 || len(res.Kept) > 50 || n < len(res.Kept) || idle < ran {
+		t.Errorf("%d packets were told, %d kept, %d drawn, %d know an idle state of %d that were behind one", res.Told, len(res.Kept), n, idle, ran)
 	}
 }
 
@@ -451,9 +472,9 @@ func TestWork(t *testing.T) {
 	defer k.Close()
 	want := []lateRun{
 		{"tasklet", "late_tasklet_flush", 20, ""}, {"tasklet", "late_tasklet_reclaim", 20, ""}, {"work", "late_work_refill", 50, "events"},
-		{"work", "late_sleep_drain", 60, "events"}, {"irq", "late_handler_drain", 20, "drain"},
+		{"work", "late_sleep_drain", 60, "events"}, {"work", "late_work_reclaim", 30, "late_narrow"}, {"irq", "late_handler_drain", 20, "drain"},
 	}
-	for _, order := range []string{"twice flush 20", "tasklet reclaim 20", "work refill 50", "sleep drain 60", "handler drain 20"} {
+	for _, order := range []string{"twice flush 20", "tasklet reclaim 20", "work refill 50", "sleep drain 60", "narrow reclaim 30", "handler drain 20"} {
 		if err := os.WriteFile("/proc/fathom_late", []byte(order), 0); err != nil {
 			t.Fatal(order, err)
 		}
@@ -494,6 +515,9 @@ func TestWork(t *testing.T) {
 		// Clocks of emulated CPUs are uneven.
 		if f.Run.Count != 1 || f.Run.Max < tt.ms*1e6/5 || !strings.Contains(f.Where, tt.where) {
 			t.Errorf("%s: %d runs, max %d ns, %q", tt.name, f.Run.Count, f.Run.Max, f.Where)
+		}
+		if limited := tt.where == "late_narrow"; limited != (f.Limited == 1) || limited != (f.Most == 1) || !res.Limits {
+			t.Errorf("%s: queued %d times while its workqueue, of %d items, was full", tt.name, f.Limited, f.Most)
 		}
 		// Of two requests while softirqs are off one is carried out.
 		if asked := map[string]uint64{"late_tasklet_flush": 2, "late_tasklet_reclaim": 1}[tt.name]; f.Asked != asked || tt.kind == "tasklet" && f.Scheduled != 1 {

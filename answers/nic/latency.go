@@ -18,6 +18,7 @@ type LatencyOptions struct {
 	NetNS uint32        // inode of the namespace that the device is in; 0 is any
 	Slow  time.Duration // packets that took so long are explained
 	CPUs  int           // that are possible
+	Keep  int           // slow packets that are kept for a timeline, the first
 }
 
 // Latency measures the stages of packets' ways. It belongs to the caller, who must Close it; one goroutine may use it.
@@ -28,6 +29,7 @@ type Latency struct {
 	ring  *probe.Reader
 	since time.Time
 	late  []Late
+	kept  []Late
 	told  int
 }
 
@@ -90,6 +92,9 @@ func (l *Latency) drain() error {
 		if p, ok := decodeLate(b); ok {
 			l.told++
 			l.late = append(l.late, p)
+			if len(l.kept) < l.o.Keep {
+				l.kept = append(l.kept, p)
+			}
 		}
 		if len(l.late) > 4*mostLate {
 			l.slowest()
@@ -115,6 +120,8 @@ type Late struct {
 	At              string // the task that NET_RX ran in
 	PID             int
 	Comm, Prev      string // the reader, and what ran on its CPU before it
+	On, Idle        int    // that CPU, and the idle state that it was in last, -1 if it is not known,
+	Left            uint64 // and when it left that
 }
 
 func (p *Late) begin() uint64 {
@@ -150,6 +157,7 @@ func decodeLate(b []byte) (p Late, ok bool) {
 		IRQAt: u64(pkIRQ), Raise: u64(pkRaise), Run: u64(pkRun), Poll: u64(pkPoll), Recv: u64(pkRecv), Wake: u64(pkWake), Ran: u64(laRan), Read: u64(laRead),
 		IRQ: u32(pkWhere + 4), CPU: u32(pkWhere), Index: u32(pkDev + 4), Flags: le.Uint32(b[pkDev:]), Hard: u64(pkHard), Soft: u64(pkSoft),
 		SoftVec: int(u64(pkVec)), Polls: int(u64(pkPolls)), At: text(b[pkComm:][:16]), PID: int(u64(laPID)), Comm: text(b[laComm:][:16]), Prev: text(b[laPrev:][:16]),
+		Idle: u32(laIdle) - 1, On: u32(laIdle + 4), Left: u64(laLeft),
 	}
 	return p, p.begin() <= p.Raise && p.Raise <= p.Run && p.Run <= p.Poll && p.Poll <= p.Recv && p.Recv <= p.woken() && p.woken() <= p.Read
 }
@@ -195,6 +203,8 @@ type LatencyResult struct {
 	Outside uint64           // packets that a thread or a task received: not by NET_RX
 	Again   uint64           // and because the run before had not finished
 	Late    []Late           // the slowest
+	Kept    []Late           // the first ones, as many as were asked for
+	Idle    []string         // what the idle states are called, for the caller to fill in
 	Told    int              // late packets that were told in all
 	Lost    uint64           // that were not
 	Missing []string         // what this kernel has not got
@@ -214,7 +224,7 @@ func (l *Latency) Result() (*LatencyResult, error) {
 	}
 	r.Whole, r.Sched = hs[stWhole], hs[stSched]
 	l.slowest()
-	r.Late = l.late
+	r.Late, r.Kept = l.late, l.kept
 	for _, a := range l.sess.Accounts() {
 		r.Lost += a.LostRing
 	}

@@ -82,7 +82,7 @@ func (r *LatencyResult) WriteText(w io.Writer, utf8 bool) error {
 	fmt.Fprintf(&b, "\nNET_RX ran %d times: %d of them by ksoftirqd, %d because the run before was out of budget or time\n", r.Runs, r.Daemon, r.Again)
 	for i := range r.Late {
 		p := &r.Late[i]
-		fmt.Fprintf(&b, "late  %s on CPU %d%s\n      %s\n", duration(p.Whole()), p.CPU, r.irqName(p.IRQ, p.IRQAt), strings.Join(p.Why(r.irqWords), "\n      "))
+		fmt.Fprintf(&b, "late  %s on CPU %d%s\n      %s\n", duration(p.Whole()), p.CPU, r.irqName(p.IRQ, p.IRQAt), strings.Join(p.Why(r.irqWords, r.idleWords), "\n      "))
 	}
 	if r.Told > len(r.Late) {
 		fmt.Fprintf(&b, "      and %d more\n", r.Told-len(r.Late))
@@ -148,6 +148,14 @@ func (r *LatencyResult) irqWords(irq int) string {
 	return fmt.Sprintf("irq %d", irq)
 }
 
+// idleWords name an idle state.
+func (r *LatencyResult) idleWords(state int) string {
+	if state >= 0 && state < len(r.Idle) && r.Idle[state] != "" {
+		return fmt.Sprintf("idle state %d (%s)", state, r.Idle[state])
+	}
+	return fmt.Sprintf("idle state %d", state)
+}
+
 func (r *LatencyResult) irqName(irq int, at uint64) string {
 	if at == 0 {
 		return ", by no interrupt of a device"
@@ -185,8 +193,8 @@ func softirqName(vec int) string {
 	return "softirq " + strconv.Itoa(vec)
 }
 
-// Why says which stages took long, and who was at it. irq names an interrupt.
-func (p *Late) Why(irq func(int) string) (out []string) {
+// Why says which stages took long, and who was at it. irq names an interrupt, idle an idle state.
+func (p *Late) Why(irq, idle func(int) string) (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	for i, ns := range p.Stages() {
 		if ns*5 < p.Whole() {
@@ -209,7 +217,7 @@ func (p *Late) Why(irq func(int) string) (out []string) {
 		case 4:
 			say("%sthe protocols, netfilter, or a program on the way", head)
 		case 5:
-			say("%s%s", head, p.reading(ns))
+			say("%s%s", head, p.reading(ns, idle))
 		}
 	}
 	return out
@@ -233,13 +241,17 @@ func (p *Late) waited(ns uint64) string {
 }
 
 // reading says why the packet lay in the socket.
-func (p *Late) reading(ns uint64) string {
+func (p *Late) reading(ns uint64, idle func(int) string) string {
 	who := fmt.Sprintf("%s[%d]", p.Comm, p.PID)
 	if p.Ran == 0 {
 		return who + " was not asleep waiting for it: it was busy, or somebody else was woken"
 	}
 	wait := p.Ran - p.woken()
 	switch {
+	case wait*2 > ns && strings.HasPrefix(p.Prev, "swapper/") && p.On == p.CPU:
+		return fmt.Sprintf("%s was woken and ran %s later, when the interrupt and its softirqs were through on its CPU", who, duration(wait))
+	case wait*2 > ns && strings.HasPrefix(p.Prev, "swapper/") && p.Idle >= 0 && p.Left > p.woken() && p.Left <= p.Ran:
+		return fmt.Sprintf("%s was woken, and its CPU took %s to leave %s, and %s more to run it", who, duration(p.Left-p.woken()), idle(p.Idle), duration(p.Ran-p.Left))
 	case wait*2 > ns && strings.HasPrefix(p.Prev, "swapper/"):
 		return fmt.Sprintf("%s was woken, and its CPU, which was idle, took %s to run it: a deep C-state, or a virtual CPU that had to wait", who, duration(wait))
 	case wait*2 > ns:
@@ -272,7 +284,7 @@ func (r *LatencyResult) WriteJSON(w io.Writer) error {
 		p := &r.Late[i]
 		if err := e.Encode(map[string]any{
 			"type": "late", "ns": p.Whole(), "stages_ns": p.Stages(), "cpu": p.CPU, "irq": p.IRQ, "ifindex": p.Index, "pid": p.PID, "comm": p.Comm,
-			"why": p.Why(r.irqWords),
+			"why": p.Why(r.irqWords, r.idleWords),
 		}); err != nil {
 			return err
 		}

@@ -196,6 +196,7 @@ func (c *latCode) reader(u *unit, la emit.Mem, wake ir.Val) {
 		u.If(ir.Gt, ran, wake, func() {
 			u.Store(la.At(laRan), 8, ran)
 			u.Copy(la.At(laPrev), w.At(wokenComm), 16)
+			u.Copy(la.At(laIdle), w.At(wokenIdle), 16)
 			c.tally(u, stSched, sub(u, ran, wake))
 		}, nil)
 		u.Delete(c.woken, k)

@@ -62,6 +62,8 @@ const (
 	cpNetD   // of those by ksoftirqd,
 	cpAgain  // of those because it had not finished
 	cpElse   // packets that were received outside of NET_RX
+	cpIdle   // the idle state that it went into last, + 1; 0 if it was in none yet
+	cpLeft   // when it left that; 0 if it has not
 	cpSize
 )
 
@@ -95,12 +97,15 @@ const (
 	laPID      = laRan + 8
 	laComm     = laPID + 8   // 16 bytes: the reader
 	laPrev     = laComm + 16 // 16 bytes: what ran before it
-	laSize     = laPrev + 16
+	laIdle     = laPrev + 16 // as wokenIdle
+	laLeft     = laIdle + 8
+	laSize     = laLeft + 8
 	lateEvery  = 1000000 // ns between records of a CPU
 	wokenAt    = 0       // value of woken: when it was woken,
 	wokenRan   = 8       // when it ran,
 	wokenComm  = 16      // and what ran before it
-	wokenSize  = 32
+	wokenIdle  = 32      // that CPU << 32 | its cpIdle, and its cpLeft
+	wokenSize  = 48
 	vecCount   = 0 // value of vectors: sums of the handler's time,
 	vecPackets = sumSize
 	vecSize    = sumSize + 8
@@ -151,6 +156,7 @@ func (c *latCode) write() {
 	c.ready = c.at("sk_data_ready", []string{"sk"}, c.queued)
 	c.at("sched_waking", []string{"p"}, c.waking)
 	c.at("sched_switch", []string{"next", "prev"}, c.switched)
+	c.at("cpu_idle", []string{"state"}, c.idle)
 	c.at("skb_copy_datagram_iovec", []string{"skb"}, c.copied)
 	c.at("consume_skb", []string{"skb"}, c.consumed)
 	if c.ready {
@@ -290,24 +296,13 @@ func (c *latCode) polled(u *unit) {
 	})
 }
 
-// wanted ends the program for packets that were not asked for.
-func (c *latCode) wanted(u *unit, dev, index ir.Val) {
-	if c.o.Index != 0 {
-		u.If(ir.Ne, index, ir.Imm(int64(c.o.Index)), func() { u.Return(ir.Imm(0)) }, nil)
-	}
-	if c.o.NetNS != 0 {
-		inum := u.Int(u.Int(dev, c.l.devNet, 8, false), c.l.netInum, 4, false)
-		u.If(ir.Ne, inum, big(u, uint64(c.o.NetNS)), func() { u.Return(ir.Imm(0)) }, nil)
-	}
-}
-
 // receive gives a packet what is known of its CPU.
 func (c *latCode) receive(u *unit) {
 	t := now(u)
 	skb := u.Var(u.arg("skb"))
 	dev := u.Int(skb, c.l.skbDev, 8, false)
 	index := u.Var(u.Int(dev, c.l.devIndex, 4, false))
-	c.wanted(u, dev, index)
+	c.of(u, dev, index, c.o.Index, c.o.NetNS)
 	napi := u.Var(u.Int(skb, c.l.skbNAPI, 4, false))
 	pk := u.Slot("packet", pkSize)
 	u.Zero(pk, pkSize)
@@ -429,6 +424,22 @@ func (c *latCode) switched(u *unit) {
 			name := u.Slot("prev", 16)
 			u.Read(name, 16, u.Add(u.arg("prev"), c.l.taskComm))
 			u.Copy(w.At(wokenComm), name, 16)
+			cpu := u.Var(u.Call(ir.FnSmpProcessorID))
+			c.state(u, func(st emit.Mem) { u.Copy(w.At(wokenIdle), st.At(cpIdle), 16) })
+			u.Store(w.At(wokenIdle+4), 4, cpu)
 		}, nil)
 	}, nil)
+}
+
+// idle is when a CPU goes into an idle state, and when it has left it (PWR_EVENT_EXIT, include/trace/events/power.h).
+func (c *latCode) idle(u *unit) {
+	const left = 0xffffffff
+	t := now(u)
+	state := u.Var(u.Bin(ir.And, u.arg("state"), big(u, left)))
+	c.state(u, func(st emit.Mem) {
+		u.If(ir.Eq, state, big(u, left), func() { u.Store(st.At(cpLeft), 8, t) }, func() {
+			u.Store(st.At(cpIdle), 8, u.Add(state, 1))
+			u.Store(st.At(cpLeft), 8, ir.Imm(0))
+		})
+	})
 }

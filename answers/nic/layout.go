@@ -10,7 +10,8 @@ import (
 type layout struct {
 	skbDev, skbIif, skbNAPI   int
 	devIndex, devNet, netInum int
-	napiID, skType, skNum     int
+	napiID, napiDev           int
+	skType, skNum             int
 	skQueue, skProtocol       int
 	udpQueue                  int
 	taskPID, taskComm         int
@@ -20,6 +21,10 @@ type layout struct {
 	taskletFunc               int
 	actionName, actionHandler int
 	actionIRQ                 int
+	limits                    bool // the next three are known
+	pwqActive, pwqMax, wqMax  int  // pwqMax is -1 where the workqueue has its limit itself (since 6.9)
+	pwqPool                   int
+	poolWorkers, poolIdle     int
 }
 
 // finder looks members up by the running kernel's types.
@@ -42,7 +47,7 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 	l := &layout{
 		skbDev: f.at("sk_buff", "dev"), skbIif: f.at("sk_buff", "skb_iif"), skbNAPI: f.at("sk_buff", "napi_id"),
 		devIndex: f.at("net_device", "ifindex"), devNet: f.at("net_device", "nd_net", "net"), netInum: f.at("net", "ns", "inum"),
-		napiID: f.at("napi_struct", "napi_id"),
+		napiID: f.at("napi_struct", "napi_id"), napiDev: f.at("napi_struct", "dev"),
 		skType: f.at("sock", "sk_type"), skNum: f.at("sock", "__sk_common", "skc_num"),
 		skQueue: f.at("sock", "sk_receive_queue", "qlen"), skProtocol: f.at("sock", "sk_protocol"), udpQueue: f.at("udp_sock", "reader_queue", "qlen"),
 		taskPID: f.at("task_struct", "pid"), taskComm: f.at("task_struct", "comm"),
@@ -52,7 +57,20 @@ func newLayout(types ctype.Lookup) (*layout, error) {
 		taskletFunc: f.at("tasklet_struct", "func"),
 		actionName:  f.at("irqaction", "name"), actionHandler: f.at("irqaction", "handler"), actionIRQ: f.at("irqaction", "irq"),
 	}
+	l.limits = l.workLimits(types) == nil
 	return l, f.err
+}
+
+// workLimits finds what bounds workqueues; a kernel that keeps it elsewhere is counted without.
+func (l *layout) workLimits(types ctype.Lookup) error {
+	f := &finder{types: types}
+	l.pwqActive, l.pwqPool = f.at("pool_workqueue", "nr_active"), f.at("pool_workqueue", "pool")
+	l.poolWorkers, l.poolIdle = f.at("worker_pool", "nr_workers"), f.at("worker_pool", "nr_idle")
+	var err error
+	if l.pwqMax, err = member(types, "pool_workqueue", "max_active"); err != nil {
+		l.pwqMax, l.wqMax = -1, f.at("workqueue_struct", "max_active")
+	}
+	return f.err
 }
 
 func member(types ctype.Lookup, name string, path ...string) (off int, err error) {

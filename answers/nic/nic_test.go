@@ -2,7 +2,6 @@ package nic
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"strings"
 	"testing"
 	"time"
@@ -11,15 +10,6 @@ import (
 
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
-
-// bucketOf is the bucket of a number, as programs find it.
-func bucketOf(ns uint64) int {
-	if ns < histFirst {
-		return int(ns)
-	}
-	e := bits.Len64(ns) - 1
-	return (e-subBits+1)*histSub + int(ns>>(e-subBits)&(histSub-1))
-}
 
 func TestBuckets(t *testing.T) {
 	last := -1
@@ -35,8 +25,7 @@ func TestBuckets(t *testing.T) {
 	}
 	var h Hist
 	for ns := uint64(1); ns <= 1000; ns++ {
-		h.buckets[bucketOf(ns)]++
-		h.merge(Hist{Count: 1, Sum: ns, Max: ns})
+		h.Add(ns)
 	}
 	for _, tt := range []struct {
 		part float64
@@ -190,11 +179,21 @@ func TestLate(t *testing.T) {
 		t.Errorf("%+v %v", p, ok)
 	}
 	want := []string{"raised → run 7 us: softirq TASKLET ran for 6 us before it"}
-	if d := cmp.Diff(want, p.Why(func(int) string { return "irq 31" })); d != "" {
+	if d := cmp.Diff(want, p.Why(func(int) string { return "irq 31" }, nil)); d != "" {
 		t.Error(d)
 	}
 	p.Soft, p.Flags = 0, flDaemon
-	if why := p.Why(nil); !strings.Contains(why[0], "left to") {
+	if why := p.Why(nil, nil); !strings.Contains(why[0], "left to") {
+		t.Error(why)
+	}
+	idle := []byte(strings.Clone(string(rec)))
+	for at, v := range map[int]uint64{pkWake: 10100, laRan: 19000, laRead: 20000, laIdle: 4<<32 | 3, laLeft: 18000} {
+		binary.LittleEndian.PutUint64(idle[at:], v)
+	}
+	copy(idle[laPrev:], "swapper/2")
+	p, ok = decodeLate(idle)
+	r := LatencyResult{Idle: []string{"POLL", "C1", "C6, leaves in 133 us"}}
+	if why := strings.Join(p.Why(nil, r.idleWords), "\n"); !ok || !strings.Contains(why, "server[42] was woken, and its CPU took 7.9 us to leave idle state 2 (C6, leaves in 133 us), and 1 us more to run it") {
 		t.Error(why)
 	}
 	if _, ok := decodeLate(rec[:100]); ok {

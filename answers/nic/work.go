@@ -76,6 +76,8 @@ type Function struct {
 	CPU       uint64
 	Where     string // the workqueue, or "irq N NAME"
 	Worker    string // of work: who ran it first
+	Limited   uint64 // of work: how often its workqueue ran as many items as it may when it was queued,
+	Most      uint64 // which was so many (max_active)
 	Scheduled uint64 // of tasklets: how often they were put into a CPU's list; 0 if that is not seen
 	Asked     uint64 // of tasklets: how often they were asked for; 0 if that is not seen
 	addr      uint64
@@ -86,6 +88,8 @@ type Stuck struct {
 	Name, Where, Worker string
 	For                 time.Duration
 	Running             bool
+	Most                uint64 // of work that has not begun: the limit of its workqueue if that was reached when it was queued,
+	Workers, Idle       uint32 // and the workers of its pool then
 }
 
 // WorkResult is what was counted.
@@ -96,6 +100,7 @@ type WorkResult struct {
 	Stuck     []Stuck
 	LostMap   uint64 // functions or work that did not fit
 	Missing   []string
+	Limits    bool // of workqueues are known
 	Tasklets  bool // they are told apart
 }
 
@@ -104,7 +109,7 @@ const stuckAfter = time.Second
 
 // Result reads what was counted. symbol names an address of the kernel; now is CLOCK_MONOTONIC in ns.
 func (k *Work) Result(now uint64, symbol func(uint64) string) (*WorkResult, error) {
-	r := &WorkResult{For: time.Since(k.since), Missing: k.c.missing, Tasklets: k.c.tasklets}
+	r := &WorkResult{For: time.Since(k.since), Missing: k.c.missing, Tasklets: k.c.tasklets, Limits: k.c.l.limits}
 	hs, err := k.c.histograms(k.sess, workHists)
 	if err != nil {
 		return nil, err
@@ -137,6 +142,8 @@ func (k *Work) functions(r *WorkResult, symbol func(uint64) string) error {
 			f.Run.merge(decodeSum(b[fnRun:]))
 			f.Wait.merge(decodeSum(b[fnWait:]))
 			f.CPU += le.Uint64(b[fnCPU:])
+			f.Limited += le.Uint64(b[fnLimit:])
+			f.Most = max(f.Most, le.Uint64(b[fnMax:]))
 			k.describe(&f, kind, b, symbol)
 		}
 		switch kind {
@@ -167,10 +174,6 @@ func tasklets(r *WorkResult, scheduled, asked map[uint64]uint64, symbol func(uin
 	for addr, n := range scheduled {
 		r.Functions = append(r.Functions, Function{Kind: kindNames[kindTasklet], Name: symbol(addr), Scheduled: n, Asked: asked[addr], addr: addr})
 	}
-}
-
-func (h *Hist) merge(o Hist) {
-	h.Count, h.Sum, h.Max = h.Count+o.Count, h.Sum+o.Sum, max(h.Max, o.Max)
 }
 
 // describe names a function by what one CPU knows of it.
@@ -206,14 +209,15 @@ func (k *Work) stuck(r *WorkResult, end uint64, symbol func(uint64) string) erro
 		b := e.Values[0]
 		if age := time.Duration(end - le.Uint64(b[rnAt:])); age >= stuckAfter {
 			worker := text(b[rnComm:][:16]) + "[" + decimal(le.Uint64(b[rnPID:])) + "]"
-			r.Stuck = append(r.Stuck, Stuck{symbol(le.Uint64(b[rnFunc:])), text(b[rnQueue:][:queueName]), worker, age, true})
+			r.Stuck = append(r.Stuck, Stuck{symbol(le.Uint64(b[rnFunc:])), text(b[rnQueue:][:queueName]), worker, age, true, 0, 0, 0})
 		}
 	}
 	queued, err := k.sess.Entries(k.c.queued)
 	for _, e := range queued {
 		b := e.Values[0]
 		if age := time.Duration(end - le.Uint64(b[qdAt:])); age >= stuckAfter {
-			r.Stuck = append(r.Stuck, Stuck{symbol(le.Uint64(b[qdFunc:])), text(b[qdQueue:][:queueName]), "", age, false})
+			r.Stuck = append(r.Stuck, Stuck{symbol(le.Uint64(b[qdFunc:])), text(b[qdQueue:][:queueName]), "", age, false,
+				le.Uint64(b[qdLimit:]), le.Uint32(b[qdWorkers:]), le.Uint32(b[qdIdle:])})
 		}
 	}
 	sorting.Stable(r.Stuck, func(a, b Stuck) int { return cmp.Or(cmp.Compare(b.For, a.For), cmp.Compare(a.Name, b.Name)) })

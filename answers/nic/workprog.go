@@ -57,11 +57,16 @@ const (
 	fnPID     = fnCPU + 8    // who ran it last,
 	fnComm    = fnPID + 8    // 16 bytes,
 	fnQueue   = fnComm + 16  // 24 bytes: of the workqueue, or of the handler
-	fnSize    = fnQueue + 24 // in all
+	fnLimit   = fnQueue + 24 // of work: how often its workqueue had reached its limit when it was queued,
+	fnMax     = fnLimit + 8  // and that limit
+	fnSize    = fnMax + 8    // in all
 	qdAt      = 0            // value of queued: when,
 	qdFunc    = 8            // what,
 	qdQueue   = 16           // 24 bytes: which workqueue
-	qdSize    = 40
+	qdLimit   = 40           // how many items may run, if so many did; else 0
+	qdWorkers = 48           // of the pool: how many there are,
+	qdIdle    = 52           // and how many were idle
+	qdSize    = 56
 	rnAt      = 0 // value of running: when it began,
 	rnFunc    = 8
 	rnCPU     = 16 // ns that the worker had run then
@@ -69,7 +74,8 @@ const (
 	rnPID     = 32
 	rnComm    = 40 // 16 bytes
 	rnQueue   = 56 // 24 bytes
-	rnSize    = 80
+	rnLimit   = 80 // as qdLimit
+	rnSize    = 88
 	queueName = 24 // bytes that are kept of a name
 )
 
@@ -282,8 +288,21 @@ func (c *workCode) queue(u *unit) {
 	u.Zero(v, qdSize)
 	u.Store(v.At(qdAt), 8, u.Call(ir.FnKtimeGetNs))
 	u.Store(v.At(qdFunc), 8, u.Int(work, c.l.workFunc, 8, false))
-	wq := u.Int(u.arg("pwq"), c.l.pwqWQ, 8, false)
+	pwq := u.Var(u.arg("pwq"))
+	wq := u.Var(u.Int(pwq, c.l.pwqWQ, 8, false))
 	u.Call(ir.FnProbeReadKernelStr, u.Addr(v.At(qdQueue)), ir.Imm(queueName), u.Add(wq, c.l.wqName))
+	if c.l.limits {
+		most := u.Var(ir.Imm(0))
+		if c.l.pwqMax >= 0 {
+			u.Set(most, u.Int(pwq, c.l.pwqMax, 4, false))
+		} else {
+			u.Set(most, u.Int(wq, c.l.wqMax, 4, false))
+		}
+		u.If(ir.Ge, u.Int(pwq, c.l.pwqActive, 4, false), most, func() { u.Store(v.At(qdLimit), 8, most) }, nil)
+		pool := u.Var(u.Int(pwq, c.l.pwqPool, 8, false))
+		u.Store(v.At(qdWorkers), 4, u.Int(pool, c.l.poolWorkers, 4, false))
+		u.Store(v.At(qdIdle), 4, u.Int(pool, c.l.poolIdle, 4, false))
+	}
 	u.Update(c.queued, key(u, "work", 8, work), v)
 }
 
@@ -302,7 +321,7 @@ func (c *workCode) workStart(u *unit) {
 	k := key(u, "work", 8, work)
 	u.Lookup(c.queued, k, func(q emit.Mem) {
 		u.Store(v.At(rnWait), 8, sub(u, t, u.Load(q.At(qdAt), 8, false)))
-		u.Copy(v.At(rnQueue), q.At(qdQueue), queueName)
+		u.Copy(v.At(rnQueue), q.At(qdQueue), queueName+8) // and rnLimit
 	}, nil)
 	u.Delete(c.queued, k)
 	u.Update(c.running, k, v)
@@ -316,6 +335,9 @@ func (c *workCode) workEnd(u *unit) {
 		took := u.Var(sub(u, t, u.Load(r.At(rnAt), 8, false)))
 		wait := u.Var(u.Load(r.At(rnWait), 8, false))
 		cpu := u.Var(sub(u, u.Int(u.Call(ir.FnCurrentTask), c.l.taskRuntime, 8, false), u.Load(r.At(rnCPU), 8, false)))
+		limit := u.Var(u.Load(r.At(rnLimit), 8, false))
+		limited := u.Var(ir.Imm(0))
+		u.If(ir.Ne, limit, ir.Imm(0), func() { u.Set(limited, ir.Imm(1)) }, nil)
 		kk := u.Slot("function", 16)
 		u.Store(kk, 8, ir.Imm(int64(kindWork)))
 		u.Store(kk.At(8), 8, u.Load(r.At(rnFunc), 8, false))
@@ -323,6 +345,10 @@ func (c *workCode) workEnd(u *unit) {
 			plus(u, m.At(fnRun), took)
 			plus(u, m.At(fnWait), wait)
 			addTo(u, m.At(fnCPU), cpu)
+			u.If(ir.Ne, limit, ir.Imm(0), func() {
+				inc(u, m.At(fnLimit))
+				u.Store(m.At(fnMax), 8, limit)
+			}, nil)
 		}, func() {
 			v := u.Slot("value", fnSize)
 			u.Zero(v, fnSize)
@@ -330,6 +356,8 @@ func (c *workCode) workEnd(u *unit) {
 				u.Store(v.At(8*i), 8, x)
 			}
 			u.Copy(v.At(fnComm), r.At(rnComm), 16+queueName)
+			u.Store(v.At(fnLimit), 8, limited)
+			u.Store(v.At(fnMax), 8, limit)
 			u.Update(c.functions, kk, v)
 		})
 	}, nil)

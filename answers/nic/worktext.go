@@ -91,6 +91,10 @@ func (r *WorkResult) Notes() (out []string) {
 			}
 			say("tasklet %s was scheduled %d times and %s: scheduled again before it ran, it runs once all the same", f.Name, f.Asked, ran)
 		}
+		if f.Limited > 0 {
+			say("work %s was queued %d times while workqueue %s ran %d items, which is all that it may (max_active): it waited for one of them to end, up to %s",
+				f.Name, f.Limited, f.Where, f.Most, duration(f.Wait.Max))
+		}
 		switch {
 		case f.Kind == kindNames[kindWork] && f.CPU > 0 && long >= hog && time.Duration(f.CPU)*2 > time.Duration(f.Run.Sum):
 			say("work %s kept its CPU for up to %s: others of workqueue %s wait for it, unless that is WQ_CPU_INTENSIVE or WQ_UNBOUND", f.Name, duration(f.Run.Max), f.Where)
@@ -104,17 +108,32 @@ func (r *WorkResult) Notes() (out []string) {
 			say("%s %s took up to %s: softirqs of its CPU waited for it, NET_RX among them", f.Kind, f.Name, duration(f.Run.Max))
 		}
 	}
-	for _, s := range r.Stuck {
+	for i := range r.Stuck {
+		s := &r.Stuck[i]
 		if s.Running {
 			say("work %s has run for %s in %s and has not ended (%s)", s.Name, s.For.Round(time.Millisecond), s.Worker, s.Where)
 		} else {
-			say("work %s has waited for %s for a worker of %s", s.Name, s.For.Round(time.Millisecond), s.Where)
+			say("work %s has waited for %s for a worker of %s%s", s.Name, s.For.Round(time.Millisecond), s.Where, s.why())
 		}
 	}
 	return out
 }
 
+// why says what work that has not begun met when it was queued.
+func (s *Stuck) why() string {
+	switch {
+	case s.Most > 0:
+		return fmt.Sprintf(": it ran %d items already, which is all that it may (max_active)", s.Most)
+	case s.Workers > 0 && s.Idle == 0:
+		return fmt.Sprintf(": none of the %d workers of its pool was idle", s.Workers)
+	}
+	return ""
+}
+
 func (r *WorkResult) unseen() (out []string) {
+	if !r.Limits {
+		out = append(out, "limits of workqueues, and workers of their pools: this kernel's types do not have them where they are looked for")
+	}
 	if !r.Tasklets {
 		out = append(out, "runs of tasklets: this kernel has no tracepoints for them (Linux 6.4, and 6.1's later releases); softirqs HI and TASKLET are all of them together")
 	}
@@ -146,6 +165,7 @@ func (r *WorkResult) WriteJSON(w io.Writer) error {
 		l := map[string]any{"type": "function", "kind": f.Kind, "function": f.Name, "runs": f.Run.Count, "run_ns": f.Run.Sum, "run_max_ns": f.Run.Max, "where": f.Where}
 		if f.Kind == kindNames[kindWork] {
 			l["wait_ns"], l["wait_max_ns"], l["cpu_ns"], l["worker"] = f.Wait.Sum, f.Wait.Max, f.CPU, f.Worker
+			l["limited"], l["max_active"] = f.Limited, f.Most
 		}
 		if f.Scheduled > 0 {
 			l["listed"] = f.Scheduled
@@ -156,7 +176,8 @@ func (r *WorkResult) WriteJSON(w io.Writer) error {
 		lines = append(lines, l)
 	}
 	for _, s := range r.Stuck {
-		lines = append(lines, map[string]any{"type": "stuck", "function": s.Name, "where": s.Where, "worker": s.Worker, "ns": s.For.Nanoseconds(), "running": s.Running})
+		lines = append(lines, map[string]any{"type": "stuck", "function": s.Name, "where": s.Where, "worker": s.Worker, "ns": s.For.Nanoseconds(), "running": s.Running,
+			"max_active": s.Most, "pool_workers": s.Workers, "pool_idle": s.Idle})
 	}
 	for _, n := range r.Notes() {
 		lines = append(lines, map[string]any{"type": "note", "text": n})

@@ -25,8 +25,9 @@ func explainCommand() *cobra.Command {
 		Short: "Explain an oops, a warning, a lockup or a panic from the kernel's console text",
 		Long: `Explain what a dying kernel printed: which kind, why in words, the faulting instruction with its operands, the stack,
 the module, the taint. The text may come from dmesg, a serial line, netconsole, pstore, the journal or a quoting mail; "-"
-or no FILE reads standard input. Exits with 1 if there is no incident in it. With --module: whether a module was built
-for a kernel, and if not, which structs differ and where; exits with 1 if it was not.
+or no FILE reads standard input; 0x… is an address of the kernel that runs (explain address). Exits with 1 if there is no
+incident in it. With --module: whether a module was built for a kernel, and if not, which structs differ and where; exits
+with 1 if it was not.
 
 Examples:
   dmesg | fathom explain
@@ -42,6 +43,9 @@ Examples:
 				return explainModule(module, against, json)
 			case c.Flags().Changed("against"):
 				return usageError{c.CommandPath(), errors.New("--against says what to compare a module with: give --module, too")}
+			}
+			if physical, ok := plainAddress(args); ok {
+				return explainAddress(args[0], liveMemory, false, physical, debug)
 			}
 			files := &debugFiles{given: debug}
 			defer files.Close()

@@ -86,16 +86,17 @@ BAR=$($B awk '/ : virtio/ || / : 0000:00:/ { split($1, a, "-"); print a[1]; exit
 $B cat /proc/iomem
 echo "BAR $BAR"; of --physical 0x$BAR
 of --physical 0x200000
+echo "ASKED short"; /init explain 0x$BAR; echo "END"
 $B mount -t pstore pstore /sys/fs/pstore; $B ls /sys/fs/pstore; /init explain --pstore`
 
 // checkAddresses compares what was said of addresses with where they are from.
 func checkAddresses(t *testing.T, out string) {
 	t.Helper()
 	answers := strings.Split(out, "ASKED ")[1:]
-	if len(answers) < 5 {
+	if len(answers) < 6 {
 		t.Fatalf("%d answers:\n%s", len(answers), out)
 	}
-	for i, want := range [][]string{{"vfs_read+0x0", "the kernel's image"}, {"vfs_read+0x10"}, {"virtnet_open+0x0", "virtio_net"}, {"0000:00:"}, {"System RAM"}} {
+	for i, want := range [][]string{{"vfs_read+0x0", "the kernel's image"}, {"vfs_read+0x10"}, {"virtnet_open+0x0", "virtio_net"}, {"0000:00:", "window    BAR"}, {"System RAM"}, {"0000:00:", "device    0000:00:", "window    BAR"}} {
 		answer, _, _ := strings.Cut(answers[i], "END")
 		for _, w := range want {
 			if !strings.Contains(answer, w) {

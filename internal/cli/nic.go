@@ -30,7 +30,12 @@ type nicFlags struct {
 	works   bool
 	health  bool
 	regs    bool
+	ways    bool
+	to      string
+	system  bool
+	cmd     []string
 	html    string
+	chrome  string
 	color   term.When
 	slow    time.Duration
 	forTime time.Duration
@@ -39,19 +44,27 @@ type nicFlags struct {
 func nicCommand() *cobra.Command {
 	f := &nicFlags{}
 	c := &cobra.Command{
-		Use:   "nic [flags] [DEV]",
+		Use:   "nic [flags] [DEV] [-- CMD]",
 		Short: "Show how packets come in: interrupts, NAPI, queues, CPUs; what loses or delays them",
 		Long: `Show a network device's way from interrupts to queues: MSI-X vectors, irqs, CPUs, NAPI instances, rings, RPS, XPS, AF_XDP, XDP,
 offloads and what they change for who watches. Sources are compared; where they disagree or are silent, that is said. Without
 DEV all devices. --health judges the receive path (exits with 1 if it loses packets), --latency measures its stages from the
-interrupt to who reads, --work counts what the kernel puts off. fathom help nic tells more.
+interrupt to who reads, --work counts what the kernel puts off, --modes compares interrupts, deferred ones, busy polling and
+threads, on a veth pair of its own or on DEV under a load. fathom help nic tells more.
 
 Examples:
   fathom nic eth0
   fathom nic --health --for 10s
-  fathom nic eth0 --latency --for 30s`,
-		Args: cobra.MaximumNArgs(1),
+  fathom nic eth0 --latency --for 30s
+  fathom nic eth0 --modes --to 10.0.0.2:7 --allow-system-changes`,
+		Args: func(c *cobra.Command, args []string) error {
+			if n := c.ArgsLenAtDash(); n >= 0 {
+				args, f.cmd = args[:n], args[n:]
+			}
+			return cobra.MaximumNArgs(1)(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
+			args = args[:len(args)-len(f.cmd)]
 			if err := f.check(c.Flags(), len(args) > 0); err != nil {
 				return usageError{c.CommandPath(), err}
 			}
@@ -68,7 +81,11 @@ Examples:
 	fl.BoolVar(&f.works, "work", false, "count what the kernel puts off: softirqs, tasklets, timers, work items, by function")
 	fl.BoolVar(&f.health, "health", false, "judge the receive path stage by stage: what is lost, what limits it, what to turn")
 	fl.BoolVar(&f.regs, "regs", false, "show the registers of DEV that its driver dumps, by name for e1000e and igb")
+	fl.BoolVar(&f.ways, "modes", false, "compare the ways of waiting for packets: interrupts, deferred ones, busy polling, threads")
+	fl.StringVar(&f.to, "to", "", "with --modes: ask `ADDRESS[:PORT]` behind DEV, which sends back datagrams; port 7 if none is given")
+	fl.BoolVar(&f.system, "allow-system-changes", false, "with --modes: set how DEV is polled, meanwhile")
 	fl.StringVar(&f.html, "html", "", "write a page with a picture of each device to `FILE`, too")
+	fl.StringVar(&f.chrome, "chrome", "", "with --latency: draw the packets that took --slow as a timeline, `FILE`, that ui.perfetto.dev opens")
 	fl.Var(&f.color, "color", "with --health: colours `WHEN`: auto, always, never")
 	fl.DurationVar(&f.slow, "slow", time.Millisecond, "with --latency: explain packets that took this `TIME`")
 	f.forTime = defaultFor
@@ -80,7 +97,7 @@ Examples:
 // Flags that not every question heeds.
 func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 	mode := ""
-	for _, m := range []string{"health", "latency", "work", "regs"} {
+	for _, m := range []string{"health", "latency", "work", "regs", "modes"} {
 		if !fl.Changed(m) {
 			continue
 		}
@@ -90,8 +107,8 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 		mode = m
 	}
 	refuse := map[string][]string{
-		"": {"for", "slow", "color"}, "health": {"slow", "html"}, "latency": {"verbose", "color", "html"}, "work": {"slow", "color", "netns", "html"},
-		"regs": {"for", "slow", "color", "verbose", "html"},
+		"": {"for", "slow", "color", "chrome"}, "health": {"slow", "html", "chrome"}, "latency": {"verbose", "color", "html"}, "work": {"slow", "color", "netns", "html", "chrome"},
+		"regs": {"for", "slow", "color", "verbose", "html", "chrome"}, "modes": {"slow", "color", "verbose", "html", "chrome"},
 	}
 	for _, name := range refuse[mode] {
 		if fl.Changed(name) {
@@ -100,6 +117,9 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 			}
 			return fmt.Errorf("--%s has no meaning with --%s", name, mode)
 		}
+	}
+	if err := f.checkModes(fl, mode == "modes", dev); err != nil {
+		return err
 	}
 	switch {
 	case mode == "regs" && !dev:
@@ -119,6 +139,9 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 func (f *nicFlags) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	if f.works {
 		return f.work(ctx, stdout, stderr)
+	}
+	if f.ways {
+		return f.modes(ctx, stdout, stderr)
 	}
 	r, err := live.Open(f.netns)
 	if err != nil {

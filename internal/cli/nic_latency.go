@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -58,6 +59,9 @@ func (f *nicFlags) say(stderr io.Writer, what string) {
 // latency measures the stages of packets' ways.
 func (f *nicFlags) latency(ctx context.Context, r *netlive.Reader, stdout, stderr io.Writer) (err error) {
 	o := nic.LatencyOptions{Slow: f.slow}
+	if f.chrome != "" {
+		o.Keep = mostDrawn
+	}
 	if f.netns != "" || f.dev != "" {
 		o.NetNS = uint32(r.NS().Inode)
 	}
@@ -96,6 +100,12 @@ func (f *nicFlags) latency(ctx context.Context, r *netlive.Reader, stdout, stder
 			res.Vectors[i].Name = strings.Join(row.Names, ", ")
 		}
 	}
+	res.Idle = idleStates("/sys/devices/system/cpu/cpu0/cpuidle")
+	if f.chrome != "" {
+		if err := toFile(f.chrome, res.WriteTimeline); err != nil {
+			return err
+		}
+	}
 	out := bufio.NewWriter(stdout)
 	if f.json {
 		err = res.WriteJSON(out)
@@ -107,6 +117,27 @@ func (f *nicFlags) latency(ctx context.Context, r *netlive.Reader, stdout, stder
 	}
 	return err
 }
+
+// idleStates names the states that CPUs can be idle in, by their number, with the time to leave them; none without a driver for them.
+func idleStates(dir string) (out []string) {
+	for i := 0; ; i++ {
+		read := func(name string) string {
+			b, _ := os.ReadFile(filepath.Join(dir, fmt.Sprintf("state%d", i), name))
+			return strings.TrimSpace(string(b))
+		}
+		name, us := read("name"), read("latency")
+		switch {
+		case name == "":
+			return out
+		case us != "":
+			name += ", leaves in " + us + " us"
+		}
+		out = append(out, name)
+	}
+}
+
+// mostDrawn is how many packets a timeline has: more is more than a browser likes.
+const mostDrawn = 20000
 
 // defaultFor is how long what takes time takes.
 const defaultFor = 5 * time.Second

@@ -36,7 +36,8 @@ var synonyms = map[string]string{
 
 // otherRecords are files whose JSON is no record of a verb: what others define, and what goes between our own processes.
 var otherRecords = []string{
-	"answers/packet/chrome.go",                                               // Chrome's trace format
+	"internal/timeline/timeline.go",                                          // Chrome's trace format
+	"internal/polling/setting.go",                                            // the lease of settings
 	"answers/packet/flow.go", "answers/packet/event.go", "netstate/state.go", // the file of packet -o
 	"bypass/compare/side.go", // jobs for the processes of bypass compare
 	"bypass/prog/pin.go",     // the lease of a pin

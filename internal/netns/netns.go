@@ -30,6 +30,28 @@ func New() (NS, error) {
 	return ns, err
 }
 
+// Sysfs mounts sysfs as the namespace that the thread is in sees it: devices are shown by the namespace it was mounted in. The
+// mount is attached nowhere and goes with the descriptor, which is the caller's; paths begin with /proc/self/fd/FD.
+func Sysfs(readOnly bool) (int, error) {
+	fs, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("mount sysfs: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("mount sysfs: %w", err)
+	}
+	attrs := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	if readOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return -1, fmt.Errorf("mount sysfs: %w", err)
+	}
+	return fd, nil
+}
+
 // FD gives the descriptor, valid until Close.
 func (n NS) FD() int { return n.fd }
 

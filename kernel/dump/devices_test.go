@@ -21,6 +21,7 @@ func checkHardware(t *testing.T, c corpse, run func(string) string) {
 		t.Error(diff)
 	}
 	var want, got []string
+	windows := 0
 	for line := range strings.Lines(c.said["/proc/bus/pci/devices"]) {
 		f := strings.Fields(line) // bus and function, vendor and device, irq …, driver
 		where, _ := strconv.ParseUint(f[0], 16, 16)
@@ -28,6 +29,20 @@ func checkHardware(t *testing.T, c corpse, run func(string) string) {
 		driver := ""
 		if len(f) > 17 {
 			driver = f[17]
+		}
+		name := fmt.Sprintf("0000:%02x:%02x.%x", where>>8, where>>3&31, where&7)
+		for i, start := range f[3:10] {
+			at, err := strconv.ParseUint(start, 16, 64)
+			if size, serr := strconv.ParseUint(f[10+i], 16, 64); err != nil || serr != nil || at < 1<<16 || size == 0 || i == 6 || at&1 != 0 {
+				continue // none, its ROM, or ports; those of an old IDE controller are not marked as such
+			}
+			windows++
+			said := run(fmt.Sprintf("vtop -p %#x", at&^15+4))
+			for _, w := range []string{"device    " + name, "window    BAR " + strconv.Itoa(i) + ", 0x4 bytes"} {
+				if !strings.Contains(said, w) || driver != "" && !strings.Contains(said, "driver "+driver) {
+					t.Errorf("BAR %d of %s, driver %q: without %q:\n%s", i, name, driver, w, said)
+				}
+			}
 		}
 		want = append(want, strings.TrimSpace(fmt.Sprintf("0000:%02x:%02x.%x %s:%s %d %s", where>>8, where>>3&31, where&7, f[1][:4], f[1][4:], irq, driver)))
 	}
@@ -38,8 +53,8 @@ func checkHardware(t *testing.T, c corpse, run func(string) string) {
 	}
 	slices.Sort(want)
 	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" || len(want) < 5 {
-		t.Error(diff)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 5 || windows == 0 {
+		t.Error(windows, diff)
 	}
 	n := 0
 	for line := range strings.Lines(run("irq -a")) {

@@ -2,6 +2,8 @@ package walk
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/fathom-trace/fathom/kernel"
 )
@@ -15,6 +17,57 @@ type PCIDevice struct {
 	Vendor, Device uint64
 	IRQ            int
 	Driver         string // "" if none has it
+	BARs           []BAR  // the windows that it has, by their registers; those that are not in use are empty
+}
+
+// BAR is a window of a device. The one behind the sixth is that of its ROM.
+type BAR struct {
+	Start, End uint64 // both belong to it
+	IO         bool   // ports, not memory
+}
+
+// Kinds of windows (include/linux/ioport.h), and how many registers a device has for them (include/linux/pci.h: PCI_ROM_RESOURCE).
+const (
+	resourceIO  = 0x100
+	resourceMem = 0x200
+	pciBARs     = 7
+)
+
+// NewBAR is a window as the kernel describes it; an empty one if the device does not have it.
+func NewBAR(start, end, flags uint64) BAR {
+	if flags&(resourceIO|resourceMem) == 0 || start == 0 || end < start {
+		return BAR{}
+	}
+	return BAR{start, end, flags&resourceIO != 0}
+}
+
+// ParseBARs reads a device's file "resource" in sysfs: a line "0x… 0x… 0x…" for each window, with begin, end and flags.
+func ParseBARs(text string) (out []BAR) {
+	for line := range strings.Lines(text) {
+		w := strings.Fields(line)
+		if len(w) != 3 || len(out) == pciBARs {
+			break
+		}
+		var n [3]uint64
+		for i := range w {
+			var err error
+			if n[i], err = strconv.ParseUint(w[i], 0, 64); err != nil {
+				return out
+			}
+		}
+		out = append(out, NewBAR(n[0], n[1], n[2]))
+	}
+	return out
+}
+
+// Window finds the window of memory that a physical address is in.
+func (d PCIDevice) Window(at uint64) (n int, b BAR, ok bool) {
+	for i, b := range d.BARs {
+		if !b.IO && b.End != 0 && at >= b.Start && at <= b.End {
+			return i, b, true
+		}
+	}
+	return 0, BAR{}, false
 }
 
 // Name is the device's address as sysfs has it: 0000:00:03.0.
@@ -46,6 +99,11 @@ func PCIDevices(t kernel.Target) ([]PCIDevice, error) {
 					Vendor: d.Get("vendor").Uint(), Device: d.Get("device").Uint(), IRQ: d.Get("irq").Int()}
 				if drv := d.Get("driver"); drv.Uint() != 0 {
 					p.Driver = drv.Get("name").String()
+				}
+				res := d.Get("resource")
+				for i := range min(pciBARs, d.Len("resource")) {
+					r := res.At(i)
+					p.BARs = append(p.BARs, NewBAR(r.Get("start").Uint(), r.Get("end").Uint(), r.Get("flags").Uint()))
 				}
 				out = append(out, p)
 			}

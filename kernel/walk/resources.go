@@ -2,6 +2,8 @@ package walk
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/fathom-trace/fathom/kernel"
 )
@@ -38,4 +40,31 @@ func resources(t kernel.Target, root string) ([]Resource, error) {
 		return out, fmt.Errorf("walk resources: %w (%d reads failed)", err, errs.N)
 	}
 	return out, nil
+}
+
+// ParseIomem reads the text of /proc/iomem or /proc/ioports ("  febc0000-febdffff : 0000:00:03.0", two blanks for each level). What
+// is no such line is left out.
+func ParseIomem(text string) (out []Resource) {
+	for line := range strings.Lines(text) {
+		span, name, ok := strings.Cut(strings.TrimSpace(line), " : ")
+		from, to, dash := strings.Cut(span, "-")
+		start, err := strconv.ParseUint(from, 16, 64)
+		end, eerr := strconv.ParseUint(to, 16, 64)
+		if !ok || !dash || err != nil || eerr != nil || len(out) >= maxResources {
+			continue
+		}
+		depth := (len(line) - len(strings.TrimLeft(line, " "))) / 2
+		out = append(out, Resource{start, end, name, depth})
+	}
+	return out
+}
+
+// Around gives what an address belongs to, the largest first.
+func Around(all []Resource, at uint64) (out []Resource) {
+	for _, r := range all {
+		if at >= r.Start && at <= r.End {
+			out = append(out, r)
+		}
+	}
+	return out
 }

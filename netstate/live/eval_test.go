@@ -121,7 +121,7 @@ func randomPacket(r *rand.Rand) []byte {
 // send puts packets on the loopback of the namespace.
 func (s space) send(packets [][]byte) {
 	s.t.Helper()
-	err := s.Do(func() error {
+	err := s.NS.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ import (
 func (s space) handle() *netlink.Handle {
 	s.t.Helper()
 	var h *netlink.Handle
-	err := s.Do(func() (err error) {
+	err := s.NS.Do(func() (err error) {
 		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})
@@ -103,7 +103,7 @@ func TestBridge(t *testing.T) {
 
 // write writes a file of sysfs as it is in the namespace, which needs a mount of its own.
 func (s space) write(path, text string) error {
-	return s.Do(func() error {
+	return s.NS.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func TestPrograms(t *testing.T) {
 	try(t, "xdp", h2xdp(s, l, xdp))
 	shot := program(t, ebpf.SchedCLS, "shot", 2)
 	var tcx link.Link
-	err := s.Do(func() (err error) {
+	err := s.NS.Do(func() (err error) {
 		tcx, err = link.AttachTCX(link.TCXOptions{Interface: l.Attrs().Index, Program: shot, Attach: ebpf.AttachTCXIngress})
 		return err
 	})
@@ -173,7 +173,7 @@ func TestPrograms(t *testing.T) {
 
 func h2xdp(s space, l netlink.Link, p *ebpf.Program) error {
 	const generic = 1 << 1 // XDP_FLAGS_SKB_MODE
-	return s.Do(func() error {
+	return s.NS.Do(func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
@@ -277,7 +277,7 @@ func TestPolicies(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
 	s := newSpace(t)
 	var h *netlink.Handle
-	err := s.Do(func() (err error) { h, err = netlink.NewHandle(unix.NETLINK_XFRM); return err })
+	err := s.NS.Do(func() (err error) { h, err = netlink.NewHandle(unix.NETLINK_XFRM); return err })
 	try(t, "xfrm", err)
 	defer h.Close()
 	src, dst := netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("10.8.0.0/24")

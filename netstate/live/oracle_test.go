@@ -63,7 +63,7 @@ func (s space) run(line string) []byte {
 	args := strings.Fields(line)
 	need(s.t, args[0])
 	var out, stderr bytes.Buffer
-	err := s.Do(func() error {
+	err := s.NS.Do(func() error {
 		c := exec.Command(args[0], args[1:]...)
 		c.Stdout, c.Stderr = &out, &stderr
 		c.Env = append(os.Environ(), "TZ=UTC") // nft writes hours in local time

@@ -122,6 +122,9 @@ func open(ns netns.NS, proc string, id netstate.Namespace) *Reader {
 // NS is the namespace that is read.
 func (r *Reader) NS() netstate.Namespace { return r.id }
 
+// Do runs f in the namespace, as [netns.NS.Do].
+func (r *Reader) Do(f func() error) error { return r.ns.Do(f) }
+
 // Close lets go of the namespace and the sockets in it.
 func (r *Reader) Close() error {
 	var errs []error

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
 
@@ -17,23 +18,17 @@ var limits = [...]string{
 	"flow_limit_table_len", "rmem_default", "rmem_max", "somaxconn", "gro_normal_batch",
 }
 
+// Activity reads what the machine and the devices of the namespace have counted so far, as far as that is quick: counters of links
+// and protocols, interrupts, softirqs, the time of CPUs.
+func (r *Reader) Activity() *nic.Sample {
+	s, _ := r.sample(Counters)
+	return s
+}
+
 // Receive reads what the receive path of the machine, and the devices and sockets of the namespace, have counted so far.
 func (r *Reader) Receive() *nic.Sample {
-	state := r.Read(Counters | Ethtool | Sockets)
+	s, state := r.sample(Counters | Ethtool | Sockets)
 	r.Owners(state)
-	s := &nic.Sample{Counters: state.Counters, Limits: map[string]int{}, Daemons: map[int]uint64{}}
-	for _, m := range state.Missing {
-		s.Missing = append(s.Missing, nic.Missing{What: m.What, Why: m.Err})
-	}
-	read := func(name string) string {
-		b, err := os.ReadFile(filepath.Join(r.Proc, name))
-		if err != nil {
-			s.Missing = append(s.Missing, nic.Missing{What: filepath.Join("/proc", name), Why: err.Error()})
-		}
-		return string(b)
-	}
-	s.Softnet, s.Softirqs = nic.ParseSoftnet(read("net/softnet_stat")), nic.ParseSoftirqs(read("softirqs"))
-	s.Interrupts, s.CPU = nic.ParseInterrupts(read("interrupts")), nic.ParseStat(read("stat"))
 	for _, name := range limits {
 		if v, err := readShort(filepath.Join(r.Proc, "sys/net/core", name)); err == nil {
 			if n, err := strconv.Atoi(v); err == nil {
@@ -49,6 +44,24 @@ func (r *Reader) Receive() *nic.Sample {
 		}
 	}
 	return s
+}
+
+func (r *Reader) sample(parts Parts) (*nic.Sample, *netstate.State) {
+	state := r.Read(parts)
+	s := &nic.Sample{Counters: state.Counters, Limits: map[string]int{}, Daemons: map[int]uint64{}}
+	for _, m := range state.Missing {
+		s.Missing = append(s.Missing, nic.Missing{What: m.What, Why: m.Err})
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(r.Proc, name))
+		if err != nil {
+			s.Missing = append(s.Missing, nic.Missing{What: filepath.Join("/proc", name), Why: err.Error()})
+		}
+		return string(b)
+	}
+	s.Softnet, s.Softirqs = nic.ParseSoftnet(read("net/softnet_stat")), nic.ParseSoftirqs(read("softirqs"))
+	s.Interrupts, s.CPU = nic.ParseInterrupts(read("interrupts")), nic.ParseStat(read("stat"))
+	return s, state
 }
 
 // daemons reads how long each ksoftirqd has run.

@@ -59,7 +59,7 @@ func TestSocketsFor(t *testing.T) {
 		try(t, "lo", err)
 		s.addLink(h, veth("va", "vb"))
 		var fds []int
-		err = s.Do(func() error {
+		err = s.NS.Do(func() error {
 			for range 10 {
 				fd, err := randomSocket(r)
 				if err == nil {
@@ -164,7 +164,7 @@ func TestSockets(t *testing.T) {
 			unix.Close(fd)
 		}
 	}()
-	err = s.Do(func() error {
+	err = s.NS.Do(func() error {
 		l := open(unix.AF_INET, unix.SOCK_STREAM, 0)
 		c := open(unix.AF_INET, unix.SOCK_STREAM, 0)
 		err := errors.Join(unix.Bind(l, &unix.SockaddrInet4{Port: 80}), unix.Listen(l, 3), unix.Connect(c, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}}))

@@ -1,13 +1,14 @@
 package live
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/internal/netns"
 )
 
 // sysTree is sysfs as a network namespace sees it: devices are shown by the namespace that it was mounted in.
@@ -19,17 +20,9 @@ type sysTree struct {
 // sysfs gives that of the namespace the thread is in. Where it may not be mounted it is what stands at /sys, which is
 // another namespace's if the process was moved; err then says why.
 func sysfs() (sysTree, error) {
-	fs, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
+	fd, err := netns.Sysfs(true)
 	if err != nil {
-		return sysTree{"/sys", -1}, fmt.Errorf("mount sysfs: %w", err)
-	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return sysTree{"/sys", -1}, fmt.Errorf("mount sysfs: %w", err)
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return sysTree{"/sys", -1}, fmt.Errorf("mount sysfs: %w", err)
+		return sysTree{"/sys", -1}, err
 	}
 	return sysTree{"/proc/self/fd/" + strconv.Itoa(fd), fd}, nil
 }

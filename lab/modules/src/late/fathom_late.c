@@ -82,6 +82,16 @@ static noinline void late_twice(struct late *l)
 	local_bh_enable();
 }
 
+/* late_narrow has one item run at a time. */
+static struct workqueue_struct *late_narrow;
+
+/* late_crowd queues two items for one CPU: the second waits for the first although there are workers. */
+static void late_crowd(struct late *l)
+{
+	queue_work_on(0, late_narrow, &l->sleep);
+	queue_work_on(0, late_narrow, &l->work);
+}
+
 LATE(flush)
 LATE(refill)
 LATE(reclaim)
@@ -112,6 +122,8 @@ static int late_begin(struct late *l, const char *kind, unsigned int ms)
 		schedule_work(&l->work);
 	else if (!strcmp(kind, "sleep"))
 		schedule_work(&l->sleep);
+	else if (!strcmp(kind, "narrow"))
+		late_crowd(l);
 	else
 		return -EINVAL;
 	return 0;
@@ -184,8 +196,11 @@ static int __init late_init(void)
 		INIT_WORK(&late_rows[i].work, late_rows[i].work.func);
 		INIT_WORK(&late_rows[i].sleep, late_rows[i].sleep.func);
 	}
-	if (proc_create("fathom_late", 0600, NULL, &late_ops))
+	late_narrow = alloc_workqueue("late_narrow", 0, 1);
+	if (late_narrow && proc_create("fathom_late", 0600, NULL, &late_ops))
 		return 0;
+	if (late_narrow)
+		destroy_workqueue(late_narrow);
 	late_free_lines();
 	return -ENOMEM;
 }
@@ -202,6 +217,7 @@ static void __exit late_exit(void)
 		cancel_work_sync(&late_rows[i].work);
 		cancel_work_sync(&late_rows[i].sleep);
 	}
+	destroy_workqueue(late_narrow);
 }
 
 module_init(late_init);
