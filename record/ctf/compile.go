@@ -27,12 +27,36 @@ type step struct {
 	n      int
 	dst    int
 	size   int // bytes at dst
+	where  where
 	slot   int // where the value is kept for those that refer to it; -1: nowhere
 	from   int // slot of the length or the tag
 	role   role
 	sub    []step
 	cases  []variantCase
 	labels []label
+}
+
+// where says how a record tells what a sequence holds.
+type where uint8
+
+const (
+	located  where = iota // by a location counted from the start of the record (__data_loc)
+	relative              // by one counted from behind itself (__rel_loc)
+	trailing              // by its length: it begins at dst, and is the rest of the record
+)
+
+// placed says where a sequence is in the layout that is given.
+func (l *layout) placed(name string) where {
+	if l == nil || l.bound == nil || l.bound[name] == nil {
+		return located
+	}
+	switch f := l.bound[name]; {
+	case f.RelLoc:
+		return relative
+	case !f.DataLoc:
+		return trailing
+	}
+	return located
 }
 
 // role is what a field of a header or packet context means.
@@ -310,6 +334,7 @@ func (b *builder) array(t *typ, full, path string, out []step) []step {
 	}
 	s.t = e
 	s.dst, s.size = b.layout.add(f)
+	s.where = b.layout.placed(f.Name)
 	if s.op == opArray && s.dst >= 0 && s.size != f.Size { // another layout than the trace's
 		s.dst = -1
 	}
