@@ -110,7 +110,7 @@ func (f *viewFlags) title(o *opened) string {
 // kinds counts events that are no stacks of others.
 func kinds(formats []*traceevent.Format) (n int) {
 	for _, f := range formats {
-		if !events.IsStack(f) {
+		if !f.IsStack() {
 			n++
 		}
 	}
@@ -186,8 +186,28 @@ func openRecordings(names []string, from uint64) (_ *opened, err error) {
 	if first.Tasks != nil {
 		o.source.Comm = func(tid int, time uint64) (string, bool) { k, ok := first.Tasks.At(tid, time); return k.Comm, ok }
 	}
+	o.source.User = o.userStack
 	o.stream = traceevent.Merge(streams)
 	return o, nil
+}
+
+// userStack names a program's stack by the recording that knows most of it.
+func (o *opened) userStack(tgid int, time uint64, addrs []uint64) []events.Frame {
+	var best []events.Frame
+	most := -1
+	for _, t := range o.traces {
+		out, known := make([]events.Frame, len(addrs)), 0
+		for i, f := range t.UserStack(tgid, uint64(int64(time)-t.ToReal+o.traces[0].ToReal), addrs) {
+			if f.UserFunc != nil {
+				out[i] = events.Frame{Name: f.Name, File: f.File, At: f.Off}
+				known++
+			}
+		}
+		if known > most {
+			best, most = out, known
+		}
+	}
+	return best
 }
 
 // viewError tells why a recording cannot be read.
@@ -288,7 +308,7 @@ func (f *viewFlags) copy(o *opened, pick func(*traceevent.Event) bool, w events.
 func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event) bool, error) {
 	kinds := map[*traceevent.Format]bool{}
 	for _, ft := range o.formats {
-		kinds[ft] = len(f.events) == 0 || events.IsStack(ft)
+		kinds[ft] = len(f.events) == 0 || ft.IsStack()
 		for _, p := range f.events {
 			s, err := record.ParseSpec(p)
 			if err != nil {
@@ -338,7 +358,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 	}
 	taken := map[int]bool{} // of a CPU, if its last event was
 	return func(e *traceevent.Event) bool {
-		if events.IsStack(e.Format) {
+		if e.Format.IsStack() {
 			return taken[e.CPU] // it goes with its event
 		}
 		ok := pick(e)

@@ -13,6 +13,15 @@ type Source struct {
 	Env    *traceevent.Env
 	Comm   func(tid int, time uint64) (comm string, ok bool) // may be nil
 	ToReal int64                                             // ns from the clock to the time since 1970
+	// User names the stack of a process, the innermost frame first, as it was at a time; nil if nobody can.
+	User func(tgid int, time uint64, addrs []uint64) []Frame
+}
+
+// Frame is a place in a program.
+type Frame struct {
+	Name string // of the function; "" if only the file is known
+	File string // "" if that is not known either
+	At   uint64 // address as linked in File, without a Name
 }
 
 // Writer shows events one after the other.
