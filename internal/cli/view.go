@@ -331,10 +331,13 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 	var cond *match.Filter
 	if f.filter != "" {
 		comm := func(e *traceevent.Event) (string, bool) {
-			if o.source.Comm == nil {
-				return "", false
+			if o.source.Comm != nil {
+				if name, ok := o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time); ok {
+					return name, true
+				}
 			}
-			return o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time)
+			c := e.Format.CommField()
+			return string(c.String(e.Rec)), c != nil
 		}
 		var err error
 		if cond, err = match.Parse(f.filter, comm); err != nil {

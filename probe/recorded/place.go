@@ -50,7 +50,7 @@ func (w *World) NoFunc(f *check.Func, _ int, _ check.Target) string {
 	switch {
 	case !limited:
 		return ""
-	case l.names && w.t.Tasks != nil:
+	case l.names && (w.t.Tasks != nil || w.named()):
 		return ""
 	case l.stack != "" && w.by["ftrace:"+l.stack] != nil:
 		return ""

@@ -115,6 +115,8 @@ func (s *Session) enter(e *traceevent.Event) {
 	switch {
 	case tid == 0: // what a running kernel calls its idle tasks (init_idle of kernel/sched/core.c)
 		v.Comm = fmt.Sprintf("swapper/%d", v.CPU)
+	case !ok && e.Format.CommField() != nil:
+		v.Comm = string(e.Format.CommField().String(e.Rec))
 	case !ok:
 		v.Comm = "<...>"
 		s.nobody++

@@ -294,10 +294,17 @@ func (b *builder) integer(t *typ, name, full string, out []step) []step {
 	b.scopes[len(b.scopes)-1].fields[full] = named{s.slot, t.labels}
 	size := bytesFor(t.size)
 	if !strings.HasPrefix(name, "__") || !strings.HasSuffix(name, "_length") {
-		s.dst, s.size = b.layout.add(traceevent.Field{Name: flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1})
+		s.dst, s.size = b.layout.add(traceevent.Field{Name: flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1, Labels: fieldLabels(t.labels)})
 	}
 	s.labels = t.labels
 	return b.add(out, s)
+}
+
+func fieldLabels(list []label) (out []traceevent.Label) {
+	for _, l := range list {
+		out = append(out, traceevent.Label{Name: l.name, Lo: l.lo, Hi: l.hi})
+	}
+	return out
 }
 
 // array compiles arrays and sequences. Those of integers become fields, others are passed over.

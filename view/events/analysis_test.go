@@ -248,3 +248,19 @@ func TestUserStack(t *testing.T) {
 		t.Errorf("got %s, want %s", folded.String(), want)
 	}
 }
+
+// TestTaskName: who is known by number has that name; of others it is what the event itself says.
+func TestTaskName(t *testing.T) {
+	f := &traceevent.Format{Name: "e", Fields: []traceevent.Field{{Name: "common_pid", Type: "int", Size: 4, ArrayLen: -1}, {Name: "procname", Type: "char", Offset: 4, Size: 8, ArrayLen: 8}}}
+	e := &traceevent.Event{Format: f, Rec: []byte("\x07\x00\x00\x00srv\x00\x00\x00\x00\x00")}
+	for tid, want := range map[int]string{7: "srv", 8: "known"} {
+		n := names{src: &Source{Comm: func(tid int, _ uint64) (string, bool) { return "known", tid == 8 }}}
+		if got := n.of(e, tid); got != want {
+			t.Errorf("task %d is %s, want %s", tid, got, want)
+		}
+	}
+	none := names{src: &Source{}}
+	if got := none.of(e, 7) + none.of(&traceevent.Event{Format: &traceevent.Format{}}, 0); got != "srv<idle>" {
+		t.Errorf("without names: %s", got)
+	}
+}

@@ -72,16 +72,18 @@ type names struct {
 	src *Source
 }
 
-// comm names a task. What is not known is "<...>", as in the kernel's own output.
-func (n *names) of(tid int, time uint64) string {
-	if n.src.Comm == nil {
-		if tid == 0 {
-			return "<idle>"
+// of names the task of an event. What is not known is "<...>", as in the kernel's own output.
+func (n *names) of(e *traceevent.Event, tid int) string {
+	if n.src.Comm != nil {
+		if c, ok := n.src.Comm(tid, e.Time); ok {
+			return c
 		}
-		return "<...>"
 	}
-	if c, ok := n.src.Comm(tid, time); ok {
-		return c
+	if c := e.Format.CommField(); c != nil {
+		return string(c.String(e.Rec))
+	}
+	if n.src.Comm == nil && tid == 0 {
+		return "<idle>"
 	}
 	return "<...>"
 }

@@ -58,7 +58,7 @@ func (s *Stacks) Event(e *traceevent.Event) error {
 	}
 	s.add(p)
 	i := s.cache.of(e.Format)
-	*p = pending{comm: s.names.of(int(i.pid.Int(e.Rec)), e.Time), event: i.full, weight: 1, set: true}
+	*p = pending{comm: s.names.of(e, int(i.pid.Int(e.Rec))), event: i.full, weight: 1, set: true}
 	if s.weight != "" {
 		f := e.Format.Field(s.weight)
 		if f == nil {

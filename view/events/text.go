@@ -58,7 +58,7 @@ func (t *Text) Close() error { return t.flush() }
 func (t *Text) line(b []byte, e *traceevent.Event) []byte {
 	i := t.cache.of(e.Format)
 	tid := int(i.pid.Int(e.Rec))
-	comm := t.names.of(tid, e.Time)
+	comm := t.names.of(e, tid)
 	for n := len(comm); n < 16; n++ {
 		b = append(b, ' ')
 	}
