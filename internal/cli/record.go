@@ -100,7 +100,7 @@ Examples:
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', syscall:openat, 'kprobe:vfs_read n=$arg3', uprobe:FILE:NAME, 'EVENT if CONDITION'")
 	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
-	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
+	conditionVar(fl, &f.filter, "filter", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")

@@ -66,7 +66,7 @@ Examples:
 	}
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "only `EVENT`s: SYSTEM:NAME, a system or a name, with * and ?")
-	fl.StringVar(&f.filter, "filter", "", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
+	conditionVar(fl, &f.filter, "filter", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
 	fl.IntSliceVar(&f.cpus, "cpu", nil, "only these CPUs: `N`,N…")
 	fl.Var(span{&f.from}, "from", "only from this `TIME` after the first event on, such as 1.5s")
 	fl.Var(span{&f.until}, "until", "only until this `TIME` after the first event")
