@@ -60,7 +60,10 @@ func TestLiveAndRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	symbol := func(a uint64) (string, uint64, uint64, string, bool) { name, off, ok := k.Symbolise(a); return name, off, 0, "", ok }
+	symbol := func(a uint64) (string, uint64, uint64, string, bool) {
+		name, off, ok := k.Symbolise(a)
+		return name, off, 0, "", ok
+	}
 	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: specs, Stacks: stacks, Symbol: symbol, PIDs: []int{os.Getpid()},
 		Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
 	if err != nil {
