@@ -30,7 +30,7 @@ type Mappings struct {
 // mappingPages is the size of one CPU's ring, in pages: a record takes about 100 bytes, an exec makes ten.
 const mappingPages = 64
 
-// WatchMappings begins to listen on all CPUs. The caller must Close it.
+// WatchMappings begins to listen on all CPUs. The resolver is told the times of CLOCK_MONOTONIC. The caller must Close it.
 func WatchMappings(users *usersym.Resolver) (*Mappings, error) {
 	cpus, err := onlineCPUs()
 	if err != nil {
@@ -40,7 +40,8 @@ func WatchMappings(users *usersym.Resolver) (*Mappings, error) {
 	attr := unix.PerfEventAttr{
 		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
 		Sample_type: unix.PERF_SAMPLE_TIME, // at the end of every record, with sample_id_all
-		Bits:        unix.PerfBitSampleIDAll | unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask | unix.PerfBitWatermark, Wakeup: 1,
+		Bits:        unix.PerfBitSampleIDAll | unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask | unix.PerfBitWatermark | unix.PerfBitUseClockID, Wakeup: 1,
+		Clockid: unix.CLOCK_MONOTONIC, // that of recordings
 	}
 	for _, cpu := range cpus {
 		r, err := openRing(&attr, cpu)

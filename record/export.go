@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/record/ctf"
 	"github.com/fathom-trace/fathom/traceevent"
 )
@@ -19,6 +21,8 @@ type Export struct {
 	dir     string
 	meta    *Meta
 	tasks   *Tasks
+	symbols []Symbol
+	users   userTable
 	schema  *ctf.Schema
 	ids     map[*traceevent.Format]int
 	streams map[int]*exportStream
@@ -33,6 +37,16 @@ type exportStream struct {
 	acc  CPUAccount
 }
 
+// symbolRows are the names of addresses that stand beside a recording of ours.
+func (t *Trace) symbolRows() []Symbol {
+	out := []Symbol{}
+	for _, s := range t.symbols {
+		out = append(out, s)
+	}
+	sorting.By(out, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
+	return out
+}
+
 // NewExport makes the folder dir, in which nothing may be, for events of these formats.
 func NewExport(dir string, from *Trace, formats []*traceevent.Format) (*Export, error) {
 	if ents, err := os.ReadDir(dir); err == nil && len(ents) > 0 {
@@ -43,7 +57,7 @@ func NewExport(dir string, from *Trace, formats []*traceevent.Format) (*Export, 
 			return nil, fmt.Errorf("export: %w", err)
 		}
 	}
-	x := &Export{dir: dir, tasks: from.Tasks, ids: map[*traceevent.Format]int{}, streams: map[int]*exportStream{}}
+	x := &Export{dir: dir, tasks: from.Tasks, symbols: from.symbolRows(), users: from.userTable(), ids: map[*traceevent.Format]int{}, streams: map[int]*exportStream{}}
 	x.meta = &Meta{Version: 1, Started: time.Now(), Host: from.Host, Release: from.Release, Clock: "mono", ToReal: from.ToReal, Header: pageHeader, UUID: make([]byte, 16)}
 	rand.Read(x.meta.UUID)
 	used := map[int]bool{}
@@ -117,6 +131,6 @@ func (x *Export) Close() error {
 		}
 	}
 	own := filepath.Join(x.dir, ownDir)
-	errs = append(errs, writeJSON(filepath.Join(own, tasksFile), rows), writeJSON(filepath.Join(own, metaFile), x.meta), writeJSON(filepath.Join(own, accountFile), x.acc))
+	errs = append(errs, writeJSON(filepath.Join(own, tasksFile), rows), writeJSON(filepath.Join(own, symbolsFile), x.symbols), writeJSON(filepath.Join(own, usersFile), x.users), writeJSON(filepath.Join(own, metaFile), x.meta), writeJSON(filepath.Join(own, accountFile), x.acc))
 	return errors.Join(errs...)
 }

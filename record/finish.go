@@ -42,6 +42,8 @@ type finisher struct {
 	wanted   map[*traceevent.Format]bool
 	funcs    map[*traceevent.Format][]*traceevent.Field // that hold addresses of functions
 	seen     map[uint64]bool
+	users    *users // nil if stacks of programs are not recorded
+	places   map[userPlace]bool
 	acc      *Account
 	how      how
 }
@@ -54,8 +56,9 @@ type how struct {
 
 // finish makes the trace of a recording. Pages of a CPU are removed once its stream is whole, so that the recording can be
 // read at any moment, whatever happens. acc has what the kernel counted.
-func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Account, how how) error {
+func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, users *users, acc *Account, how how) error {
 	f := &finisher{dir: dir, own: filepath.Join(dir, ownDir), meta: meta, tasks: tasks, acc: acc, how: how, seen: map[uint64]bool{},
+		users: users, places: map[userPlace]bool{},
 		helpers: map[*traceevent.Format]*helperFormat{}, wanted: map[*traceevent.Format]bool{}, funcs: map[*traceevent.Format][]*traceevent.Field{}}
 	if err := f.prepare(); err != nil {
 		return err
@@ -76,6 +79,9 @@ func finish(dir string, meta *Meta, tasks *taskTable, symbol symbolFunc, acc *Ac
 	f.sum()
 	errs = append(errs, writeJSON(filepath.Join(f.own, tasksFile), tasks.settle()), writeJSON(filepath.Join(f.own, symbolsFile), f.symbols(symbol)),
 		writeJSON(filepath.Join(f.own, accountFile), acc))
+	if users != nil {
+		errs = append(errs, writeJSON(filepath.Join(f.own, usersFile), f.table()))
+	}
 	for _, d := range []string{f.own, filepath.Join(dir, "index"), dir, filepath.Dir(dir)} { // names are safe, too
 		errs = append(errs, syncDir(d))
 	}
@@ -208,6 +214,7 @@ func (f *finisher) recount(in *os.File, a *CPUAccount) error {
 func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) error {
 	var e traceevent.Event
 	var missed uint64
+	behind := false // a helper event, as its stack is
 	for in.Next(&e) {
 		if e.Format == nil && f.how.flight && e.Since == 0 {
 			continue // counted as overwritten
@@ -222,16 +229,25 @@ func (f *finisher) convert(in *traceevent.Pages, s *ctf.Stream, a *CPUAccount) e
 			}
 			continue
 		}
+		if behind && e.Format.IsStack() {
+			a.Helpers++
+			continue
+		}
+		behind = false
 		if h := f.helpers[e.Format]; h != nil {
 			f.tasks.add(e.Time, h, e.Rec)
 			if !f.wanted[e.Format] {
 				a.Helpers++
+				behind = true
 				continue
 			}
 		}
 		a.Events++
 		for _, d := range f.funcs[e.Format] {
 			f.see(d, e.Rec)
+		}
+		if f.users != nil && e.Format.IsUserStack() {
+			f.seeUser(&e)
 		}
 		if err := s.Event(e.Time, e.Format.ID, e.Rec); err != nil {
 			return err

@@ -415,9 +415,13 @@ func TestPerf(t *testing.T) {
 		t.Skip("the guest has no perf")
 	}
 	program := ktest.Oracle(t, "perf")
+	calls := 20000
+	if ktest.Soak() {
+		calls = 1000000 // perf loses some
+	}
 	for _, args := range [][]string{{"-e", "raw_syscalls:sys_enter", "-e", "sched:*", "-a"}, {"-z", "-e", "raw_syscalls:sys_exit", "-g"}} {
 		file := filepath.Join(t.TempDir(), "perf.data")
-		w := workload(t, 20000)
+		w := workload(t, calls)
 		cmd := exec.Command(program, append(append([]string{"record", "-q", "-o", file}, args...), w.Path)...)
 		cmd.Env = w.Env
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -455,6 +459,7 @@ func TestPerf(t *testing.T) {
 		if s.Next(&e) && e.Format != nil || s.Err() != nil || n < 1000 { // perf itself loses some
 			t.Errorf("%d events, and more: %v", n, s.Err())
 		}
+		t.Logf("%d events are as perf script has them", n)
 	}
 }
 

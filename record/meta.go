@@ -22,6 +22,7 @@ const (
 	accountFile = "account.json"
 	tasksFile   = "tasks.json"
 	symbolsFile = "symbols.json"
+	usersFile   = "users.json"
 )
 
 // Meta is what a recording says of itself when it begins: DIR/fathom/recording.json.

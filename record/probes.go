@@ -28,8 +28,8 @@ func (s Spec) kind() string {
 	return ""
 }
 
-// probe is an event that was made for a spec.
-type probe struct {
+// madeProbe is an event that was made for a spec.
+type madeProbe struct {
 	spec Spec
 	kind string
 }
@@ -89,9 +89,9 @@ func (r *Recorder) makeProbe(s Spec) (tracefs.Event, error) {
 		return e, err
 	}
 	if r.probes == nil {
-		r.probes = map[tracefs.Event]probe{}
+		r.probes = map[tracefs.Event]madeProbe{}
 	}
-	r.probes[e] = probe{s, kind}
+	r.probes[e] = madeProbe{s, kind}
 	return e, nil
 }
 

@@ -162,7 +162,7 @@ func TestFinish(t *testing.T) {
 				t.Errorf("nothing is said of a recording that was not closed: %v", tr.Notes)
 			}
 			acc := &Account{CPUs: []CPUAccount{{CPU: 0, Written: 20000, Missed: missing}, {CPU: 1, Written: 500}}}
-			if err := finish(dir, m, &taskTable{}, nil, acc, how{counted: true}); err != nil {
+			if err := finish(dir, m, &taskTable{}, nil, nil, acc, how{counted: true}); err != nil {
 				t.Fatal(err)
 			}
 			if !acc.Exact || acc.Events+acc.Missed != acc.Written || acc.Missed != missing {
@@ -190,7 +190,7 @@ func TestOthersCTF(t *testing.T) {
 	pages, missing := ringPages(5000, func(i int) bool { return i > 100 && i < 200 }, true)
 	dir, m := unclosed(t, pages)
 	acc := &Account{CPUs: []CPUAccount{{CPU: 0, Written: 5000, Missed: missing}}}
-	if err := finish(dir, m, &taskTable{}, nil, acc, how{counted: true}); err != nil {
+	if err := finish(dir, m, &taskTable{}, nil, nil, acc, how{counted: true}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out")

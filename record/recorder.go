@@ -60,12 +60,13 @@ type Recorder struct {
 	fs      tracefs.FS
 	inst    *tracefs.Instance
 	dynamic *tracefs.Dynamic // events of probes; nil without
-	probes  map[tracefs.Event]probe
+	probes  map[tracefs.Event]madeProbe
 	rings   []*ring
 	seg     *Segment // that is being written; nil between the snapshots of a flight recorder
 	tasks   taskTable
 	before  map[int]CPUAccount // what the finished segments hold
 	hidden  map[int]bool       // own threads that are not recorded; nil if there is no need
+	users   *users             // names of programs' functions; nil if their stacks are not recorded
 	stopped atomic.Bool
 	wait    sync.WaitGroup
 	failed  chan struct{}
@@ -112,6 +113,11 @@ func Start(o Options) (_ *Recorder, err error) {
 	}
 	if err = r.open(); err != nil {
 		return nil, err
+	}
+	if o.Stacks.User {
+		if r.users, err = watchUsers(); err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
 	}
 	r.tasks.snapshot(now())
 	if !o.Flight {
@@ -428,6 +434,7 @@ func (r *Recorder) End() (*Segment, error) {
 	stop := r.inst.Write("tracing_on", "0")
 	r.stopped.Store(true)
 	r.wait.Wait()
+	err := r.users.end()
 	s := r.seg
 	r.seg = nil
 	if s != nil {
@@ -441,7 +448,7 @@ func (r *Recorder) End() (*Segment, error) {
 		}
 		s.err = r.err
 	}
-	return s, errors.Join(stop, r.release())
+	return s, errors.Join(stop, err, r.release())
 }
 
 // count reads what the kernel counted on a CPU.
@@ -492,6 +499,8 @@ func (r *Recorder) release() error {
 		errs = append(errs, r.dynamic.Close())
 		r.dynamic = nil
 	}
+	errs = append(errs, r.users.end(), r.users.release())
+	r.users = nil
 	errs = append(errs, r.fs.Close())
 	r.fs = tracefs.FS{}
 	return errors.Join(errs...)

@@ -23,6 +23,7 @@ type Segment struct {
 	made    bool         // the folder was not there before
 	counted []CPUAccount // by the kernel up to its end, where that can be told
 	err     error        // why it ended before it should
+	users   *users       // that the recorder had, to be released
 }
 
 // ErrRecorded says that a folder holds a recording.
@@ -30,18 +31,18 @@ var ErrRecorded = errors.New("there is a recording already")
 
 // newSegment makes the folder of a segment, and writes what is known.
 func (r *Recorder) newSegment(dir string) (_ *Segment, err error) {
-	s := &Segment{Dir: dir, r: r, own: filepath.Join(dir, ownDir), meta: r.meta}
+	s := &Segment{Dir: dir, r: r, own: filepath.Join(dir, ownDir), meta: r.meta, users: r.users.hold()}
 	s.meta.Started, s.meta.UUID = time.Now(), make([]byte, 16)
 	rand.Read(s.meta.UUID)
 	for _, f := range []string{filepath.Join(dir, "metadata"), filepath.Join(s.own, metaFile)} {
 		if _, err := os.Stat(f); err == nil {
-			return nil, fmt.Errorf("record into %s: %w", dir, ErrRecorded)
+			return nil, errors.Join(s.users.release(), fmt.Errorf("record into %s: %w", dir, ErrRecorded))
 		}
 	}
 	_, err = os.Stat(dir)
 	s.made = err != nil
 	if err := os.MkdirAll(s.own, 0o755); err != nil {
-		return nil, fmt.Errorf("make recording: %w", err)
+		return nil, errors.Join(s.users.release(), fmt.Errorf("make recording: %w", err))
 	}
 	if err := s.begin(); err != nil {
 		s.undo()
@@ -114,7 +115,7 @@ func (s *Segment) close() error {
 
 // undo removes what was made.
 func (s *Segment) undo() {
-	_ = s.close()
+	_ = errors.Join(s.close(), s.users.release())
 	os.RemoveAll(s.own)
 	if s.made {
 		os.Remove(s.Dir)
@@ -238,6 +239,9 @@ func (s *Segment) Finish() (*Account, error) {
 	r := s.r
 	errs := []error{s.close(), os.Remove(filepath.Join(s.own, reserveFile))}
 	r.tasks.snapshot(now())
+	if s.users != nil {
+		s.users.drain()
+	}
 	acc := &Account{}
 	for i, cpu := range s.meta.CPUs {
 		a := CPUAccount{CPU: cpu}
@@ -253,7 +257,7 @@ func (s *Segment) Finish() (*Account, error) {
 	if s.err != nil {
 		acc.Error = s.err.Error()
 	}
-	errs = append(errs, s.err, finish(s.Dir, &s.meta, &r.tasks, r.o.Symbol, acc, how{counted: len(s.counted) > 0, flight: r.o.Flight}))
+	errs = append(errs, s.err, finish(s.Dir, &s.meta, &r.tasks, r.o.Symbol, s.users, acc, how{counted: len(s.counted) > 0, flight: r.o.Flight}))
 	for _, a := range acc.CPUs {
 		b := r.before[a.CPU]
 		b.Written += a.Written + a.Before
@@ -261,6 +265,7 @@ func (s *Segment) Finish() (*Account, error) {
 		r.before[a.CPU] = b
 	}
 	r.tasks.forget()
+	errs = append(errs, s.users.release())
 	return acc, errors.Join(errs...)
 }
 

@@ -33,6 +33,7 @@ type Trace struct {
 	cpus    int // the highest number and one
 	rows    []Task
 	symbols map[uint64]Symbol
+	users   map[userKey][]userAt
 	known   map[Event]*traceevent.Format // of a session's segments, each once
 	files   []io.Closer
 }
@@ -206,6 +207,7 @@ func (t *Trace) readNames(own string) {
 	if err := readJSON(filepath.Join(own, tasksFile), &rows); err == nil {
 		t.rows = append(t.rows, rows...)
 	}
+	t.readUsers(own)
 	var syms []Symbol
 	if err := readJSON(filepath.Join(own, symbolsFile), &syms); err == nil {
 		if t.symbols == nil {

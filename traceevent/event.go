@@ -15,6 +15,8 @@ type Event struct {
 	Lost uint64
 	// Since is the time of the last event before a gap, 0 if there was none.
 	Since uint64
+	// Stacks are those that were recorded with the event, in a stream of [WithStacks]; nil in others.
+	Stacks *Stacks
 }
 
 // Stream gives events in the order of their time, most often those of one CPU.

@@ -2,6 +2,7 @@ package traceevent
 
 import (
 	"encoding/binary"
+	"math"
 	"strconv"
 )
 
@@ -65,7 +66,17 @@ func upToNul(b []byte) []byte {
 	return b
 }
 
-// AppendValue writes a field's value: text as it is, numbers in decimal by their sign, pointers in hex, arrays in braces.
+// CommField finds the field that has the name of the event's task, where events tell it themselves, as LTTng's context procname
+// does; nil if there is none.
+func (f *Format) CommField() *Field {
+	if c := f.Field("procname"); c != nil && c.IsText() {
+		return c
+	}
+	return nil
+}
+
+// AppendValue writes a field's value: text as it is, numbers in decimal by their sign, pointers in hex, arrays in braces, behind a number
+// of an enumeration its name.
 func (f *Field) AppendValue(dst, rec []byte) []byte {
 	switch {
 	case f.IsText():
@@ -75,10 +86,25 @@ func (f *Field) AppendValue(dst, rec []byte) []byte {
 	case f.IsPointer():
 		dst = append(dst, "0x"...)
 		return strconv.AppendUint(dst, f.Uint(rec), 16)
+	case f.Type == "double" && f.Size == 8:
+		return strconv.AppendFloat(dst, math.Float64frombits(f.Uint(rec)), 'g', -1, 64)
+	case f.Type == "float" && f.Size == 4:
+		return strconv.AppendFloat(dst, float64(math.Float32frombits(uint32(f.Uint(rec)))), 'g', -1, 32)
 	case f.Signed:
-		return strconv.AppendInt(dst, f.Int(rec), 10)
+		v := f.Int(rec)
+		return f.appendLabel(strconv.AppendInt(dst, v, 10), v)
 	}
-	return strconv.AppendUint(dst, f.Uint(rec), 10)
+	v := f.Uint(rec)
+	return f.appendLabel(strconv.AppendUint(dst, v, 10), int64(v))
+}
+
+func (f *Field) appendLabel(dst []byte, v int64) []byte {
+	for _, l := range f.Labels {
+		if v >= l.Lo && v <= l.Hi {
+			return append(append(append(dst, " ("...), l.Name...), ')')
+		}
+	}
+	return dst
 }
 
 // IsPointer says if a field holds an address, as its type tells.

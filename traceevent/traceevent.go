@@ -35,6 +35,15 @@ type Field struct {
 	// ArrayLen is the number of elements: -1 if it is no array, 0 if its length is only in the record. A bound that the
 	// kernel prints as text (TASK_COMM_LEN, in old kernels) is counted from Size; dimensions are multiplied.
 	ArrayLen int
+
+	// Labels name values of an enumeration, where a trace tells them; the kernel's formats have them in their print fmt.
+	Labels []Label
+}
+
+// Label names the values from Lo to Hi. Those of unsigned fields of 64 bits are the same bits.
+type Label struct {
+	Name   string
+	Lo, Hi int64
 }
 
 // maxRecord bounds offsets and sizes: a record is at most a ring buffer page, and pages are at most 64 KiB.

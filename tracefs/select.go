@@ -3,9 +3,11 @@ package tracefs
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
@@ -54,7 +56,27 @@ func (e *NoEventError) Error() string {
 	return fmt.Sprintf("no event matches %q; near are %s", e.Pattern, strings.Join(e.Near, " "))
 }
 
-// Select gives the events that a pattern means, as [Event.Matches] says, sorted. None is a *[NoEventError].
+// userEvents is the system of the events that programs make (Documentation/trace/user_events.rst, since 6.4), and userEventsFile where
+// they make them.
+const (
+	userEvents     = "user_events"
+	userEventsFile = "user_events_data"
+)
+
+// canHave tells if events of a pattern's system can come: a [feature.ErrUnsupported] where the kernel has no such system.
+func (f FS) canHave(pattern string) error {
+	sys, _, _ := strings.Cut(strings.Replace(pattern, "/", ":", 1), ":")
+	if sys != userEvents {
+		return nil
+	}
+	if _, err := os.Stat(f.path(userEventsFile)); err != nil {
+		return feature.Unsupported("user_events (CONFIG_USER_EVENTS, since 6.4)", "stat "+f.path(userEventsFile), err)
+	}
+	return nil
+}
+
+// Select gives the events that a pattern means, as [Event.Matches] says, sorted. None is a *[NoEventError], or a
+// [feature.ErrUnsupported] where the kernel can have none.
 func (f FS) Select(pattern string) ([]Event, error) {
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("pattern %s: %w", pattern, err)
@@ -70,6 +92,9 @@ func (f FS) Select(pattern string) ([]Event, error) {
 		}
 	}
 	if len(out) == 0 {
+		if err := f.canHave(pattern); err != nil {
+			return nil, err
+		}
 		return nil, &NoEventError{pattern, nearest(all, pattern, 3)}
 	}
 	return out, nil

@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/feature"
 )
 
 func TestSelect(t *testing.T) {
@@ -50,5 +53,16 @@ func TestSelect(t *testing.T) {
 	}
 	if _, err := f.Select("["); err == nil {
 		t.Error("a bad pattern is taken")
+	}
+	for _, pattern := range []string{"user_events", "user_events:*", "user_events:shop_*"} {
+		if _, err := f.Select(pattern); !errors.Is(err, feature.ErrUnsupported) || !strings.Contains(err.Error(), "user_events_data") {
+			t.Errorf("%s of a kernel without: %v", pattern, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "user_events_data"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Select("user_events:*"); !errors.As(err, &none) { // there may be some later
+		t.Errorf("before a program has made any: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ func (r *Resolver) LoadBias(pid int, path string) (uint64, bool) {
 		return 0, false
 	}
 	for _, gen := range p.maps {
-		for _, m := range gen {
+		for _, m := range gen.maps {
 			if m.path != path || m.obj == nil {
 				continue
 			}

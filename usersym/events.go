@@ -21,8 +21,7 @@ func (r *Resolver) Exec(pid int, when uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.told(pid, when)
-	p.maps = slices.Insert(p.maps, 0, []mapping(nil))
-	p.maps = p.maps[:min(len(p.maps), maxGenerations)]
+	p.newer(when, nil)
 }
 
 // Mapped says that a process mapped something to execute, and holds the file: the process may end before anybody asks.
@@ -36,16 +35,20 @@ func (r *Resolver) Mapped(pid int, when uint64, m Mapping) {
 	}
 	n.obj = r.object(pid, n)
 	if len(p.maps) == 0 {
-		p.maps = [][]mapping{nil}
+		p.maps = []memory{{since: p.since}}
 	}
-	gen := slices.DeleteFunc(slices.Clone(p.maps[0]), func(o mapping) bool { return o.start < n.end && n.start < o.end })
+	over := func(o mapping) bool { return o.start < n.end && n.start < o.end }
+	if slices.ContainsFunc(p.maps[0].maps, func(o mapping) bool { return over(o) && o.obj != nil && o.obj != n.obj }) {
+		p.newer(when, p.maps[0].maps) // a library in the place of another
+	}
+	gen := slices.DeleteFunc(slices.Clone(p.maps[0].maps), over)
 	i, _ := slices.BinarySearchFunc(gen, n.start, func(o mapping, at uint64) int {
 		if o.start < at {
 			return -1
 		}
 		return 1
 	})
-	p.maps[0] = slices.Insert(gen, i, n)
+	p.maps[0].maps = slices.Insert(gen, i, n)
 }
 
 // Forked says that a process was made: it has its parent's memory. What the child did since may have been told before, as
@@ -62,7 +65,7 @@ func (r *Resolver) Forked(parent, child int, when uint64) {
 		from = r.procs[parent]
 	}
 	p := r.remember(child, identity{})
-	p.looked, p.told = time.Now(), when
+	p.looked, p.told, p.since = time.Now(), when, when
 	if from != nil {
 		p.maps = slices.Clone(from.maps)
 	}

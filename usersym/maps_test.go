@@ -28,7 +28,7 @@ garbage
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(mapping{}), cmpopts.IgnoreFields(mapping{}, "obj")); d != "" {
 		t.Error(d)
 	}
-	p := process{maps: [][]mapping{got}}
+	p := process{maps: []memory{{0, got}}}
 	for addr, path := range map[uint64]string{0x55d000001000: "/bin/cat", 0x55d000004fff: "/bin/cat", 0x55d000005000: "-", 0x7f0000002123: "/tmp/a b", 0: "-", 1 << 63: "-"} {
 		m, ok := p.find(addr)
 		if !ok {

@@ -37,6 +37,7 @@ type buildKey struct {
 
 // symbols is what was read from a file and its debug files.
 type symbols struct {
+	id    string    // the build id
 	file  *elf.File // headers only; its reader may be closed
 	funcs *elf.Table
 	data  *elf.Table
@@ -158,7 +159,7 @@ func (r *Resolver) symbols(f *elf.File, path string) *symbols {
 		}
 		syms = append(syms, r.separate(f, path, key.id)...)
 	}
-	s := &symbols{file: f}
+	s := &symbols{id: key.id, file: f}
 	s.funcs, s.data = split(syms)
 	if r.o.Lines {
 		s.lines = f.Go()

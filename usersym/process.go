@@ -16,15 +16,23 @@ import (
 type process struct {
 	pid    int
 	who    identity
-	maps   [][]mapping // newest first: before and after execve
-	missed time.Time   // when an address was in no mapping, and they were read again
-	looked time.Time   // at who it is
-	told   uint64      // when the last event was that somebody told of; 0 for none
+	maps   []memory  // newest first: before and after execve
+	since  uint64    // when it began, as it was told; 0 if nobody told
+	before *process  // that had the number before; nil if nobody knows of one
+	missed time.Time // when an address was in no mapping, and they were read again
+	looked time.Time // at who it is
+	told   uint64    // when the last event was that somebody told of; 0 for none
 	jit    perfMap
 }
 
 // identity tells processes apart that had the same number.
 type identity struct{ start uint64 }
+
+// memory is what a process had mapped, most often of one program.
+type memory struct {
+	since uint64 // as it was told; 0 is from the beginning, as far as anybody knows
+	maps  []mapping
+}
 
 // mapping is an executable part of memory.
 type mapping struct {
@@ -39,25 +47,32 @@ type mapping struct {
 // again is how long a process is believed to be the same, and not to have mapped more.
 const again = 100 * time.Millisecond
 
-// maxGenerations is how many execve of one process are remembered.
+// maxGenerations is how many execve of one process are remembered, and how many processes of one number.
 const maxGenerations = 4
 
 func (p *process) find(addr uint64) (mapping, bool) {
 	for _, gen := range p.maps {
-		i, ok := slices.BinarySearchFunc(gen, addr, func(m mapping, a uint64) int {
-			switch {
-			case m.end <= a:
-				return -1
-			case m.start > a:
-				return 1
-			}
-			return 0
-		})
-		if ok {
-			return gen[i], true
+		if m, ok := gen.find(addr); ok {
+			return m, true
 		}
 	}
 	return mapping{}, false
+}
+
+func (g memory) find(addr uint64) (mapping, bool) {
+	i, ok := slices.BinarySearchFunc(g.maps, addr, func(m mapping, a uint64) int {
+		switch {
+		case m.end <= a:
+			return -1
+		case m.start > a:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return mapping{}, false
+	}
+	return g.maps[i], true
 }
 
 func (p *process) close() { p.jit.close() }
@@ -107,20 +122,29 @@ func (r *Resolver) note(pid int) {
 		return
 	}
 	who, _ := r.identify(pid)
-	if p == nil || p.who != who {
+	switch {
+	case p == nil:
 		p = r.remember(pid, who)
+	case p.who == identity{}: // it was told of, and had ended or not begun when it was looked for
+		p.who = who
+	case p.who != who:
+		told := p.told
+		p = r.remember(pid, who)
+		p.since = told + 1
 	}
 	p.looked = time.Now()
 	maps := parseMaps(b)
 	for i := range maps {
 		maps[i].obj = r.object(pid, maps[i])
 	}
-	if len(p.maps) > 0 && !sameProgram(p.maps[0], maps) {
-		p.maps = slices.Insert(p.maps, 0, maps)
-	} else {
-		p.maps = append([][]mapping{maps}, p.maps[min(1, len(p.maps)):]...)
+	switch {
+	case len(p.maps) == 0:
+		p.maps = []memory{{p.since, maps}}
+	case sameProgram(p.maps[0].maps, maps):
+		p.maps[0].maps = maps
+	default:
+		p.newer(p.maps[0].since, maps)
 	}
-	p.maps = p.maps[:min(len(p.maps), maxGenerations)]
 	p.jit.hold(r.o.Proc, pid)
 }
 
@@ -130,9 +154,17 @@ func sameProgram(a, b []mapping) bool {
 	return !slices.ContainsFunc(a, func(m mapping) bool { return !slices.Contains(b, m) })
 }
 
+// newer adds what a process has mapped now; what it had stays beneath.
+func (p *process) newer(since uint64, maps []mapping) {
+	p.maps = slices.Insert(p.maps, 0, memory{since, maps})
+	p.maps = p.maps[:min(len(p.maps), maxGenerations)]
+}
+
 func (r *Resolver) remember(pid int, who identity) *process {
-	if old := r.procs[pid]; old != nil {
+	old := r.procs[pid]
+	if old != nil {
 		old.close()
+		old.forget(maxGenerations - 1)
 	} else {
 		r.ended = append(r.ended, pid)
 	}
@@ -143,9 +175,17 @@ func (r *Resolver) remember(pid int, who identity) *process {
 		delete(r.procs, r.ended[0])
 		r.ended = r.ended[1:]
 	}
-	p := &process{pid: pid, who: who}
+	p := &process{pid: pid, who: who, before: old}
 	r.procs[pid] = p
 	return p
+}
+
+// forget keeps only so many processes that had the number before.
+func (p *process) forget(keep int) {
+	for ; keep > 1 && p.before != nil; keep-- {
+		p = p.before
+	}
+	p.before = nil
 }
 
 // parseMaps reads the executable mappings of a /proc/PID/maps (Documentation/filesystems/proc.rst). Lines that are not as

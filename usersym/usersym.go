@@ -38,6 +38,7 @@ type Frame struct {
 	Offset uint64 // from the start of the function
 	File   string // path of the mapped file as the process sees it, "[vdso]", or "" for code of a JIT compiler
 	Addr   uint64 // the address as linked in File, for tools like addr2line; 0 if not known
+	Build  string // build id of File, in hex; "" if it has none
 	Source string // source file, see Options.Lines
 	Line   int
 }
@@ -147,11 +148,16 @@ func (r *Resolver) resolve(pid int, addr uint64) (Frame, bool) {
 		p = r.procs[pid]
 		m, ok = p.find(addr)
 	}
-	if !ok || m.obj == nil {
+	return r.frame(p, m, ok, addr)
+}
+
+// frame names an address of a mapping; mapped is false if it is in none.
+func (r *Resolver) frame(p *process, m mapping, mapped bool, addr uint64) (Frame, bool) {
+	if !mapped || m.obj == nil {
 		if f, ok := r.jit(p, addr); ok {
 			return f, true
 		}
-		return Frame{File: m.path}, ok && m.path != ""
+		return Frame{File: m.path}, mapped && m.path != ""
 	}
 	f := Frame{File: m.path}
 	s := r.load(m.obj)
@@ -161,6 +167,7 @@ func (r *Resolver) resolve(pid int, addr uint64) (Frame, bool) {
 		}
 		return f, true
 	}
+	f.Build = s.id
 	at, ok := s.file.Addr(addr - m.start + m.off)
 	if !ok {
 		return f, true

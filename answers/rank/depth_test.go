@@ -1,9 +1,11 @@
 package rank
 
 import (
+	"bufio"
 	"encoding/hex"
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/tracefs"
 )
 
@@ -138,16 +141,24 @@ func TestDepths(t *testing.T) {
 	}
 }
 
-// TestStackTracer: what the kernel's stack tracer says of frames is what their code says, for most; and it is left as it was.
+// TestStackTracer: what the kernel's stack tracer says of frames is what their code says, for most; and it is left as it was: on, where
+// it was on, and off by the next who cleans, where who switched it on was killed.
 func TestStackTracer(t *testing.T) {
 	p := here(t)
 	if !ktest.InGuest() {
 		t.Skip("the stack tracer is a setting of the whole machine")
 	}
-	st, err := p.fs.OpenStackTracer()
-	if errors.Is(err, feature.ErrUnsupported) {
+	if _, err := p.fs.OpenStackTracer(); errors.Is(err, feature.ErrUnsupported) {
 		ktest.Unsupported(t, err)
 	}
+	before := p.tracer(t)
+	killed := lease.Dir{Path: t.TempDir()}
+	killTracer(t, killed)
+	meanwhile := p.tracer(t)
+	if !strings.HasPrefix(before, "0 ") || !strings.HasPrefix(meanwhile, "1 ") {
+		t.Fatalf("the stack tracer is %s, and %s when who switched it on was killed", before, meanwhile)
+	}
+	st, err := p.fs.OpenStackTracer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +180,12 @@ func TestStackTracer(t *testing.T) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := p.fs.OpenStackTracer(); err != nil || again.On() {
-		t.Errorf("it is on: %v", err)
+	if after := p.tracer(t); !strings.HasPrefix(after, "1 ") {
+		t.Errorf("it was on, and is %s", after)
+	}
+	cleaned, err := killed.Clean(map[string]lease.Cleaner{tracefs.StackTracerKind: tracefs.CleanStackTracer})
+	if after := p.tracer(t); err != nil || len(cleaned) != 1 || after != before {
+		t.Errorf("%d leases cleaned: %v; it is %s, and was %s", len(cleaned), err, after, before)
 	}
 	mem, err := p.live.Kcore()
 	if err != nil {
@@ -206,5 +221,60 @@ func TestStackTracer(t *testing.T) {
 	}
 	if known < 5 || same*2 < known {
 		t.Errorf("of %d frames of the deepest stack %d are as large as their code says", known, same)
+	}
+}
+
+// startTracer switches the stack tracer on for a process that will be killed.
+func startTracer(leases string) error {
+	if leases == "" {
+		return nil
+	}
+	fs, err := tracefs.Find()
+	if err != nil {
+		return err
+	}
+	st, err := fs.OpenStackTracer()
+	if err != nil {
+		return err
+	}
+	return st.Start(lease.Dir{Path: leases})
+}
+
+// tracer tells if the stack tracer is on, and the depth that it knows.
+func (p place) tracer(t *testing.T) string {
+	t.Helper()
+	enabled, err := os.ReadFile("/proc/sys/kernel/stack_tracer_enabled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(enabled)) + " " + strings.TrimSpace(p.fs.Global("stack_max_size"))
+}
+
+// killTracer has a process switch the stack tracer on, and kills it.
+func killTracer(t *testing.T, leases lease.Dir) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childEnv+"=1", tracerEnv+"="+leases.Path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err != nil || line != "runs <nil>\n" {
+		t.Fatalf("the process that switches it on says %q: %v", line, err)
 	}
 }

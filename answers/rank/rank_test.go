@@ -30,12 +30,16 @@ import (
 
 var guests = ktest.Config{}
 
-// childEnv makes the test binary a program that runs until its input ends.
-const childEnv = "FATHOM_RANK_CHILD"
+// childEnv makes the test binary a program that runs until its input ends; tracerEnv has it switch the stack tracer on before, with its
+// lease in that folder.
+const (
+	childEnv  = "FATHOM_RANK_CHILD"
+	tracerEnv = "FATHOM_RANK_TRACER"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		fmt.Println("runs")
+		fmt.Println("runs", startTracer(os.Getenv(tracerEnv)))
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}

@@ -186,6 +186,14 @@ func getStack(m *Machine, r *[16]uint64) uint64 {
 	return uint64(8 * len(ips))
 }
 
+// getTaskStack has the stack of the current task; of others nothing is known.
+func getTaskStack(m *Machine, r *[16]uint64) uint64 {
+	if r[1] != m.env.Task {
+		return EOPNOTSUPP.ret()
+	}
+	return getStack(m, r)
+}
+
 // printBuf is how much the kernel prints at most (BPF_TRACE_PRINTK_SIZE).
 const printBuf = 1024
 

@@ -72,6 +72,7 @@ var helpers = []helper{
 	{asm.FnXdpOutput, "xdp_output", skbOutput},
 	{asm.FnGetStackid, "get_stackid", getStackID},
 	{asm.FnGetStack, "get_stack", getStack},
+	{asm.FnGetTaskStack, "get_task_stack", getTaskStack},
 
 	{asm.FnDPath, "d_path", dPath},
 

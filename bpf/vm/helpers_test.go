@@ -250,6 +250,13 @@ func TestStacks(t *testing.T) {
 	if n, err := m.Run("p", nil); err != nil || n != 16 {
 		t.Errorf("get_stack = %d, %v; want 16", n, err)
 	}
+	for task, want := range map[int32]int64{5: 16, 6: -95} { // the current one, another
+		e.Task = 5
+		m = bench(t, e, asm.Mov.Imm(asm.R1, task), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -16), asm.Mov.Imm(asm.R3, 16), asm.Mov.Imm(asm.R4, 0), asm.FnGetTaskStack.Call(), asm.Return())
+		if n, err := m.Run("p", nil); err != nil || int64(n) != want {
+			t.Errorf("get_task_stack of %d = %d, %v; want %d", task, int64(n), err, want)
+		}
+	}
 	m = bench(t, &Env{}, id(0)...)
 	if n, _ := m.Run("p", nil); int64(n) != -14 {
 		t.Errorf("without a stack: %d; want -EFAULT", int64(n))

@@ -76,7 +76,7 @@ Examples:
 		},
 	}
 	fl := c.Flags()
-	fl.StringVar(&f.cond, "if", "", "count only events for which `EXPR` holds: 'len > 1000 && comm == \"nc\"'")
+	conditionVar(fl, &f.cond, "if", "count only events for which `EXPR` holds: 'len > 1000 && comm == \"nc\"'")
 	fl.StringSliceVar(&f.by, "by", []string{rank.KStack}, "tell events apart by `KEYS`, divided by commas")
 	fl.StringSliceVar(&f.sum, "sum", nil, "sum `FIELDS`")
 	fl.StringVar(&f.sort, "sort", "", "sort by `NAME`: hits, a sum, or a key")

@@ -100,7 +100,7 @@ Examples:
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', syscall:openat, 'kprobe:vfs_read n=$arg3', uprobe:FILE:NAME, 'EVENT if CONDITION'")
 	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
-	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
+	conditionVar(fl, &f.filter, "filter", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
 	fl.StringVarP(&f.dir, "output", "o", "", "record into the new folder `DIR` (default fathom-DATE-TIME)")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.StringVar(&f.buffer, "buffer", "", "ring buffer of each CPU: `SIZE` such as 8k, 16M (default 16M, less on many CPUs)")
@@ -187,9 +187,11 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 		return o, usage(err.Error())
 	}
 	o = record.Options{Dir: f.dir, Command: command, Leases: leases()}
-	if o.Events, err = asks(f.ask, f.filter); err != nil {
+	asked, wanted, err := asks(f.ask, f.filter)
+	if err != nil {
 		return o, err
 	}
+	o.Events = asked
 	for _, e := range f.events {
 		s, err := record.ParseSpec(e)
 		if err != nil {
@@ -206,6 +208,7 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 	if o.Stacks, err = parseStacks(f.stacks); err != nil {
 		return o, usage(err.Error())
 	}
+	o.Stacks.Kernel, o.Stacks.User = o.Stacks.Kernel || wanted.Kernel, o.Stacks.User || wanted.User
 	if f.pid != 0 {
 		o.PIDs = []int{f.pid}
 	}
@@ -216,9 +219,9 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 }
 
 // asks tells what must be recorded for a program; nothing without one.
-func asks(program, filter string) ([]record.Spec, error) {
+func asks(program, filter string) (specs []record.Spec, stacks record.Stacks, err error) {
 	if program == "" {
-		return nil, nil
+		return nil, stacks, nil
 	}
 	src := &syntax.Source{Name: "--ask", Text: program}
 	if b, err := os.ReadFile(program); err == nil {
@@ -226,15 +229,15 @@ func asks(program, filter string) ([]record.Spec, error) {
 	} else if t, ok := examples.Find(program); ok {
 		src = &syntax.Source{Name: t.Name + ".bt", Text: t.Text}
 	}
-	specs, ds := script.Asks(src)
+	specs, stacks, ds := script.Asks(src)
 	if len(ds) > 0 {
 		diag.Render(os.Stderr, ds, style())
-		return nil, script.ErrDiagnosed
+		return nil, stacks, script.ErrDiagnosed
 	}
 	for i := range specs {
 		specs[i].Filter = filter
 	}
-	return specs, nil
+	return specs, stacks, nil
 }
 
 // parseStacks reads whose stacks are wanted.

@@ -212,7 +212,7 @@ Examples:
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', skb:kfree_skb, 'EVENT if CONDITION'")
 	fl.BoolVarP(&f.kernel, "kernel", "k", false, "events of the kernel, which all are: for LTTng's command lines")
 	fl.BoolVarP(&f.all, "all", "a", false, "all events there are")
-	fl.StringVar(&f.filter, "filter", "", "condition in the kernel's filter `LANGUAGE` for all these events without one of their own")
+	conditionVar(fl, &f.filter, "filter", "condition in the kernel's filter `LANGUAGE` for all these events without one of their own")
 	fl.StringVarP(&f.name, "session", "s", "", "the session of this `NAME` (default the one made last)")
 	fl.BoolVarP(&f.json, "json", "j", false, "print the session as a JSON object")
 	return c

@@ -66,7 +66,7 @@ Examples:
 	}
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "only `EVENT`s: SYSTEM:NAME, a system or a name, with * and ?")
-	fl.StringVar(&f.filter, "filter", "", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
+	conditionVar(fl, &f.filter, "filter", "only events that fulfil a `CONDITION`, such as 'len > 100 && comm == \"curl\"'")
 	fl.IntSliceVar(&f.cpus, "cpu", nil, "only these CPUs: `N`,N…")
 	fl.Var(span{&f.from}, "from", "only from this `TIME` after the first event on, such as 1.5s")
 	fl.Var(span{&f.until}, "until", "only until this `TIME` after the first event")
@@ -110,7 +110,7 @@ func (f *viewFlags) title(o *opened) string {
 // kinds counts events that are no stacks of others.
 func kinds(formats []*traceevent.Format) (n int) {
 	for _, f := range formats {
-		if !events.IsStack(f) {
+		if !f.IsStack() {
 			n++
 		}
 	}
@@ -186,8 +186,28 @@ func openRecordings(names []string, from uint64) (_ *opened, err error) {
 	if first.Tasks != nil {
 		o.source.Comm = func(tid int, time uint64) (string, bool) { k, ok := first.Tasks.At(tid, time); return k.Comm, ok }
 	}
+	o.source.User = o.userStack
 	o.stream = traceevent.Merge(streams)
 	return o, nil
+}
+
+// userStack names a program's stack by the recording that knows most of it.
+func (o *opened) userStack(tgid int, time uint64, addrs []uint64) []events.Frame {
+	var best []events.Frame
+	most := -1
+	for _, t := range o.traces {
+		out, known := make([]events.Frame, len(addrs)), 0
+		for i, f := range t.UserStack(tgid, uint64(int64(time)-t.ToReal+o.traces[0].ToReal), addrs) {
+			if f.UserFunc != nil {
+				out[i] = events.Frame{Name: f.Name, File: f.File, At: f.Off}
+				known++
+			}
+		}
+		if known > most {
+			best, most = out, known
+		}
+	}
+	return best
 }
 
 // viewError tells why a recording cannot be read.
@@ -288,7 +308,7 @@ func (f *viewFlags) copy(o *opened, pick func(*traceevent.Event) bool, w events.
 func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event) bool, error) {
 	kinds := map[*traceevent.Format]bool{}
 	for _, ft := range o.formats {
-		kinds[ft] = len(f.events) == 0 || events.IsStack(ft)
+		kinds[ft] = len(f.events) == 0 || ft.IsStack()
 		for _, p := range f.events {
 			s, err := record.ParseSpec(p)
 			if err != nil {
@@ -311,10 +331,13 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 	var cond *match.Filter
 	if f.filter != "" {
 		comm := func(e *traceevent.Event) (string, bool) {
-			if o.source.Comm == nil {
-				return "", false
+			if o.source.Comm != nil {
+				if name, ok := o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time); ok {
+					return name, true
+				}
 			}
-			return o.source.Comm(int(e.Format.PIDField().Int(e.Rec)), e.Time)
+			c := e.Format.CommField()
+			return string(c.String(e.Rec)), c != nil
 		}
 		var err error
 		if cond, err = match.Parse(f.filter, comm); err != nil {
@@ -338,7 +361,7 @@ func (f *viewFlags) picker(c *cobra.Command, o *opened) (func(*traceevent.Event)
 	}
 	taken := map[int]bool{} // of a CPU, if its last event was
 	return func(e *traceevent.Event) bool {
-		if events.IsStack(e.Format) {
+		if e.Format.IsStack() {
 			return taken[e.CPU] // it goes with its event
 		}
 		ok := pick(e)

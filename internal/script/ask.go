@@ -8,12 +8,12 @@ import (
 	"github.com/fathom-trace/fathom/record"
 )
 
-// Asks tells what must be recorded so that a program can be run over the recording: the events of its tracepoint probes. Probes
-// that no recording has are told as the program's mistakes.
-func Asks(src *syntax.Source) (specs []record.Spec, ds []syntax.Diag) {
+// Asks tells what must be recorded so that a program can be run over the recording: the events of its tracepoint probes, and the
+// stacks that it asks for. Probes that no recording has are told as the program's mistakes.
+func Asks(src *syntax.Source) (specs []record.Spec, stacks record.Stacks, ds []syntax.Diag) {
 	file, ds := syntax.Parse(src)
 	if len(ds) > 0 {
-		return nil, ds
+		return nil, stacks, ds
 	}
 	for _, p := range file.Probes {
 		for _, at := range p.Points {
@@ -30,5 +30,17 @@ func Asks(src *syntax.Source) (specs []record.Spec, ds []syntax.Diag) {
 	if len(ds) == 0 && len(specs) == 0 {
 		ds = append(ds, syntax.Diag{Span: syntax.Span{Src: src}, Msg: "the program asks for no event"})
 	}
-	return specs, ds
+	syntax.WalkFile(file, func(n syntax.Node) bool {
+		name := ""
+		switch n := n.(type) {
+		case *syntax.Ident:
+			name = n.Name
+		case *syntax.Call:
+			name = n.Name
+		}
+		stacks.Kernel = stacks.Kernel || name == "kstack"
+		stacks.User = stacks.User || name == "ustack"
+		return true
+	})
+	return specs, stacks, ds
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fathom-trace/fathom/ir/build"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
+	"github.com/fathom-trace/fathom/lang/types"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/probe/dead"
 	"github.com/fathom-trace/fathom/probe/recorded"
@@ -71,6 +72,9 @@ func newRecordedRunner(o Options) *deadRunner {
 			return nil, nil, err
 		}
 		s.Names().Format = strftime
+		s.Names().Frame = func(addr uint64, name string, off uint64, file string, mode types.StackMode) string {
+			return frame(addr, name, off, name != "", mode) + inFile(file, mode)
+		}
 		return s, s.Names(), nil
 	}
 	return r

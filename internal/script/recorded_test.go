@@ -2,6 +2,7 @@ package script
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/lease"
+	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/record"
 )
@@ -33,6 +35,10 @@ tracepoint:raw_syscalls:sys_enter /comm == "marked"/ {
 	@ids = hist(args.id);
 	@cpus[args.id < 0] = count();
 	@entered[tid] = nsecs;
+	if (args.id == 110 || args.id == 8) { // what the runtime does between may be within a signal
+		@from[kstack, args.id] = count();
+		@by[ustack(4), args.id] = count();
+	}
 }
 tracepoint:raw_syscalls:sys_exit /comm == "marked" && @entered[tid]/ {
 	@returned[args.id, args.ret < 0] = count();
@@ -45,11 +51,20 @@ end { clear(@entered); }
 func TestLiveAndRecorded(t *testing.T) {
 	ktest.Need(t, ktest.Tracefs, ktest.Tracepoint, ktest.BTF)
 	dir := t.TempDir()
-	specs, ds := Asks(&syntax.Source{Name: "stdin", Text: markedProgram})
+	specs, stacks, ds := Asks(&syntax.Source{Name: "stdin", Text: markedProgram})
 	if len(ds) > 0 {
 		t.Fatal(ds)
 	}
-	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: specs, PIDs: []int{os.Getpid()},
+	k, err := live.Open(live.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	symbol := func(a uint64) (string, uint64, uint64, string, bool) {
+		name, off, ok := k.Symbolise(a)
+		return name, off, 0, "", ok
+	}
+	r, err := record.Start(record.Options{Dir: filepath.Join(dir, "r"), Events: specs, Stacks: stacks, Symbol: symbol, PIDs: []int{os.Getpid()},
 		Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +109,9 @@ func TestLiveAndRecorded(t *testing.T) {
 	if d := cmp.Diff(clean(out.String()), clean(again.String())); d != "" {
 		t.Errorf("live and recorded differ: %s", d)
 	}
+	if s := again.String(); !strings.Contains(s, "script.marked+") || !strings.Contains(s, "do_syscall_64+") {
+		t.Errorf("stacks without names: %s", s)
+	}
 	if !strings.Contains(again.String(), "@calls[110]: 5000") || !strings.Contains(again.String(), "@sum[8]: 5035000") {
 		t.Errorf("the recording says: %s %s", again.String(), errs2.String())
 	}
@@ -103,14 +121,19 @@ func TestLiveAndRecorded(t *testing.T) {
 func TestAsks(t *testing.T) {
 	for src, want := range map[string]string{
 		"tracepoint:net:net_dev_queue, t:skb:* { @ = count(); } BEGIN { @ = 0; } end { }": "net:net_dev_queue skb:*",
+		"t:skb:a { if (cpu == 0) { @[ustack] = count(); } }":                              "skb:a {false true}",
+		"macro m() { kstack(3) } t:skb:a { @[ustack(perf), m()] = count(); }":             "skb:a {true true}",
 		"kprobe:vfs_read { @ = count(); }":                                                "! kprobe:vfs_read cannot be recorded",
 		"BEGIN { exit(); }":                                                               "! the program asks for no event",
 		"tracepoint:a:b {":                                                                "! ",
 	} {
-		specs, ds := Asks(&syntax.Source{Name: "stdin", Text: src})
+		specs, stacks, ds := Asks(&syntax.Source{Name: "stdin", Text: src})
 		var got []string
 		for _, s := range specs {
 			got = append(got, s.Pattern)
+		}
+		if stacks.Kernel || stacks.User {
+			got = append(got, fmt.Sprint(stacks))
 		}
 		if len(ds) > 0 {
 			got = []string{"!", ds[0].Msg}
@@ -134,7 +157,7 @@ func TestRecordedRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ src, want string }{
-		{"tracepoint:skb:kfree_skb { @[kstack] = count(); }", "kstack has no answer here: stacks were not recorded"},
+		{"tracepoint:skb:kfree_skb { @[kstack] = count(); }", "kstack has no answer here: these stacks were not recorded"},
 		{"tracepoint:skb:kfree_skb { print(str(args.skbaddr)); }", "This follows a pointer that was recorded"},
 		{"tracepoint:skb:kfree_skb { $p = (int32 *)args.skbaddr; @ = *$p; }", "This follows a pointer that was recorded"},
 		{"kprobe:vfs_read { @ = count(); }", "nothing happens in a recording but what was recorded"},

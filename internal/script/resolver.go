@@ -83,20 +83,18 @@ func (r *resolver) UserStack(pid int, addrs []uint64, mode types.StackMode) []st
 				}
 			}
 		}
-		if mode == types.StackPerf {
-			s += inFile(f)
-		}
+		s += inFile(f.File, mode)
 		out = append(out, s)
 	}
 	return out
 }
 
 // inFile is what perf's form says of a frame's file.
-func inFile(f usersym.Frame) string {
-	if f.File == "" {
+func inFile(file string, mode types.StackMode) string {
+	if file == "" || mode != types.StackPerf {
 		return ""
 	}
-	return " (" + f.File + ")"
+	return " (" + file + ")"
 }
 
 // KernelSym implements view.Resolver.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/cilium/ebpf/asm"
 
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/bpf/vm"
@@ -26,17 +29,22 @@ type Session struct {
 	units map[*traceevent.Format][]*offline.Unit
 	names *Names
 
+	stacks  bool // the program asks for some
+	tracing map[uint64]bool
+
 	lost, gaps, nobody, anywhere uint64
 	failed                       error
 }
 
 // Load puts a compiled program into the machine. cpus is how many CPUs it was built for.
 func Load(w *World, info *check.Info, prog *ir.Program, obj *bpf.Object, cpus int) (*Session, error) {
-	s := &Session{t: w.t, world: w, env: &vm.Env{}, cpus: cpus, units: map[*traceevent.Format][]*offline.Unit{}, names: &Names{t: w.t}}
+	s := &Session{t: w.t, world: w, env: &vm.Env{}, cpus: cpus, units: map[*traceevent.Format][]*offline.Unit{}, names: &Names{t: w.t},
+		tracing: map[uint64]bool{}}
 	var err error
 	if s.Machine, err = offline.Load(info, prog, obj, offline.Options{Env: s.env, CPUs: cpus}); err != nil {
 		return nil, err
 	}
+	s.stacks = s.Helpers()[int64(asm.FnGetStack)] || s.Helpers()[int64(asm.FnGetTaskStack)] || s.Helpers()[int64(asm.FnGetStackid)]
 	s.env.Symbol = func(a uint64) string { return s.names.KernelSym(a) }
 	for u := range s.Units("tracepoint") {
 		for _, t := range u.Targets {
@@ -59,7 +67,7 @@ func (s *Session) Names() *Names { return s.names }
 // Walk runs the program over all events, in the order of their time, or until ctx is done. After each event that it ran for it
 // calls after, which should take the records.
 func (s *Session) Walk(ctx context.Context, after func() error) error {
-	events := s.t.Events()
+	events := s.events()
 	var e traceevent.Event
 	for events.Next(&e) {
 		if e.Format == nil {
@@ -107,10 +115,50 @@ func (s *Session) enter(e *traceevent.Event) {
 	switch {
 	case tid == 0: // what a running kernel calls its idle tasks (init_idle of kernel/sched/core.c)
 		v.Comm = fmt.Sprintf("swapper/%d", v.CPU)
+	case !ok && e.Format.CommField() != nil:
+		v.Comm = string(e.Format.CommField().String(e.Rec))
 	case !ok:
 		v.Comm = "<...>"
 		s.nobody++
 	}
+	if e.Stacks != nil {
+		v.KernelStack, v.UserStack = s.beyond(e.Stacks.Kernel), e.Stacks.User
+		s.names.now = e.Time
+		if e.Stacks.Process != 0 {
+			v.Tgid = uint32(e.Stacks.Process)
+		}
+	}
+}
+
+// events gives all events, with their stacks if the program asks for some.
+func (s *Session) events() traceevent.Stream {
+	if !s.stacks {
+		return s.t.Events()
+	}
+	var list []traceevent.Stream
+	for _, one := range s.t.Streams() {
+		list = append(list, traceevent.WithStacks(one))
+	}
+	return traceevent.Merge(list)
+}
+
+// beyond leaves out the frames of the tracing itself, which a recorded stack begins with and that of a program on the tracepoint does
+// not.
+func (s *Session) beyond(stack []uint64) []uint64 {
+	for len(stack) > 0 && s.isTracing(stack[0]) {
+		stack = stack[1:]
+	}
+	return stack
+}
+
+func (s *Session) isTracing(addr uint64) bool {
+	is, known := s.tracing[addr]
+	if !known {
+		name := s.names.KernelSym(addr)
+		is = name == "trace_event_buffer_commit" || strings.HasPrefix(name, "trace_event_raw_event_") || strings.HasPrefix(name, "__traceiter_")
+		s.tracing[addr] = is
+	}
+	return is
 }
 
 // Missed says what the recording did not have.
@@ -132,23 +180,35 @@ func (s *Session) Missed() (out []error) {
 
 // Names names addresses by what was recorded, never by this machine's symbols. It implements view.Resolver.
 type Names struct {
-	t *record.Trace
+	t   *record.Trace
+	now uint64 // the time of the event that the program runs for
 	// Format writes a time as strftime(3) does.
 	Format func(format string, t time.Time) string
+	// Frame writes a frame of a stack: an address, in a function and so far behind its begin if name is not "", in a file if that is
+	// not "".
+	Frame func(addr uint64, name string, off uint64, file string, mode types.StackMode) string
 }
 
 // KernelStack implements view.Resolver.
-func (n *Names) KernelStack(addrs []uint64, _ types.StackMode) (out []string) {
+func (n *Names) KernelStack(addrs []uint64, mode types.StackMode) (out []string) {
 	for _, a := range addrs {
-		out = append(out, n.KernelSym(a))
+		name, off := "", uint64(0)
+		if n.t.Env.Symbol != nil {
+			name, off, _, _, _ = n.t.Env.Symbol(a)
+		}
+		out = append(out, n.Frame(a, name, off, "", mode))
 	}
 	return out
 }
 
-// UserStack implements view.Resolver.
-func (n *Names) UserStack(_ int, addrs []uint64, _ types.StackMode) (out []string) {
-	for _, a := range addrs {
-		out = append(out, hex(a))
+// UserStack implements view.Resolver. A stack in a map is named by what was mapped at its last.
+func (n *Names) UserStack(pid int, addrs []uint64, mode types.StackMode) (out []string) {
+	for i, f := range n.t.UserStack(pid, n.now, addrs) {
+		name, file, off := "", "", uint64(0)
+		if f.UserFunc != nil {
+			name, file, off = f.Name, f.File, f.Off
+		}
+		out = append(out, n.Frame(addrs[i], name, off, file, mode))
 	}
 	return out
 }

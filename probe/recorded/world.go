@@ -86,6 +86,16 @@ func match(pattern, s string) bool {
 	return err == nil && ok
 }
 
+// named says if all events tell the name of their task themselves.
+func (w *World) named() bool {
+	for _, f := range w.t.Formats {
+		if f.CommField() == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // few names some of the recorded events.
 func (w *World) few() string {
 	const most = 5

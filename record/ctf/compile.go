@@ -27,12 +27,36 @@ type step struct {
 	n      int
 	dst    int
 	size   int // bytes at dst
+	where  where
 	slot   int // where the value is kept for those that refer to it; -1: nowhere
 	from   int // slot of the length or the tag
 	role   role
 	sub    []step
 	cases  []variantCase
 	labels []label
+}
+
+// where says how a record tells what a sequence holds.
+type where uint8
+
+const (
+	located  where = iota // by a location counted from the start of the record (__data_loc)
+	relative              // by one counted from behind itself (__rel_loc)
+	trailing              // by its length: it begins at dst, and is the rest of the record
+)
+
+// placed says where a sequence is in the layout that is given.
+func (l *layout) placed(name string) where {
+	if l == nil || l.bound == nil || l.bound[name] == nil {
+		return located
+	}
+	switch f := l.bound[name]; {
+	case f.RelLoc:
+		return relative
+	case !f.DataLoc:
+		return trailing
+	}
+	return located
 }
 
 // role is what a field of a header or packet context means.
@@ -270,10 +294,17 @@ func (b *builder) integer(t *typ, name, full string, out []step) []step {
 	b.scopes[len(b.scopes)-1].fields[full] = named{s.slot, t.labels}
 	size := bytesFor(t.size)
 	if !strings.HasPrefix(name, "__") || !strings.HasSuffix(name, "_length") {
-		s.dst, s.size = b.layout.add(traceevent.Field{Name: flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1})
+		s.dst, s.size = b.layout.add(traceevent.Field{Name: flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1, Labels: fieldLabels(t.labels)})
 	}
 	s.labels = t.labels
 	return b.add(out, s)
+}
+
+func fieldLabels(list []label) (out []traceevent.Label) {
+	for _, l := range list {
+		out = append(out, traceevent.Label{Name: l.name, Lo: l.lo, Hi: l.hi})
+	}
+	return out
 }
 
 // array compiles arrays and sequences. Those of integers become fields, others are passed over.
@@ -310,6 +341,7 @@ func (b *builder) array(t *typ, full, path string, out []step) []step {
 	}
 	s.t = e
 	s.dst, s.size = b.layout.add(f)
+	s.where = b.layout.placed(f.Name)
 	if s.op == opArray && s.dst >= 0 && s.size != f.Size { // another layout than the trace's
 		s.dst = -1
 	}

@@ -145,12 +145,21 @@ func store(b []byte, size int, v uint64) {
 	}
 }
 
-// locate writes a location (__data_loc) of what is appended to the record from at on.
-func (d *decoder) locate(dst, at int) {
+// locate has the record tell of what was appended to it from at on.
+func (d *decoder) locate(dst, at int, by where) {
+	if by == trailing {
+		if at != dst { // something else is there: this is nowhere
+			d.out = d.out[:at]
+		}
+		return
+	}
 	n := len(d.out) - at
 	if at > 1<<16-1 || n > 1<<16-1 { // more than a location can tell
 		d.out = d.out[:at]
 		at, n = 0, 0
+	}
+	if by == relative && n > 0 {
+		at -= dst + 4
 	}
 	binary.LittleEndian.PutUint32(d.out[dst:], uint32(n)<<16|uint32(at))
 }
@@ -164,7 +173,7 @@ func (d *decoder) text(s *step) {
 			if s.dst >= 0 && s.size == 4 {
 				from := len(d.out)
 				d.out = append(d.out, d.b[at:i+1]...)
-				d.locate(s.dst, from)
+				d.locate(s.dst, from, located)
 			}
 			return
 		}
@@ -221,7 +230,7 @@ func (d *decoder) repeat(s *step) {
 		}
 	}
 	if s.op == opSeqInts && s.dst >= 0 {
-		d.locate(s.dst, from)
+		d.locate(s.dst, from, s.where)
 	}
 }
 

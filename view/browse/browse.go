@@ -159,7 +159,7 @@ func (p *page) each(do func(e *traceevent.Event) error) error {
 		if n%4096 == 0 && p.ctx.Err() != nil {
 			return p.ctx.Err()
 		}
-		if e.Time > end && e.Format != nil && !events.IsStack(e.Format) {
+		if e.Time > end && e.Format != nil && !e.Format.IsStack() {
 			return nil
 		}
 		if !p.r.Pick(&e) {
@@ -238,7 +238,7 @@ func (p *page) stacks() error {
 	}
 	kinds := 0
 	for _, f := range p.r.Formats {
-		if !events.IsStack(f) {
+		if !f.IsStack() {
 			kinds++
 		}
 	}

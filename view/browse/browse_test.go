@@ -117,7 +117,7 @@ func recording(t testing.TB, rounds int) *Browser {
 		}
 		taken := false
 		pick := func(e *traceevent.Event) bool {
-			if events.IsStack(e.Format) {
+			if e.Format.IsStack() {
 				return taken
 			}
 			at := time.Duration(e.Time - begin)

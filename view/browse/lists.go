@@ -30,7 +30,7 @@ func (p *page) events() error {
 	skipped := map[int]bool{} // of a CPU, if its last event was: its stack was shown, too
 	p.f("<pre id=\"events\">")
 	err := p.each(func(e *traceevent.Event) error {
-		stack := events.IsStack(e.Format)
+		stack := e.Format.IsStack()
 		if stack && skipped[e.CPU] {
 			return nil
 		}
@@ -93,7 +93,7 @@ func (p *page) line(e *traceevent.Event, text string) {
 	switch {
 	case e.Format == nil:
 		p.f("<a href=\"%s\" title=\"all around this gap\">⋮</a> <span class=\"lost\">%s</span>", esc(all(p.gap(e)).Link()), esc(text))
-	case events.IsStack(e.Format):
+	case e.Format.IsStack():
 		p.f("  %s", esc(text))
 	default:
 		p.f("<a href=\"%s\" title=\"all around this event\">⋮</a> %s", esc(all(p.between(e.Time, e.Time, around)).Link()), esc(text))

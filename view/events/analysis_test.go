@@ -208,3 +208,59 @@ func TestStacks(t *testing.T) {
 		t.Errorf("%s", text.String())
 	}
 }
+
+// TestUserStack: frames of programs have the names that somebody knows; without a function the file is told.
+func TestUserStack(t *testing.T) {
+	src, _, all := sample(t)
+	stack := format(t, "ftrace", strings.Replace(switchFormat[:strings.Index(switchFormat, "\n\tfield:char")], "sched_switch", "user_stack", 1)+
+		"\n\tfield:unsigned int tgid;\toffset:8;\tsize:4;\tsigned:0;\n\tfield:unsigned long caller[8];\toffset:16;\tsize:64;\tsigned:0;\n\nprint fmt: \"%p\", REC->caller[0]\n")
+	rec := make([]byte, 80)
+	rec[8] = 42
+	for i, a := range []uint64{0x1000, 0x2000, 0x3000, 0x4000} {
+		binary.LittleEndian.PutUint64(rec[16+8*i:], a)
+	}
+	src.User = func(tgid int, time uint64, addrs []uint64) []Frame {
+		if tgid != 42 || time != 7e9 || len(addrs) != 4 {
+			t.Errorf("asked for %d at %d: %x", tgid, time, addrs)
+		}
+		return []Frame{{Name: "read", File: "/lib/libc.so.6"}, {File: "/bin/srv", At: 0x2f}, {Name: "jitted"}, {}}
+	}
+	var text, folded bytes.Buffer
+	write := NewText(&text, src, false)
+	sum := NewStacks(&flame.Graph{}, src, "", false, func(g *flame.Graph) error { return nil })
+	sum.done = func(g *flame.Graph) error { return g.Folded(&folded) }
+	for _, e := range []traceevent.Event{all[0], {Time: 7e9, CPU: all[0].CPU, Format: stack, Rec: rec}} {
+		for _, w := range []Writer{write, sum} {
+			if err := w.Event(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, w := range []Writer{write, sum} {
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "user_stack: <stack trace>\n => read\n => /bin/srv[+0x2f]\n => jitted\n => 0x4000\n"; !strings.HasSuffix(text.String(), want) {
+		t.Errorf("got %s, want %s", text.String(), want)
+	}
+	if want := ";0x4000;jitted;[srv];read 1\n"; !strings.HasSuffix(folded.String(), want) {
+		t.Errorf("got %s, want %s", folded.String(), want)
+	}
+}
+
+// TestTaskName: who is known by number has that name; of others it is what the event itself says.
+func TestTaskName(t *testing.T) {
+	f := &traceevent.Format{Name: "e", Fields: []traceevent.Field{{Name: "common_pid", Type: "int", Size: 4, ArrayLen: -1}, {Name: "procname", Type: "char", Offset: 4, Size: 8, ArrayLen: 8}}}
+	e := &traceevent.Event{Format: f, Rec: []byte("\x07\x00\x00\x00srv\x00\x00\x00\x00\x00")}
+	for tid, want := range map[int]string{7: "srv", 8: "known"} {
+		n := names{src: &Source{Comm: func(tid int, _ uint64) (string, bool) { return "known", tid == 8 }}}
+		if got := n.of(e, tid); got != want {
+			t.Errorf("task %d is %s, want %s", tid, got, want)
+		}
+	}
+	none := names{src: &Source{}}
+	if got := none.of(e, 7) + none.of(&traceevent.Event{Format: &traceevent.Format{}}, 0); got != "srv<idle>" {
+		t.Errorf("without names: %s", got)
+	}
+}

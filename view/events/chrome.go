@@ -71,7 +71,7 @@ func (c *Chrome) Event(e *traceevent.Event) error {
 	c.buf = append(c.buf, `,"name":`...)
 	c.buf = appendString(c.buf, []byte(i.full))
 	c.buf = append(c.buf, `,"args":{"task":`...)
-	c.buf = appendString(c.buf, strconv.AppendInt(append([]byte(c.names.of(tid, e.Time)), '-'), int64(tid), 10))
+	c.buf = appendString(c.buf, strconv.AppendInt(append([]byte(c.names.of(e, tid)), '-'), int64(tid), 10))
 	c.buf = append(c.buf, `,"text":`...)
 	c.buf = appendString(c.buf, i.printer.Append(nil, e.Rec, c.src.Env))
 	c.buf = append(c.buf, "}}"...)

@@ -13,6 +13,15 @@ type Source struct {
 	Env    *traceevent.Env
 	Comm   func(tid int, time uint64) (comm string, ok bool) // may be nil
 	ToReal int64                                             // ns from the clock to the time since 1970
+	// User names the stack of a process, the innermost frame first, as it was at a time; nil if nobody can.
+	User func(tgid int, time uint64, addrs []uint64) []Frame
+}
+
+// Frame is a place in a program.
+type Frame struct {
+	Name string // of the function; "" if only the file is known
+	File string // "" if that is not known either
+	At   uint64 // address as linked in File, without a Name
 }
 
 // Writer shows events one after the other.
@@ -63,16 +72,18 @@ type names struct {
 	src *Source
 }
 
-// comm names a task. What is not known is "<...>", as in the kernel's own output.
-func (n *names) of(tid int, time uint64) string {
-	if n.src.Comm == nil {
-		if tid == 0 {
-			return "<idle>"
+// of names the task of an event. What is not known is "<...>", as in the kernel's own output.
+func (n *names) of(e *traceevent.Event, tid int) string {
+	if n.src.Comm != nil {
+		if c, ok := n.src.Comm(tid, e.Time); ok {
+			return c
 		}
-		return "<...>"
 	}
-	if c, ok := n.src.Comm(tid, time); ok {
-		return c
+	if c := e.Format.CommField(); c != nil {
+		return string(c.String(e.Rec))
+	}
+	if n.src.Comm == nil && tid == 0 {
+		return "<idle>"
 	}
 	return "<...>"
 }

@@ -69,7 +69,7 @@ func (j *JSON) object(b []byte, e *traceevent.Event) []byte {
 	b = append(b, `,"tid":`...)
 	b = strconv.AppendInt(b, int64(tid), 10)
 	b = append(b, `,"comm":`...)
-	b = appendString(b, []byte(j.names.of(tid, e.Time)))
+	b = appendString(b, []byte(j.names.of(e, tid)))
 	b = append(b, `,"fields":{`...)
 	sep := false
 	for k := range e.Format.Fields {
@@ -96,7 +96,9 @@ func appendField(b []byte, f *traceevent.Field, rec []byte) []byte {
 	case f.IsArray() || f.Size != 1 && f.Size != 2 && f.Size != 4 && f.Size != 8:
 		return appendNumbers(b, f, rec)
 	case f.Type == "double" && f.Size == 8:
-		return appendFloat(b, math.Float64frombits(f.Uint(rec)))
+		return appendFloat(b, math.Float64frombits(f.Uint(rec)), 64)
+	case f.Type == "float" && f.Size == 4:
+		return appendFloat(b, float64(math.Float32frombits(uint32(f.Uint(rec)))), 32)
 	case f.IsPointer():
 		b = append(b, `"0x`...)
 		b = strconv.AppendUint(b, f.Uint(rec), 16)
@@ -107,11 +109,11 @@ func appendField(b []byte, f *traceevent.Field, rec []byte) []byte {
 	return strconv.AppendUint(b, f.Uint(rec), 10)
 }
 
-func appendFloat(b []byte, v float64) []byte {
+func appendFloat(b []byte, v float64, bits int) []byte {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return append(b, "null"...)
 	}
-	return strconv.AppendFloat(b, v, 'g', -1, 64)
+	return strconv.AppendFloat(b, v, 'g', -1, bits)
 }
 
 func appendNumbers(b []byte, f *traceevent.Field, rec []byte) []byte {
@@ -196,7 +198,7 @@ func (c *CSV) Event(e *traceevent.Event) error {
 	}
 	i := c.cache.of(e.Format)
 	tid := int(i.pid.Int(e.Rec))
-	c.row = append(c.row, i.full, strconv.Itoa(tid), c.names.of(tid, e.Time), "")
+	c.row = append(c.row, i.full, strconv.Itoa(tid), c.names.of(e, tid), "")
 	for _, name := range c.cols {
 		v := ""
 		if f := e.Format.Field(name); f != nil && !f.Common {

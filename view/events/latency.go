@@ -187,7 +187,7 @@ func (l *Latency) end(e *traceevent.Event, k *latencyKind, id latencyKey) {
 	l.dist.add(ns)
 	if n := len(l.longest); n < l.top || ns > l.longest[n-1].ns {
 		tid := int(k.pid.Int(e.Rec))
-		l.longest = append(l.longest, worst{b.time, ns, e.CPU, fmt.Sprintf("%s-%d", l.names.of(tid, e.Time), tid)})
+		l.longest = append(l.longest, worst{b.time, ns, e.CPU, fmt.Sprintf("%s-%d", l.names.of(e, tid), tid)})
 		sorting.Stable(l.longest, func(a, b worst) int { return int(min(max(int64(b.ns-a.ns), -1), 1)) })
 		l.longest = l.longest[:min(len(l.longest), l.top)]
 	}

@@ -38,7 +38,7 @@ func (p *Page) Event(e *traceevent.Event) error {
 	name := ""
 	if e.Format != nil {
 		name = p.cache.of(e.Format).name
-		p.staged = p.staged || IsStack(e.Format) || e.Format.Field("callchain") != nil
+		p.staged = p.staged || e.Format.IsStack() || e.Format.Field("callchain") != nil
 	}
 	p.runs.add(e, name)
 	if err := p.stacks.Event(e); err != nil {

@@ -148,7 +148,7 @@ func (p *Perfetto) Event(e *traceevent.Event) error {
 	p.begin(instant, e.CPU, i.full)
 	tid := int(i.pid.Int(e.Rec))
 	p.ann = str(p.ann[:0], annotationName, "task")
-	p.ann = str(p.ann, annotationString, p.names.of(tid, e.Time)+"-"+strconv.Itoa(tid))
+	p.ann = str(p.ann, annotationString, p.names.of(e, tid)+"-"+strconv.Itoa(tid))
 	p.ev = blob(p.ev, eventAnnotation, p.ann)
 	for k := range e.Format.Fields {
 		if f := &e.Format.Fields[k]; !f.Common {

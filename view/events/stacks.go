@@ -2,18 +2,13 @@ package events
 
 import (
 	"encoding/binary"
+	"path"
 	"slices"
 	"strconv"
 
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/view/flame"
 )
-
-// IsStack says if an event is the stack of the event before it on its CPU: what the kernel's options stacktrace and
-// userstacktrace write.
-func IsStack(f *traceevent.Format) bool {
-	return f != nil && f.System == "ftrace" && (f.Name == "kernel_stack" || f.Name == "user_stack")
-}
 
 // Stacks adds up the stacks of events: the task, its user frames, its kernel frames, and the event where there are several.
 type Stacks struct {
@@ -53,9 +48,8 @@ func (s *Stacks) Event(e *traceevent.Event) error {
 		p = &pending{}
 		s.last[e.CPU] = p
 	}
-	if IsStack(e.Format) {
-		frames := s.frames(e.Format.Field("caller").Bytes(e.Rec))
-		if e.Format.Name == "user_stack" {
+	if e.Format.IsStack() {
+		if frames := s.src.stack(e, true); e.Format.IsUserStack() {
 			p.user = frames
 		} else {
 			p.kernel = frames
@@ -64,7 +58,7 @@ func (s *Stacks) Event(e *traceevent.Event) error {
 	}
 	s.add(p)
 	i := s.cache.of(e.Format)
-	*p = pending{comm: s.names.of(int(i.pid.Int(e.Rec)), e.Time), event: i.full, weight: 1, set: true}
+	*p = pending{comm: s.names.of(e, int(i.pid.Int(e.Rec))), event: i.full, weight: 1, set: true}
 	if s.weight != "" {
 		f := e.Format.Field(s.weight)
 		if f == nil {
@@ -94,7 +88,7 @@ func (s *Stacks) chain(p *pending, e *traceevent.Event) {
 	kernel := f.Bytes(e.Rec)
 	for b := kernel; len(b) >= 8; b = b[8:] {
 		if binary.LittleEndian.Uint64(b) == user {
-			p.user = s.frames(b[8:])
+			p.user = s.src.kernelNames(traceevent.Addresses(b[8:])) // numbers: they are in none of the kernel's functions
 			kernel = kernel[:len(kernel)-len(b)]
 			break
 		}
@@ -102,22 +96,43 @@ func (s *Stacks) chain(p *pending, e *traceevent.Event) {
 	for len(kernel) >= 8 && binary.LittleEndian.Uint64(kernel) > contexts {
 		kernel = kernel[8:]
 	}
-	p.kernel = s.frames(kernel)
+	p.kernel = s.src.kernelNames(traceevent.Addresses(kernel))
 }
 
-// frames names addresses, up to the mark of their end.
-func (s *Stacks) frames(b []byte) (out []string) {
-	for ; len(b) >= 8; b = b[8:] {
-		addr := binary.LittleEndian.Uint64(b)
-		if addr == 0 || addr == ^uint64(0) {
-			break
+// stack names the frames of an event that is a stack, the innermost first. With merge, frames of programs that have no name are one for
+// each file.
+func (s *Source) stack(e *traceevent.Event, merge bool) []string {
+	addrs := traceevent.Addresses(e.Format.Field("caller").Bytes(e.Rec))
+	if !e.Format.IsUserStack() || s.User == nil {
+		return s.kernelNames(addrs)
+	}
+	out := make([]string, 0, len(addrs))
+	for i, f := range s.User(int(e.Format.Field("tgid").Uint(e.Rec)), e.Time, addrs) {
+		switch {
+		case f.Name != "":
+			out = append(out, f.Name)
+		case f.File == "":
+			out = append(out, hex(addrs[i]))
+		case merge:
+			out = append(out, "["+path.Base(f.File)+"]")
+		default: // as the kernel's option sym-userobj has it
+			out = append(out, f.File+"[+"+hex(f.At)+"]")
 		}
-		out = append(out, s.src.name(addr))
 	}
 	return out
 }
 
-// name names an address of the kernel; those of programs are numbers.
+func (s *Source) kernelNames(addrs []uint64) []string {
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, s.name(a))
+	}
+	return out
+}
+
+func hex(n uint64) string { return "0x" + strconv.FormatUint(n, 16) }
+
+// name names an address of the kernel; others are numbers.
 func (s *Source) name(addr uint64) string {
 	if s.Env != nil && s.Env.Symbol != nil {
 		if name, _, _, module, ok := s.Env.Symbol(addr); ok {
@@ -127,7 +142,7 @@ func (s *Source) name(addr uint64) string {
 			return name
 		}
 	}
-	return "0x" + strconv.FormatUint(addr, 16)
+	return hex(addr)
 }
 
 func (s *Stacks) add(p *pending) {

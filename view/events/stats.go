@@ -72,7 +72,7 @@ func (s *Stats) Event(e *traceevent.Event) error {
 	if tid := int(i.pid.Int(e.Rec)); tid != s.tid || s.task == nil {
 		s.tid = tid
 		if s.task = s.tasks[tid]; s.task == nil {
-			s.task = &taskStat{comm: s.names.of(tid, e.Time)}
+			s.task = &taskStat{comm: s.names.of(e, tid)}
 			s.tasks[tid] = s.task
 		}
 	}

@@ -1,7 +1,6 @@
 package events
 
 import (
-	"encoding/binary"
 	"io"
 	"strconv"
 	"time"
@@ -59,7 +58,7 @@ func (t *Text) Close() error { return t.flush() }
 func (t *Text) line(b []byte, e *traceevent.Event) []byte {
 	i := t.cache.of(e.Format)
 	tid := int(i.pid.Int(e.Rec))
-	comm := t.names.of(tid, e.Time)
+	comm := t.names.of(e, tid)
 	for n := len(comm); n < 16; n++ {
 		b = append(b, ' ')
 	}
@@ -79,7 +78,7 @@ func (t *Text) line(b []byte, e *traceevent.Event) []byte {
 	b = append(b, ": "...)
 	b = append(b, i.name...)
 	b = append(b, ": "...)
-	if IsStack(e.Format) {
+	if e.Format.IsStack() {
 		return t.stack(b, e)
 	}
 	return i.printer.Append(b, e.Rec, t.src.Env)
@@ -88,12 +87,8 @@ func (t *Text) line(b []byte, e *traceevent.Event) []byte {
 // stack writes a stack as the kernel does (trace_stack_print), each frame on a line.
 func (t *Text) stack(b []byte, e *traceevent.Event) []byte {
 	b = append(b, "<stack trace>"...)
-	for f := e.Format.Field("caller").Bytes(e.Rec); len(f) >= 8; f = f[8:] {
-		addr := binary.LittleEndian.Uint64(f)
-		if addr == 0 || addr == ^uint64(0) {
-			break
-		}
-		b = append(append(b, "\n => "...), t.src.name(addr)...)
+	for _, name := range t.src.stack(e, false) {
+		b = append(append(b, "\n => "...), name...)
 	}
 	return b
 }
