@@ -3,6 +3,7 @@ package dump_test
 import (
 	"debug/elf"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -89,6 +90,11 @@ func TestAstray(t *testing.T) {
 		}
 	}
 	overwrite(kernel.Object(good, errs, "struct task_struct", task.Addr).Get("files.fdt").Deref().Get("max_fds"))
+	disks, err := walk.Disks(good)
+	if err != nil || len(disks) == 0 {
+		t.Fatalf("%d disks: %v", len(disks), err)
+	}
+	overwrite(kernel.Object(good, errs, "struct request_queue", disks[0].Queue).Get("tag_set").Deref().Get("nr_hw_queues"))
 	if errs.First != nil {
 		t.Fatal(errs.First)
 	}
@@ -114,6 +120,15 @@ func TestAstray(t *testing.T) {
 		if files < 3 || errs.N == 0 || errs.N > 100_000 {
 			t.Errorf("%d files, %d reads failed: %v", files, errs.N, errs.First)
 		}
+	}
+	failed := 0
+	if _, err := walk.Disks(d); err == nil {
+		t.Error("no disk's queues lead nowhere")
+	} else if _, n, _ := strings.Cut(err.Error(), " ("); n != "" {
+		fmt.Sscanf(n, "%d reads failed", &failed)
+	}
+	if failed == 0 || failed > 100_000 {
+		t.Errorf("%d reads of disks failed", failed)
 	}
 	errs = &kernel.Errors{}
 	sockets := 0
