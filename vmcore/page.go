@@ -1,22 +1,18 @@
 package vmcore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/anchore/go-lzo"
 	"github.com/klauspost/compress/s2"
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
 
 // decompressor holds what the libraries can use again from page to page.
 type decompressor struct {
-	zlib io.ReadCloser
+	zlib inflater
 	zstd *zstd.Decoder
-	src  bytes.Reader
 }
 
 var errShort = errors.New("decompresses to less than a page")
@@ -26,7 +22,7 @@ func (d *decompressor) page(dst, raw []byte, flags uint32) error {
 	n, err := 0, error(nil)
 	switch {
 	case flags&pageZlib != 0:
-		n, err = d.inflate(dst, raw)
+		n, err = d.zlib.page(dst, raw)
 	case flags&pageLZO != 0:
 		n, err = lzo.Decompress(raw, dst)
 	case flags&pageSnappy != 0:
@@ -43,19 +39,6 @@ func (d *decompressor) page(dst, raw []byte, flags uint32) error {
 		return errShort
 	}
 	return nil
-}
-
-func (d *decompressor) inflate(dst, raw []byte) (n int, err error) {
-	d.src.Reset(raw)
-	if d.zlib == nil {
-		d.zlib, err = zlib.NewReader(&d.src)
-	} else {
-		err = d.zlib.(zlib.Resetter).Reset(&d.src, nil)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return io.ReadFull(d.zlib, dst)
 }
 
 func unsnappy(dst, raw []byte) (int, error) {

@@ -108,13 +108,8 @@ func (s *Session) userAddress(w io.Writer, who, arg string) error {
 	if !ok {
 		return errors.New("this kernel's user memory cannot be translated")
 	}
-	errs := &kernel.Errors{}
-	v := kernel.Object(s.t, errs, "struct task_struct", t.Addr)
-	if v.Get("mm").Uint() == 0 {
-		return fmt.Errorf("pid %d %s has no memory of its own", t.PID, t.Comm)
-	}
-	pgd := v.Get("mm.pgd").Uint()
-	if err := errs.Take(); err != nil {
+	pgd, err := s.pageTables(t)
+	if err != nil {
 		return err
 	}
 	phys, err := u.TranslateUser(pgd, at)
@@ -124,6 +119,33 @@ func (s *Session) userAddress(w io.Writer, who, arg string) error {
 	s.taskLine(w, t)
 	fmt.Fprintf(w, "%#x is at %#x\n", at, phys)
 	return s.physical(w, phys)
+}
+
+// pageTables gives the address of a task's page tables.
+func (s *Session) pageTables(t walk.Task) (uint64, error) {
+	errs := &kernel.Errors{}
+	v := kernel.Object(s.t, errs, "struct task_struct", t.Addr)
+	if v.Get("mm").Uint() == 0 {
+		return 0, fmt.Errorf("pid %d %s has no memory of its own", t.PID, t.Comm)
+	}
+	return v.Get("mm.pgd").Uint(), errs.Take()
+}
+
+// readUser reads a program's memory: that of the current task.
+func (s *Session) readUser() (func([]byte, uint64) error, error) {
+	t, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	u, ok := s.t.(kernel.UserMemory)
+	if !ok {
+		return nil, errors.New("this kernel's user memory cannot be translated")
+	}
+	pgd, err := s.pageTables(t)
+	if err != nil {
+		return nil, err
+	}
+	return func(p []byte, addr uint64) error { return u.ReadUser(p, pgd, addr) }, nil
 }
 
 // ptov gives the address in the map of all memory of physical ones.

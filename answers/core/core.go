@@ -59,15 +59,15 @@ func Commands() []Command {
 		{"ps", "[-kuGA] [-p|-c|-a|-t|-l|-m] [-S] [PID|COMM]…", "tasks; parents, children, arguments, times, last run (-l -m); sums (-S)", (*Session).ps},
 		{"mod", "", "modules", (*Session).mod},
 		{"sys", "[-c [NAME|NUMBER]]", "the system: release, clock, CPUs, taint; system calls (-c)", (*Session).sys},
-		{"kmem", "-i | -s|-S|-a [CACHE…] | -v [ADDRESS] | -p|-g|ADDRESS… | -n|-z|-f|-V|-o|-h", "memory: sums, slab caches, their objects, who allocated them (slub_debug=U), vmalloc, pages, what an address is, nodes, zones, free blocks …", (*Session).kmem},
+		{"kmem", "-i | [-I CACHE,…] -s|-S|-a [CACHE…] | -v [ADDRESS] | -p|-g|[-P] ADDRESS… | -n|-z|-f|-V|-o|-h", "memory: sums, slab caches, their objects, who allocated them (slub_debug=U), vmalloc, pages, what an address is, nodes, zones, free blocks …", (*Session).kmem},
 		{"files", "[-R REF] [PID|TASK]…", "open files of a task; those that are a path, inode or address (-R)", (*Session).files},
 		{"fuser", "PATH|INODE", "who has a file open, is in it, runs or maps it", (*Session).fuser},
 		{"mount", "", "mounted file systems", (*Session).mount},
-		{"net", "[-s [PID…] | -n [PID…]]", "network devices, a task's namespace's (-n); sockets with their queues, a task's (-s)", (*Session).net},
+		{"net", "[-s [PID…] | -n [PID…] | -a]", "network devices, a task's namespace's (-n); sockets with their queues, a task's (-s); neighbours, ARP (-a)", (*Session).net},
 		{"irq", "[-u] [-a|-s] [NUMBER…] | -b", "interrupts: in use (-u), CPUs they may go to (-a), counts (-s); softirqs (-b)", (*Session).irq},
 		{"waitq", "", "who waits for which lock, work, completion or pipe, who holds it, and deadlocks", (*Session).waits},
 		{"sym", "[-p] [-n] NAME|ADDRESS… | -l | -m MODULE | -q TEXT", "symbols, with neighbours (-p -n); all (-l), a module's, by part of the name", (*Session).sym},
-		{"rd", "[-8|-16|-32] [-xdDsap] [-e END] ADDRESS [COUNT]", "memory: words, decimal (-d -D), symbols (-s), text (-a); physical (-p)", (*Session).rd},
+		{"rd", "[-8|-16|-32] [-xdDsSapu] [-e END] ADDRESS [COUNT]", "memory: words, decimal (-d -D), symbols (-s), caches (-S), text (-a); physical (-p), a program's (-u)", (*Session).rd},
 		{"dis", "[-r|-f] [-l] ADDRESS|SYMBOL[+N] [COUNT]", "instructions: up to (-r) or from (-f) an address; with lines (-l)", (*Session).dis},
 		{"struct", "[-o|-r] [-x|-d] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS[:CPU,…] [COUNT]]", "a type's layout, or values; addresses of members (-o), words (-r), in hexadecimal (-x); of a member in it (-l)", (*Session).structure},
 		{"union", "[-o|-r] [-x|-d] [-l OFFSET] TYPE[.MEMBER,…] [ADDRESS[:CPU,…] [COUNT]]", "as struct", (*Session).structure},
@@ -304,7 +304,7 @@ func (s *Session) frameMemory(w io.Writer, frames []unwind.Frame, i int) {
 	if to <= from || to-from > maxFrameMemory { // another stack begins
 		return
 	}
-	if err := s.words(w, s.t.ReadVirt, from, int(to-from)/8, 8, options{on: map[byte]bool{'s': true}}); err != nil {
+	if err := s.words(w, s.t.ReadVirt, from, int(to-from)/8, 8, options{on: map[byte]bool{'s': true}}, nil); err != nil {
 		fmt.Fprintf(w, "  %v\n", err)
 	}
 }

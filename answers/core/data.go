@@ -211,7 +211,7 @@ func (s *Session) objects(w io.Writer, o options, t ctype.Type, member string, a
 		case o.on['o']:
 			err = layout(w, t, member, at)
 		case o.on['r']:
-			err = s.words(w, s.t.ReadVirt, at, (ctype.Size(t)+7)/8, 8, options{})
+			err = s.words(w, s.t.ReadVirt, at, (ctype.Size(t)+7)/8, 8, options{}, nil)
 		default:
 			err = s.object(w, t, member, at, o.on['x'])
 		}

@@ -169,12 +169,14 @@ func list(n []int) string {
 // net prints network devices: those of init's namespace, or of a task's (-n); -s sockets with their queues, all or those that a
 // task has open.
 func (s *Session) net(w io.Writer, args []string) error {
-	o, err := parse(args, "ns", "")
+	o, err := parse(args, "nsa", "")
 	switch {
 	case err != nil:
 		return err
-	case o.on['s'] && o.on['n'], len(o.rest) > 0 && len(o.on) == 0:
+	case len(o.on) > 1, len(o.rest) > 0 && (len(o.on) == 0 || o.on['a']):
 		return &Usage{}
+	case o.on['a']:
+		return s.neighbours(w)
 	case o.on['s'] && len(o.rest) > 0:
 		return s.each(w, o.rest, s.taskSockets)
 	case o.on['s']:
@@ -210,6 +212,31 @@ func netDevices(w io.Writer, devs []walk.NetDevice) {
 		}
 		fmt.Fprintf(w, "%016x %5d %-16s %6d %-5s %s\n", d.Addr, d.Index, d.Name, d.MTU, state, strings.Join(ips, " "))
 	}
+}
+
+// neighbourStates are the bits of NUD_* (include/uapi/linux/neighbour.h).
+var neighbourStates = []string{"INCOMPLETE", "REACHABLE", "STALE", "DELAY", "PROBE", "FAILED", "NOARP", "PERMANENT"}
+
+// neighbours prints the tables of neighbours.
+func (s *Session) neighbours(w io.Writer) error {
+	all, err := walk.Neighbours(s.t)
+	fmt.Fprintf(w, "%-16s %-40s %-8s %-20s %-15s %s\n", "NEIGHBOUR", "IP ADDRESS", "HW TYPE", "HW ADDRESS", "DEVICE", "STATE")
+	for _, n := range all {
+		hw, states := fmt.Sprint(n.HWType), []string{}
+		switch n.HWType { // ARPHRD_* (include/uapi/linux/if_arp.h)
+		case 1:
+			hw = "ETHER"
+		case 772:
+			hw = "LOOPBACK"
+		}
+		for i, name := range neighbourStates {
+			if n.State>>i&1 != 0 {
+				states = append(states, name)
+			}
+		}
+		fmt.Fprintf(w, "%016x %-40s %-8s %-20s %-15s %s\n", n.Addr, n.IP, hw, strings.ReplaceAll(fmt.Sprintf("% x", n.HW), " ", ":"), n.Device, strings.Join(states, ","))
+	}
+	return err
 }
 
 // bpf prints programs and maps of BPF.

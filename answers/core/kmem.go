@@ -13,14 +13,20 @@ import (
 
 // kmem tells of memory, by flag; without one, what addresses are.
 func (s *Session) kmem(w io.Writer, args []string) error {
-	o, err := parse(args, "isSavpnzfVohg", "")
+	o, err := parse(args, "isSavpnzfVohgP", "I")
 	if err != nil {
 		return err
 	}
+	if o.on['I'] && !o.on['s'] {
+		return &Usage{"kmem -I leaves caches out of kmem -s"}
+	}
+	without := strings.Split(o.val['I'], ",")
+	delete(o.on, 'I')
 	if len(o.on) > 1 {
 		return &Usage{"one flag at a time"}
 	}
-	for flag, show := range map[byte]func(io.Writer, []string) error{'i': s.memory, 's': s.slabs, 'S': s.slabObjects, 'a': s.slabOwners, 'v': s.mappedAreas, 'p': s.pageDescs,
+	slabs := func(w io.Writer, only []string) error { return s.slabs(w, only, without) }
+	for flag, show := range map[byte]func(io.Writer, []string) error{'i': s.memory, 's': slabs, 'S': s.slabObjects, 'a': s.slabOwners, 'v': s.mappedAreas, 'p': s.pageDescs,
 		'n': s.nodes, 'z': s.zones, 'f': s.freeBlocks, 'V': s.vmStat, 'o': s.perCPUOffsets, 'h': s.hugePages, 'g': s.pageFlags} {
 		if o.on[flag] {
 			return show(w, o.rest)
@@ -34,7 +40,7 @@ func (s *Session) kmem(w io.Writer, args []string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.Address(w, a, at < 1<<47 && s.isMemory(at)); err != nil {
+		if err := s.Address(w, a, o.on['P'] || at < 1<<47 && s.isMemory(at)); err != nil {
 			return err
 		}
 	}

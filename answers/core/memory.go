@@ -11,14 +11,15 @@ import (
 )
 
 // rd prints memory. Flags are crash's: -8 -16 -32 -64 units, -d and -D decimal with and without sign, -x without the text
-// beside, -s with symbols in the place of what are addresses of such, -a as text, -p of a physical address, -e to an address.
+// beside, -s with symbols in the place of what are addresses of such, -S also with the slab caches of objects, -a as text, -p of a
+// physical address, -u of the current task's program, -e to an address.
 func (s *Session) rd(w io.Writer, args []string) error {
 	bits, args := widths(args)
-	o, err := parse(args, "dDxsap", "e")
+	o, err := parse(args, "dDxsSapu", "e")
 	if err != nil {
 		return err
 	}
-	if len(o.rest) == 0 {
+	if len(o.rest) == 0 || o.on['p'] && o.on['u'] {
 		return &Usage{}
 	}
 	at, err := s.address(o.rest[0])
@@ -45,10 +46,21 @@ func (s *Session) rd(w io.Writer, args []string) error {
 		}
 		read = p.ReadPhys
 	}
+	if o.on['u'] {
+		if read, err = s.readUser(); err != nil {
+			return err
+		}
+	}
+	var cache func(uint64) string
+	if o.on['S'] {
+		if cache, err = s.objectNames(); err != nil {
+			return err
+		}
+	}
 	if o.on['a'] {
 		return text(w, read, at, n, len(o.rest) > 1 || o.on['e'])
 	}
-	return s.words(w, read, at, n, size, o)
+	return s.words(w, read, at, n, size, o, cache)
 }
 
 // text prints bytes as text: as many as asked for, or up to the first that is none.
@@ -74,8 +86,9 @@ func text(w io.Writer, read func([]byte, uint64) error, at uint64, n int, exact 
 	return nil
 }
 
-// words prints units of size bytes, 16 bytes a line.
-func (s *Session) words(w io.Writer, read func([]byte, uint64) error, at uint64, n, size int, o options) error {
+// words prints units of size bytes, 16 bytes a line; cache, which may be nil, names the slab
+// cache of the object at an address.
+func (s *Session) words(w io.Writer, read func([]byte, uint64) error, at uint64, n, size int, o options, cache func(uint64) string) error {
 	for left := n * size; left > 0; left -= 16 {
 		b := make([]byte, min(16, left))
 		if err := read(b, at); err != nil {
@@ -83,9 +96,9 @@ func (s *Session) words(w io.Writer, read func([]byte, uint64) error, at uint64,
 		}
 		fmt.Fprintf(w, "%016x: ", at)
 		for j := 0; j < len(b); j += size {
-			fmt.Fprint(w, " ", s.unit(b[j:j+size], o))
+			fmt.Fprint(w, " ", s.unit(b[j:j+size], o, cache))
 		}
-		if !o.on['x'] && !o.on['d'] && !o.on['D'] && !o.on['s'] {
+		if !o.on['x'] && !o.on['d'] && !o.on['D'] && !o.on['s'] && !o.on['S'] {
 			fmt.Fprintf(w, "   %s", printable(b))
 		}
 		fmt.Fprintln(w)
@@ -94,7 +107,7 @@ func (s *Session) words(w io.Writer, read func([]byte, uint64) error, at uint64,
 	return nil
 }
 
-func (s *Session) unit(b []byte, o options) string {
+func (s *Session) unit(b []byte, o options, cache func(uint64) string) string {
 	var v uint64
 	var signed int64
 	switch len(b) {
@@ -115,9 +128,14 @@ func (s *Session) unit(b []byte, o options) string {
 		return fmt.Sprintf("%20d", signed)
 	case o.on['D']:
 		return fmt.Sprintf("%20d", v)
-	case o.on['s'] && len(b) == 8:
+	case (o.on['s'] || o.on['S']) && len(b) == 8:
 		if y, ok := s.t.Symbols().At(v); ok && v-y.Addr < 1<<20 {
 			return fmt.Sprintf("%-16s", s.name(v, v))
+		}
+		if cache != nil {
+			if name := cache(v); name != "" {
+				return fmt.Sprintf("%-16s", "["+name+"]")
+			}
 		}
 	}
 	return fmt.Sprintf("%0*x", 2*len(b), v)

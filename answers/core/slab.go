@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
@@ -11,12 +12,12 @@ import (
 )
 
 // slabs prints the slab caches, or those that are named.
-func (s *Session) slabs(w io.Writer, only []string) error {
+func (s *Session) slabs(w io.Writer, only, without []string) error {
 	slabs, err := walk.Slabs(s.t)
 	fmt.Fprintf(w, "%-16s %8s %8s %10s %10s %8s  %s\n", "CACHE", "OBJSIZE", "SIZE", "IN USE", "ROOM FOR", "SLABS", "NAME")
 	n := 0
 	for _, c := range slabs {
-		if len(only) == 0 || strings.Contains(" "+strings.Join(only, " ")+" ", " "+c.Name+" ") {
+		if (len(only) == 0 || slices.Contains(only, c.Name)) && !slices.Contains(without, c.Name) {
 			n++
 			fmt.Fprintf(w, "%016x %8d %8d %10d %10d %8d  %s\n", c.Addr, c.Object, c.Size, c.InUse, c.Objects, c.Slabs, c.Name)
 		}
@@ -119,6 +120,31 @@ func (s *Session) slabOf(w io.Writer, at uint64) error {
 	}
 	fmt.Fprintf(w, "  slab      object %d of %d of %s at %#x, %s%s\n", n, slab.Objects, slab.Name, first, state, s.memberOf(slab, at-first))
 	return errs.Take()
+}
+
+// objectNames gives what names the cache of the object that an address is in, "" if it is in none.
+func (s *Session) objectNames() (func(at uint64) string, error) {
+	p, err := walk.OpenPages(s.t, &kernel.Errors{})
+	if err != nil {
+		return nil, err
+	}
+	return func(at uint64) string {
+		phys, ok := s.t.(kernel.PhysicalMemory)
+		if !ok || at < p.Machine.DirectMap || !s.isMemory(at-p.Machine.DirectMap) {
+			return ""
+		}
+		if to, err := phys.Translate(at); err != nil || to != at-p.Machine.DirectMap {
+			return ""
+		}
+		slab, ok, err := p.SlabOf(at)
+		if err != nil || !ok {
+			return ""
+		}
+		if _, _, _, ok = slab.Object(at); !ok {
+			return ""
+		}
+		return slab.Name
+	}, nil
 }
 
 // memberOf names the member of an object that is so far behind its begin, where the cache has a struct's name.

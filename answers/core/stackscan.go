@@ -41,7 +41,7 @@ func (s *Session) rawStack(w io.Writer, t walk.Task) error {
 	if err != nil {
 		return err
 	}
-	return s.words(w, s.t.ReadVirt, at, len(words), 8, options{on: map[byte]bool{'s': true}})
+	return s.words(w, s.t.ReadVirt, at, len(words), 8, options{on: map[byte]bool{'s': true}}, nil)
 }
 
 // textOnStack prints whatever on a task's stack is an address of code (bt -t, -T): no table vouches for it, and some of it is old.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,6 +96,7 @@ func (b *Builder) Decode(e Embedded) error {
 // names expands the names; their addresses follow.
 func (b *Builder) names(e Embedded, tokens [256]string) error {
 	r := &nameReader{r: e.Names}
+	x := newExpander(tokens)
 	for i := range e.N {
 		n := int(r.byte())
 		if n&0x80 != 0 { // since 6.1
@@ -103,23 +105,49 @@ func (b *Builder) names(e Embedded, tokens [256]string) error {
 		if r.err != nil || n == 0 || n > maxName {
 			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " of " + strconv.Itoa(e.N) + " is not readable"}
 		}
-		start := b.text.Len()
-		for range n {
-			t := tokens[r.byte()]
-			if b.text.Len() == start && len(t) > 0 { // the first character is the type
-				b.text.WriteByte(t[0])
-				b.text.WriteByte(' ')
-				t = t[1:]
-			}
-			b.text.WriteString(t)
-		}
-		b.syms = append(b.syms, entry{name: uint32(min(start+2, b.text.Len()))})
-		b.text.WriteByte('\n')
-		if b.text.Len() > math.MaxUint32 || b.text.Len()-start < 3 || r.err != nil {
+		name := x.name(r.take(n))
+		if r.err != nil || len(name) < 2 || b.text.Len()+len(name) > math.MaxUint32-2 {
 			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " is empty, or the names are too long"}
 		}
+		b.text.WriteByte(name[0]) // the first character is the type
+		b.text.WriteByte(' ')
+		b.syms = append(b.syms, entry{name: uint32(b.text.Len())})
+		b.text.Write(name[1:])
 	}
 	return nil
+}
+
+// expander makes names of tokens, which are mostly a few bytes: they are copied by eight, and what is too many is overwritten.
+type expander struct {
+	tokens [256]string
+	first  [256][8]byte // the first bytes of each token
+	buf    []byte
+}
+
+func newExpander(tokens [256]string) *expander {
+	x := &expander{tokens: tokens, buf: make([]byte, 256)}
+	for i, t := range tokens {
+		copy(x.first[i][:], t)
+	}
+	return x
+}
+
+// name gives the type and the name that tokens stand for, and a new line; valid until the next call.
+func (x *expander) name(tokens []byte) []byte {
+	n := 0
+	for _, i := range tokens {
+		t := x.tokens[i]
+		if len(x.buf)-n < max(len(t), 8)+1 {
+			x.buf = append(x.buf, make([]byte, len(x.buf)+len(t))...)
+		}
+		*(*[8]byte)(x.buf[n:]) = x.first[i]
+		if len(t) > 8 {
+			copy(x.buf[n:], t)
+		}
+		n += len(t)
+	}
+	x.buf[n] = '\n'
+	return x.buf[:n+1]
 }
 
 // mode tells the two forms of offsets apart.
@@ -163,30 +191,39 @@ func (e *Embedded) tokens() (t [256]string, err error) {
 // nameReader reads bytes through a buffer and counts them.
 type nameReader struct {
 	r   io.Reader
-	buf [4096]byte
+	buf [4096 + maxName]byte
 	b   []byte
 	off int64
 	err error
 }
 
-func (r *nameReader) byte() byte {
-	if len(r.b) == 0 {
-		if r.err != nil {
-			return 0
-		}
-		n, err := r.r.Read(r.buf[:])
-		if n == 0 {
+func (r *nameReader) byte() byte { return r.take(1)[0] }
+
+// take gives the next n bytes, at most maxName, valid until the next call. They are zeroes where err is set.
+func (r *nameReader) take(n int) []byte {
+	if len(r.b) < n && !r.more(n) {
+		return make([]byte, n)
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	r.off += int64(n)
+	return b
+}
+
+// more reads until n bytes are there.
+func (r *nameReader) more(n int) bool {
+	have := copy(r.buf[:], r.b)
+	for have < n && r.err == nil {
+		k, err := r.r.Read(r.buf[have : have+4096])
+		have += k
+		if k == 0 {
 			if r.err = err; err == nil {
 				r.err = io.ErrNoProgress
 			}
-			return 0
 		}
-		r.b = r.buf[:n]
 	}
-	c := r.b[0]
-	r.b = r.b[1:]
-	r.off++
-	return c
+	r.b = r.buf[:have]
+	return have >= n
 }
 
 // With gives a table of t's symbols and those that were added to b, which must not be used any more; t stays as it is.
@@ -201,5 +238,23 @@ func (t *Table) With(b *Builder) *Table {
 	}
 	sortTail(n.syms)
 	n.index = sync.OnceValue(n.buildIndex)
+	if k := len(t.syms); k > 0 && n.syms[k-1] == t.syms[k-1] { // what is new is all behind, as modules of most machines are
+		n.index = sync.OnceValue(func() nameIndex { return n.extend(t.index(), k) })
+	}
 	return n
+}
+
+// extend makes the index of a table of that of another, whose symbols are the first k here.
+func (t *Table) extend(old nameIndex, k int) nameIndex {
+	ix := nameIndex{seed: old.seed, head: slices.Clone(old.head), next: append(make([]uint32, 0, len(t.syms)), old.next...)}
+	for i, e := range t.syms[k:] {
+		name, _ := t.names(e)
+		ix.next = append(ix.next, 0)
+		at := &ix.head[ix.bucket(name)]
+		for *at != 0 { // chains are ascending
+			at = &ix.next[*at-1]
+		}
+		*at = uint32(k + i + 1)
+	}
+	return ix
 }

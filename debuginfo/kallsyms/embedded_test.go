@@ -12,7 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// embed makes a kernel's tables: tokens are the single characters, and 0x01 for "sys_".
+// longToken is a token that is longer than most.
+const longToken = "_of_more_than_eight"
+
+// embed makes a kernel's tables: tokens are the single characters, 0x01 for "sys_" and 0x02 for longToken.
 func embed(percpu bool, base uint64, syms []Sym) Embedded {
 	e := Embedded{N: len(syms), Base: base, TokenIndex: make([]byte, 512), Check: "_stext"}
 	for i := range 256 {
@@ -21,6 +24,8 @@ func embed(percpu bool, base uint64, syms []Sym) Embedded {
 		switch {
 		case i == 1:
 			tok = "sys_"
+		case i == 2:
+			tok = longToken
 		case i >= 0x80 || i == 0:
 			tok = ""
 		}
@@ -28,7 +33,7 @@ func embed(percpu bool, base uint64, syms []Sym) Embedded {
 	}
 	var names []byte
 	for _, s := range syms {
-		packed := strings.ReplaceAll(string(s.Type)+s.Name, "sys_", "\x01")
+		packed := strings.NewReplacer("sys_", "\x01", longToken, "\x02").Replace(string(s.Type) + s.Name)
 		if n := len(packed); n >= 0x80 {
 			names = append(names, byte(n)|0x80, byte(n>>7))
 		} else {
@@ -53,7 +58,7 @@ func embed(percpu bool, base uint64, syms []Sym) Embedded {
 
 func TestDecode(t *testing.T) {
 	const base = 0xffffffff81000000
-	long := strings.Repeat("x", 300) + "sys_read"
+	long := strings.Repeat("x", 245) + longToken + strings.Repeat("y", 300) + "sys_read"
 	kernel := []Sym{{base, "_stext", "", 'T'}, {base + 0x10, "__x64_sys_read", "", 't'}, {base + 0x20, long, "", 't'}, {base + 0x40, "_end", "", 'B'}}
 	for _, percpu := range []bool{false, true} {
 		want := kernel
@@ -81,12 +86,35 @@ func TestDecode(t *testing.T) {
 		var m Builder
 		m.Add(Sym{base + 0x40000000 - 0x1000000, "init_module", "veth", 't'})
 		m.Add(Sym{1, "evil\nname", "veth", 't'})
+		m.Add(Sym{base + 0x40000000, "_stext", "veth", 't'})
 		both := tab.With(&m)
-		if both.Len() != len(want)+1 || tab.Len() != len(want) {
+		if both.Len() != len(want)+2 || tab.Len() != len(want) {
 			t.Errorf("%d symbols with a module's, %d without", both.Len(), tab.Len())
 		}
 		if s, ok := both.At(base + 0x3f000004); !ok || s.Module != "veth" || s.Name != "init_module" {
 			t.Errorf("%+v, %v", s, ok)
+		}
+		checkNames(t, tab)
+		checkNames(t, both)
+		if got := both.ByName("_stext"); !slices.Equal(got, []uint64{base, base + 0x40000000}) || len(tab.ByName("_stext")) != 1 {
+			t.Errorf("_stext is at %#x with a module's, at %#x without", got, tab.ByName("_stext"))
+		}
+		var below Builder
+		below.Add(Sym{base - 0x1000, "_stext", "low", 't'})
+		checkNames(t, both.With(&below))
+	}
+}
+
+// checkNames wants every symbol to be found by its name, those of one name ascending.
+func checkNames(t *testing.T, tab *Table) {
+	t.Helper()
+	want := map[string][]uint64{}
+	for s := range tab.All() {
+		want[s.Name] = append(want[s.Name], s.Addr)
+	}
+	for name, at := range want {
+		if got := tab.ByName(name); !slices.Equal(got, at) {
+			t.Errorf("%s is at %#x, not %#x", name, got, at)
 		}
 	}
 }

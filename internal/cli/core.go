@@ -30,7 +30,7 @@ func coreCommand() *cobra.Command {
 		Long: `Read a crash dump without debug information: ELF (QEMU, virsh, /proc/vmcore) and kdump-compressed files, flattened,
 split or cut short. Symbols, types and unwind tables come out of the dump itself. Without a command: one page that says
 why the kernel died, then, on a terminal, a prompt for commands. With --guest, the memory of a guest that lab boot keeps is
-read through its gdb stub; it stands still meanwhile and needs nothing in it.
+read through QMP, or its gdb stub; it stands still meanwhile and needs nothing in it.
 
 Commands have the names that crash gave them; "core FILE help" says what each does:
 ` + commandNames() + `

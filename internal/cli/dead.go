@@ -93,42 +93,46 @@ func openGuest(ctx context.Context, name string) (t kernel.Target, source string
 	if err != nil {
 		return nil, "", nil, err
 	}
-	head, thaw, err := g.Freeze(ctx)
+	frozen, err := g.Freeze(ctx)
 	if err != nil {
 		return nil, "", nil, wrap(what, err)
 	}
+	done = frozen.Thaw
 	defer func() {
 		if err != nil {
-			thaw()
+			done()
 		}
 	}()
-	f, err := os.Open(head)
+	f, err := os.Open(frozen.Head)
 	if err != nil {
-		return nil, "", nil, wrap(what, err)
+		return nil, "", done, wrap(what, err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, "", nil, wrap(what, err)
+		return nil, "", done, wrap(what, err)
 	}
 	notes, err := vmcore.Open(vmcore.File{R: f, Size: st.Size()})
 	if err != nil {
-		return nil, "", nil, wrap(what, err)
+		return nil, "", done, wrap(what, err)
 	}
-	stub, err := g.Stub()
+	read, how := frozen.ReadPhys, "QMP"
+	if err := read(make([]byte, 1), 0); err != nil { // QMP gives memory in files, and their disk may be full
+		stub, serr := g.Stub()
+		if serr != nil {
+			return nil, "", done, &diag.Error{What: what, Err: errors.Join(err, serr), Try: []string{"make room where its folder is, or end the gdb that is connected to it"}}
+		}
+		read, how = stub.ReadPhys, "its gdb stub"
+		done = func() {
+			stub.Abandon()
+			frozen.Thaw()
+		}
+	}
+	d, err := dump.Open(notes.WithMemory(ranges(g.Info.Memory()), read))
 	if err != nil {
-		return nil, "", nil, &diag.Error{What: what, Err: err, Try: []string{"end the gdb that is connected to it"}}
+		return nil, "", done, wrap(what, err)
 	}
-	c := notes.WithMemory(ranges(g.Info.Memory()), stub.ReadPhys)
-	d, err := dump.Open(c)
-	if err != nil {
-		stub.Abandon()
-		return nil, "", nil, wrap(what, err)
-	}
-	return d, "guest " + name + ": live, stopped while it is read", func() {
-		stub.Abandon()
-		thaw()
-	}, nil
+	return d, fmt.Sprintf("guest %s: live, read through %s, stopped meanwhile", name, how), done, nil
 }
 
 func ranges(mem [][2]uint64) (out []vmcore.Range) {

@@ -39,6 +39,7 @@ func TestCommands(t *testing.T) {
 			checkSwap(t, c, run("swap"))
 			checkMachine(t, c, run("mach"))
 			checkSockets(t, c, run("net -s"))
+			checkNeighbours(t, c, run("net -a"))
 			checkSoftIRQs(t, c, d)
 			checkWork(t, d)
 			checkWheel(t, d)

@@ -91,6 +91,10 @@ func die() int {
 		fmt.Fprintln(os.Stderr, "swap:", err)
 		return 1
 	}
+	if err := addNeighbours(); err != nil {
+		fmt.Fprintln(os.Stderr, "add neighbours:", err)
+		return 1
+	}
 	if err := readSlowly("/dev/vdb"); err != nil {
 		fmt.Fprintln(os.Stderr, "a slow disk:", err)
 		return 1
@@ -142,6 +146,26 @@ func swapOn(disk string) error {
 	}
 	if _, _, no := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(name)), 0, 0); no != 0 {
 		return no
+	}
+	return nil
+}
+
+// addNeighbours tells the kernel of hardware addresses (arp(7)): one that stays, one that may become stale.
+func addNeighbours() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for i, flags := range []byte{0x2 | 0x4, 0x2} { // ATF_COM, ATF_PERM
+		req := make([]byte, 68) // struct arpreq: addresses of protocol and hardware, flags, mask, device
+		req[0], req[16], req[32] = unix.AF_INET, unix.ARPHRD_ETHER, flags
+		copy(req[4:], []byte{192, 0, 2, byte(7 + i)})
+		copy(req[18:], []byte{2, 0, 0, 0, 0, byte(7 + i)})
+		copy(req[52:], "dummy0")
+		if _, _, no := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSARP, uintptr(unsafe.Pointer(&req[0]))); no != 0 {
+			return no
+		}
 	}
 	return nil
 }
@@ -238,7 +262,7 @@ func witness(more ...string) map[string]string {
 	w := map[string]string{}
 	for _, pattern := range append(more,
 		"/proc/[0-9]*/comm", "/proc/[0-9]*/stat", "/proc/[0-9]*/stack", "/proc/[0-9]*/task/[0-9]*/comm", "/proc/[0-9]*/status",
-		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink",
+		"/proc/[0-9]*/cmdline", "/proc/[0-9]*/maps", "/proc/net/tcp", "/proc/net/udp", "/proc/net/unix", "/proc/net/netlink", "/proc/net/arp",
 		"/proc/devices", "/proc/sysvipc/*", "/proc/timer_list", "/proc/modules", "/proc/mounts",
 		"/proc/interrupts", "/proc/meminfo", "/proc/slabinfo", "/proc/net/dev", "/proc/version", "/proc/cmdline",
 		"/proc/vmallocinfo", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/ioports", "/proc/bus/pci/devices", "/proc/irq/*/smp_affinity_list", "/sys/block/*/inflight",

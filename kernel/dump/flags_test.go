@@ -75,7 +75,7 @@ func checkFlags(t *testing.T, c corpse, d *dump.Dump, run func(string) string) {
 	}
 	checkChosen(t, c, d)
 	s := core.New(d, "")
-	for _, bad := range []string{"log -d", "mod -t", "sys -c nosuch", "sys -z", "vtop -k linux_banner", "vtop -p -u 0", "bt -n idle", "bt -a -n busy", "set nosuch", "set -p 1", "mount -f", "ps -x", "bt -z 1", "rd -u 0", "sym -z", "list -e 1 x.y", "struct -q list_head"} {
+	for _, bad := range []string{"log -d", "mod -t", "sys -c nosuch", "sys -z", "vtop -k linux_banner", "vtop -p -u 0", "bt -n idle", "bt -a -n busy", "set nosuch", "set -p 1", "mount -f", "ps -x", "bt -z 1", "rd -u 0", "rd -u -p 0", "kmem -I dentry", "kmem -F", "net -a 1", "sym -z", "list -e 1 x.y", "struct -q list_head"} {
 		if err := s.Run(io.Discard, strings.Fields(bad)); err == nil {
 			t.Errorf("%s is not refused", bad)
 		}
@@ -130,10 +130,25 @@ func checkChosen(t *testing.T, c corpse, d *dump.Dump) {
 		if got, want := run(fmt.Sprintf("ptov %#x", at)), fmt.Sprintf("%x: %016x\n", at, task.Addr); err != nil || got != want {
 			t.Errorf("ptov: %v %s, not %s", err, got, want)
 		}
+		if got := run(fmt.Sprintf("kmem -P %#x", at)); !strings.Contains(got, "task_struct") {
+			t.Errorf("kmem -P: %s", got)
+		}
+		leader := strings.Trim(strings.Fields(run("struct task_struct.group_leader"))[3], "[]")
+		if got := run(fmt.Sprintf("rd -S %#x+%s", task.Addr, leader)); !strings.Contains(got, "[task_struct]") {
+			t.Errorf("rd -S of what leads to a task: %s", got)
+		}
+	}
+	caches, less := run("kmem -s"), run("kmem -s -I dentry,vm_area_struct")
+	if strings.Count(caches, "\n") != strings.Count(less, "\n")+2 || strings.Contains(less, " dentry\n") {
+		t.Errorf("kmem -s -I:\n%s", less)
 	}
 	died := run("set")
 	if one := run("set 1"); !strings.HasPrefix(one, "PID: 1 ") || !strings.HasPrefix(run("bt"), "PID: 1 ") || run("vtop -u "+fmt.Sprintf("%#x", page)) == "" || run("set") != one {
 		t.Errorf("set 1: %s", one)
+	}
+	words := func(out string) string { _, rest, _ := strings.Cut(out, ": "); return rest }
+	if user, at := run(fmt.Sprintf("rd -u %#x 2", page)), run(fmt.Sprintf("rd -p %#x 2", phys)); words(user) != words(at) || words(at) == "" {
+		t.Errorf("rd -u: %s, where rd -p has %s", user, at)
 	}
 	if got := run("set -p"); got != died || !strings.HasPrefix(run("set -c 1"), "PID: ") {
 		t.Errorf("set -p: %s, not %s", got, died)

@@ -3,6 +3,7 @@ package dump_test
 import (
 	"debug/elf"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/ftrace"
+	"github.com/fathom-trace/fathom/kernel/walk"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/vmcore"
@@ -70,6 +72,75 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestAstray has arrays whose lengths were overwritten: what is behind them is all other memory, and leads nowhere.
+func TestAstray(t *testing.T) {
+	c := killGuest(t, kernels[0])
+	plain, good := sized(t, c.path("elf")), open(t, c.path("elf"))
+	errs := &kernel.Errors{}
+	var at []spot
+	overwrite := func(v kernel.Value) { // 0x40000000 of them
+		off := fileOffset(t, c.path("elf"), good, v.Addr)
+		at = append(at, spot{off, 0}, spot{off + 1, 0}, spot{off + 2, 0}, spot{off + 3, 0x40})
+	}
+	overwrite(kernel.Global(good, errs, "struct netlink_table *", "nl_table").Deref().Get("hash.tbl").Deref().Get("size"))
+	var task walk.Task
+	for each, err := range walk.Tasks(good) {
+		if err == nil && each.PID == 1 {
+			task = each
+		}
+	}
+	overwrite(kernel.Object(good, errs, "struct task_struct", task.Addr).Get("files.fdt").Deref().Get("max_fds"))
+	disks, err := walk.Disks(good)
+	if err != nil || len(disks) == 0 {
+		t.Fatalf("%d disks: %v", len(disks), err)
+	}
+	overwrite(kernel.Object(good, errs, "struct request_queue", disks[0].Queue).Get("tag_set").Deref().Get("nr_hw_queues"))
+	if errs.First != nil {
+		t.Fatal(errs.First)
+	}
+	slices.SortFunc(at, func(a, b spot) int { return int(a.off - b.off) })
+	mem, err := vmcore.Open(vmcore.File{R: spoiled{plain.R, plain.Size, at}, Size: plain.Size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := dump.Open(mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for task := range walk.Tasks(d) {
+		if task.PID != 1 {
+			continue
+		}
+		files := 0
+		errs := &kernel.Errors{}
+		for _, f := range walk.Descriptors(task, errs) {
+			_ = walk.Path(f.Get("f_path"))
+			files++
+		}
+		if files < 3 || errs.N == 0 || errs.N > 100_000 {
+			t.Errorf("%d files, %d reads failed: %v", files, errs.N, errs.First)
+		}
+	}
+	failed := 0
+	if _, err := walk.Disks(d); err == nil {
+		t.Error("no disk's queues lead nowhere")
+	} else if _, n, _ := strings.Cut(err.Error(), " ("); n != "" {
+		fmt.Sscanf(n, "%d reads failed", &failed)
+	}
+	if failed == 0 || failed > 100_000 {
+		t.Errorf("%d reads of disks failed", failed)
+	}
+	errs = &kernel.Errors{}
+	sockets := 0
+	for s := range walk.NetlinkSockets(d, errs) {
+		_ = s.Get("portid").Uint()
+		sockets++
+	}
+	if sockets < 2 || errs.N == 0 || errs.N > 1_000_000 {
+		t.Errorf("%d sockets, %d reads failed: %v", sockets, errs.N, errs.First)
+	}
+}
+
 // mutation is one of so many ways to spoil a dump; constant is what most leave alone of the ELF one.
 func mutation(way, ways int, kdump, plain vmcore.File, constant [2]int64) vmcore.File {
 	rng := rand.New(rand.NewPCG(5, uint64(way)))
@@ -110,23 +181,31 @@ func sized(t *testing.T, name string) vmcore.File {
 func constants(t *testing.T, name string) (at [2]int64) {
 	t.Helper()
 	d := open(t, name)
+	for i, symbol := range []string{"__start_rodata", "__end_rodata"} {
+		at[i] = fileOffset(t, name, d, d.Kallsyms().ByName(symbol)[0])
+	}
+	return at
+}
+
+// fileOffset is where in an ELF dump an address of the kernel is.
+func fileOffset(t *testing.T, name string, d *dump.Dump, addr uint64) int64 {
+	t.Helper()
 	f, err := elf.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for i, symbol := range []string{"__start_rodata", "__end_rodata"} {
-		phys, err := d.Translate(d.Kallsyms().ByName(symbol)[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range f.Progs {
-			if p.Type == elf.PT_LOAD && phys >= p.Paddr && phys-p.Paddr < p.Filesz {
-				at[i] = int64(p.Off + phys - p.Paddr)
-			}
+	phys, err := d.Translate(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && phys >= p.Paddr && phys-p.Paddr < p.Filesz {
+			return int64(p.Off + phys - p.Paddr)
 		}
 	}
-	return at
+	t.Fatalf("%#x is nowhere in %s", addr, name)
+	return 0
 }
 
 // everyCommand runs all that reads a dump, on this thread. Each may take two seconds of CPU in long runs; tests run on machines

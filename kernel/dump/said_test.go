@@ -167,6 +167,30 @@ func checkSoftIRQs(t *testing.T, c corpse, d *dump.Dump) {
 }
 
 // checkSockets wants the TCP sockets of /proc/net/tcp with what is in their queues.
+// checkNeighbours compares with /proc/net/arp, which leaves out those that need no address.
+func checkNeighbours(t *testing.T, c corpse, out string) {
+	var want, got []string
+	for i, line := range strings.Split(strings.TrimSpace(c.said["/proc/net/arp"]), "\n") {
+		if f := strings.Fields(line); i > 0 && len(f) == 6 { // address, type, flags, hardware address, mask, device
+			state := "PERMANENT"
+			if f[2] != "0x6" {
+				state = "STALE"
+			}
+			want = append(want, strings.Join([]string{f[0], "ETHER", f[3], f[5], state}, " "))
+		}
+	}
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 6 && f[5] != "NOARP" && strings.Count(f[1], ".") == 3 {
+			got = append(got, strings.Join(f[1:], " "))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) != 2 {
+		t.Errorf("%s\n%s", diff, out)
+	}
+}
+
 func checkSockets(t *testing.T, c corpse, out string) {
 	want, got := map[string]int{}, map[string]int{}
 	for i, line := range strings.Split(strings.TrimSpace(c.said["/proc/net/tcp"]), "\n") {

@@ -10,6 +10,7 @@ package unwind
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/fathom-trace/fathom/debuginfo/orc"
 	"github.com/fathom-trace/fathom/kernel"
@@ -120,7 +121,9 @@ func (s *state) step() bool {
 	if !ok || e.Type == orc.None {
 		return s.scan(fmt.Errorf("no unwind entry for %#x", s.pc))
 	}
-	if e.Type == orc.EndOfStack {
+	if e.Type == orc.EndOfStack && s.inThunk() {
+		e = calledOnly
+	} else if e.Type == orc.EndOfStack {
 		return s.end(Outermost, nil)
 	}
 	cfa, err := s.base(e)
@@ -154,11 +157,24 @@ func (s *state) step() bool {
 	return false
 }
 
+// calledOnly is the entry of what has been called and has done nothing yet.
+var calledOnly = orc.Entry{SPReg: orc.SP, SPOffset: 8, Type: orc.Call}
+
+// inThunk says that a CPU was at the begin of a thunk for indirect calls (arch/x86/lib/retpoline.S), where the tables have an
+// outermost frame: a panic that waits comes by one all the time.
+func (s *state) inThunk() bool {
+	if s.call {
+		return false
+	}
+	y, ok := s.t.Symbols().At(s.pc)
+	return ok && strings.HasPrefix(y.Name, "__x86_indirect_")
+}
+
 // entry finds what the tables say of this frame. A call from a jump through a null pointer pushed its return address and
 // nothing else: the kernel unwinds it with an entry of its own, and so do we.
 func (s *state) entry() (orc.Entry, bool) {
 	if s.pc == 0 {
-		return orc.Entry{SPReg: orc.SP, SPOffset: 8, Type: orc.Call}, true
+		return calledOnly, true
 	}
 	at := s.pc
 	if s.call {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/debuginfo/kallsyms"
 	"github.com/fathom-trace/fathom/debuginfo/orc"
 	"github.com/fathom-trace/fathom/kernel"
 )
@@ -45,6 +46,14 @@ func (f *fake) Unwind(addr uint64) *orc.Table {
 	return f.table
 }
 func (f *fake) Types() ctype.Lookup { return types{} }
+
+// Symbols names the last function as what indirect calls go through.
+func (f *fake) Symbols() kernel.Symbols {
+	var b kallsyms.Builder
+	b.Add(kallsyms.Sym{Addr: text, Name: "_text", Type: 'T'})
+	b.Add(kallsyms.Sym{Addr: text + 0x300, Name: "__x86_indirect_thunk_array", Type: 'T'})
+	return b.Table()
+}
 
 // types knows struct orc_entry as it is since 6.4, and struct pt_regs.
 type types struct{}
@@ -132,6 +141,7 @@ func TestFrom(t *testing.T) {
 		{"a call at the end of a function belongs to it", calls, func(f *fake) { f.put(0, text+0x200); f.put(16, text+0x250) }, regs(text+0x10, stack), "f0+0x10 f2+0x0 f2+0x50 outermost"},
 		{"null pointer called", calls, func(f *fake) { f.put(0, text+0x150); f.put(16, text+0x250) }, regs(0, stack), "0x0 f1+0x50 f2+0x50 outermost"},
 		{"no entry: the next that a call precedes", calls, func(f *fake) { f.put(8, 0x1234); f.put(24, text+0x150); f.put(40, text+0x250) }, regs(text+0x310, stack), "f3+0x10 f1+0x50? f2+0x50? outermost"},
+		{"at the begin of a thunk", [][2]int{{8, callSP}, {16, callSP}, {8, ends}, {8, ends}}, func(f *fake) { f.put(0, text+0x150); f.put(16, text+0x250) }, regs(text+0x300, stack), "f3+0x0 f1+0x50 f2+0x50 outermost"},
 		{"nothing to find", calls, func(*fake) {}, regs(text+0x310, stack), "f3+0x10 broken"},
 		{"return address 0", calls, func(*fake) {}, regs(text+0x10, stack), "f0+0x10 broken"},
 		{"stack ends", calls, func(*fake) {}, regs(text+0x10, stack+4096), "f0+0x10 broken"},

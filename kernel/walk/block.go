@@ -67,7 +67,7 @@ func Disks(t kernel.Target) ([]Disk, error) {
 		seen[g.Addr] = true
 		d := Disk{Addr: g.Addr, Queue: g.Get("queue").Uint(), Name: g.Get("disk_name").String(), Major: g.Get("major").Int(), Minor: g.Get("first_minor").Int()}
 		if d.Queue != 0 {
-			d.requests(g.Get("queue").Deref(), now, ops)
+			d.requests(g.Get("queue").Deref(), now, ops, newAstray(errs))
 		}
 		out = append(out, d)
 	}
@@ -79,7 +79,7 @@ func Disks(t kernel.Target) ([]Disk, error) {
 }
 
 // requests goes over the tags of a queue, which other disks may share, and over what waits to be given to the driver again.
-func (d *Disk) requests(q kernel.Value, now time.Duration, ops map[uint64]string) {
+func (d *Disk) requests(q kernel.Value, now time.Duration, ops map[uint64]string, lost *astray) {
 	if q.Get("tag_set").Uint() == 0 { // a driver that takes each I/O as it comes
 		return
 	}
@@ -91,7 +91,11 @@ func (d *Disk) requests(q kernel.Value, now time.Duration, ops map[uint64]string
 		}
 		for k := range min(tags.Get("nr_tags").Int(), maxTags) {
 			r := tags.Get("rqs").At(k)
-			if r.Uint() == 0 {
+			empty := r.Uint() == 0
+			if lost.far(empty) {
+				return
+			}
+			if empty {
 				continue
 			}
 			v := r.Deref()

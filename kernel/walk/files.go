@@ -125,10 +125,11 @@ func Descriptors(task Task, errs *kernel.Errors) iter.Seq2[int, kernel.Value] {
 		if v.Get("files").Uint() == 0 {
 			return
 		}
-		fdt := v.Get("files.fdt").Deref()
+		fdt, lost := v.Get("files.fdt").Deref(), newAstray(errs)
 		for fd := range min(fdt.Get("max_fds").Int(), maxFDs) {
 			f := fdt.Get("fd").At(fd)
-			if f.Uint() != 0 && !yield(fd, f.Deref()) {
+			empty := f.Uint() == 0
+			if !empty && !yield(fd, f.Deref()) || lost.far(empty) {
 				return
 			}
 		}

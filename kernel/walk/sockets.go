@@ -17,6 +17,7 @@ func heads(t kernel.Target, errs *kernel.Errors, array uint64, n, stride int, yi
 		n = 0
 	}
 	const chunk = 4096
+	lost := newAstray(errs)
 	for from := 0; from < n; from += chunk {
 		k := min(chunk, n-from)
 		b := make([]byte, k*stride)
@@ -25,8 +26,13 @@ func heads(t kernel.Target, errs *kernel.Errors, array uint64, n, stride int, yi
 			continue
 		}
 		for i := range k {
-			if h := binary.LittleEndian.Uint64(b[i*stride:]); h != 0 && h&1 == 0 && !yield(from+i, h) {
-				return false
+			if h := binary.LittleEndian.Uint64(b[i*stride:]); h != 0 && h&1 == 0 {
+				if !yield(from+i, h) {
+					return false
+				}
+				if lost.far(false) {
+					return true
+				}
 			}
 		}
 	}
@@ -110,10 +116,10 @@ func NetlinkSockets(t kernel.Target, errs *kernel.Errors) iter.Seq[kernel.Value]
 		if !table.OK() || !sock.OK() {
 			return
 		}
-		first := table.Addr
+		first, lost := table.Addr, newAstray(errs) // one for all: where one leads nowhere, the next may
 		for i := range netlinkProtocols {
 			hash := table.Shift(first + uint64(i*table.Size())).Get("hash.tbl")
-			if hash.Uint() != 0 && !rhashTable(hash.Deref(), word, sock, "node", yield) {
+			if hash.Uint() != 0 && !rhashTable(lost, hash.Deref(), word, sock, "node", yield) {
 				return
 			}
 		}
@@ -122,12 +128,25 @@ func NetlinkSockets(t kernel.Target, errs *kernel.Errors) iter.Seq[kernel.Value]
 
 // rhashTable goes over a struct bucket_table: the objects of a type that are linked by a member. The lowest bit of a bucket is
 // its lock; chains end with an odd number (include/linux/rhashtable.h).
-func rhashTable(table, word, object kernel.Value, member string, yield func(kernel.Value) bool) bool {
-	at := table.Get("buckets").Addr
+func rhashTable(lost *astray, table, word, object kernel.Value, member string, yield func(kernel.Value) bool) bool {
+	at, enough := table.Get("buckets").Addr, false
 	for i := range min(table.Get("size").Int(), maxBuckets) {
 		first := word.Shift(at+8*uint64(i)).Uint() &^ 1
-		if first != 0 && !chain(word.Shift(first), object, member, yield) {
-			return false
+		enough = lost.far(true)
+		if first != 0 && !enough {
+			whole := chain(word.Shift(first), object, member, func(v kernel.Value) bool {
+				if !yield(v) {
+					return false
+				}
+				enough = lost.far(false)
+				return !enough
+			})
+			if !whole && !enough {
+				return false
+			}
+		}
+		if enough {
+			break
 		}
 	}
 	return true

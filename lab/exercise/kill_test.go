@@ -54,7 +54,10 @@ func TestKills(t *testing.T) {
 		defer run("lab", "down", "kept-guest-"+id)
 		victims = append(victims, func() ([]string, time.Duration) {
 			return []string{"lab", "boot", "--keep", "dies-" + id, "--mem", "256"}, 4 * time.Second
+		}, func() ([]string, time.Duration) {
+			return []string{"core", "--guest", "kept-guest-" + id}, 500 * time.Millisecond
 		})
+		checkLive(t, run, "kept-guest-"+id)
 	}
 	for n := range kills {
 		args, within := victims[n%len(victims)]()
@@ -78,6 +81,45 @@ func TestKills(t *testing.T) {
 	out := run("lab", "list")
 	if strings.Count(out, "kept-"+id) != 2 || guests && !regexp.MustCompile("kept-guest-"+id+" +running").MatchString(out) {
 		t.Errorf("what was kept is gone:\n%s", out)
+	}
+}
+
+// checkLive reads a guest that runs, in both ways, and wants its processes; it goes on afterwards.
+func checkLive(t *testing.T, run func(...string) string, name string) {
+	t.Helper()
+	goesOn := func() {
+		t.Helper()
+		if out := run("lab", "list"); !regexp.MustCompile(name + " +running").MatchString(out) {
+			t.Errorf("the guest was stopped and does not go on:\n%s", out)
+		}
+	}
+	want := run("lab", "exec", name, "--", "cat", "/proc/1/comm", "/proc/2/comm")
+	both := func(way string) {
+		t.Helper()
+		page := run("core", "--guest", name)
+		got := run("core", "--guest", name, "ps", "1", "2")
+		for comm := range strings.Lines(want) {
+			if !strings.Contains(got, strings.TrimSpace(comm)) {
+				t.Errorf("processes 1 and 2 are %q, read through %s:\n%s", want, way, got)
+			}
+		}
+		if !strings.Contains(page, "read through "+way) {
+			t.Errorf("the page is not of what was read through %s:\n%.500s", way, page)
+		}
+		goesOn()
+	}
+	both("QMP")
+	folders, err := filepath.Glob("/run/fathom/guest-*-" + name)
+	if err != nil || len(folders) != 1 {
+		t.Fatalf("folders of the guest: %v, %v", folders, err)
+	}
+	// What QMP gives stands in a file, which cannot be made where a folder of the name is, as none can on a full disk.
+	if err := os.MkdirAll(filepath.Join(folders[0], "mem", "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	both("its gdb stub")
+	if err := os.RemoveAll(filepath.Join(folders[0], "mem")); err != nil {
+		t.Fatal(err)
 	}
 }
 

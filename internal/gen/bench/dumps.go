@@ -71,7 +71,7 @@ func corePage(newer string) error {
 		}
 	}
 	live := liveGuest()
-	fmt.Fprintf(&table, "| a guest that runs (gdb stub), %s | 1024 | fathom | %s |\n", dumpKernel, live)
+	fmt.Fprintf(&table, "| a guest that runs (QMP), %s | 1024 | fathom | %s |\n", dumpKernel, live)
 	fmt.Fprintf(&wanted, "| a guest that runs: wall ms | ≤ %.0f | %s | %s |\n", livePage, spread(live.wall), yes(live.ok() && median(live.wall) <= livePage))
 	load, _ := os.ReadFile("/proc/loadavg") // says how far to trust this
 	fmt.Printf("# The first page of a crash dump\n\nMade by `make bench-core` on %s, %d CPUs; the load was %s at the end (one process of ours is 1). Times of the wall depend on what else ran. "+
@@ -226,7 +226,7 @@ func fathom(args ...string) error {
 	return nil
 }
 
-// liveGuest measures the first page of a guest that runs, read through its gdb stub while it stands still.
+// liveGuest measures the first page of a guest that runs, read through QMP while it stands still.
 func liveGuest() *taken {
 	name := fmt.Sprintf("bench-%d", os.Getpid())
 	if err := fathom("lab", "boot", "--kernel", dumpKernel, "--root", "none", "--keep", name, "--while", fmt.Sprint(os.Getpid())); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ const (
 	opDump    = "dump"
 	opSysRq   = "sysrq"
 	opConsole = "console" // text follows until one side closes
-	opFreeze  = "freeze"  // the guest stands still until the client closes
+	opFreeze  = "freeze"  // the guest stands still until the client closes, who may ask for memory meanwhile
 	opDown    = "down"
 )
 
@@ -220,27 +221,65 @@ func closed(r *bufio.Reader) chan struct{} {
 }
 
 // freeze stops the guest and writes registers and notes to headFile, as a dump of one page of memory: QEMU puts all notes
-// into every dump. When the client closes, the guest goes on if it ran before.
+// into every dump. Then each line that the client sends is a piece of memory, which memFile has when it is answered. When the
+// client closes, the guest goes on if it ran before.
 func (k *keeper) freeze(ctx context.Context, enc *json.Encoder, r *bufio.Reader) {
 	before, err := k.state(ctx)
 	if err == nil {
 		_, err = k.g.QMP().Execute(ctx, "stop", nil)
 	}
-	head := filepath.Join(k.data.Folder, headFile)
+	head, mem := filepath.Join(k.data.Folder, headFile), filepath.Join(k.data.Folder, memFile)
 	if err == nil {
 		err = k.g.Dump(ctx, head, guest.DumpOptions{Begin: 0, Length: 4096})
 	}
 	if err != nil {
 		enc.Encode(reply{Err: fail(err)})
 	} else if enc.Encode(reply{Text: head}) == nil {
-		select {
-		case <-closed(r):
-		case <-k.g.Done():
+		asked, gone := pieces(ctx, r), false
+		for !gone {
+			select {
+			case p, ok := <-asked:
+				if gone = !ok; ok {
+					gone = enc.Encode(k.save(ctx, mem, p)) != nil
+				}
+			case <-k.g.Done():
+				gone = true
+			}
 		}
+		os.Remove(mem) // is there if memory was asked for
 	}
 	if before == "running" {
 		k.g.QMP().Execute(ctx, "cont", nil) // fails if the guest is over
 	}
+}
+
+// pieces are what a client asks for until it closes; the channel is closed then.
+func pieces(ctx context.Context, r *bufio.Reader) <-chan piece {
+	asked := make(chan piece)
+	go func() {
+		defer close(asked)
+		for in := json.NewDecoder(r); ; {
+			var p piece
+			if in.Decode(&p) != nil {
+				return
+			}
+			select {
+			case asked <- p:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return asked
+}
+
+// save has QEMU write a piece of memory to a file.
+func (k *keeper) save(ctx context.Context, file string, p piece) (out reply) {
+	_, err := k.g.QMP().Execute(ctx, "pmemsave", map[string]any{"val": p.Addr, "size": p.Size, "filename": file})
+	if out.Text = file; err != nil {
+		out.Err = fail(err)
+	}
+	return out
 }
 
 // session carries frames between a client and the guest.

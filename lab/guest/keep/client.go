@@ -111,26 +111,6 @@ func (c Client) Console(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// Freeze stops the guest until done is called, or this process ends. head is the path of an ELF core with the notes of a
-// dump, registers included, and next to no memory.
-func (c Client) Freeze(ctx context.Context) (head string, done func(), err error) {
-	conn, r, end, err := c.dial(ctx, call{Op: opFreeze})
-	if err != nil {
-		return "", nil, err
-	}
-	out, err := c.reply(ctx, r)
-	if err != nil {
-		end()
-		return "", nil, err
-	}
-	return out.Text, func() {
-		if u, ok := conn.(*net.UnixConn); ok && u.CloseWrite() == nil {
-			io.Copy(io.Discard, r) // the keeper closes when the guest goes on: who looks next finds it running
-		}
-		end()
-	}, nil
-}
-
 // stubTime bounds the greeting of a stub: it serves one at a time, and lets others wait.
 const stubTime = 5 * time.Second
 

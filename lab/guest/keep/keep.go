@@ -59,6 +59,7 @@ const (
 	ctlSocket = "ctl"
 	gdbSocket = "gdb"
 	headFile  = "head" // registers and notes, while somebody looks
+	memFile   = "mem"  // the piece of memory that was asked for last
 )
 
 // GDB is the path of the socket of the guest's gdb stub.
