@@ -1,12 +1,15 @@
 package vmcore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zlib"
 )
 
 const testInfo = "OSRELEASE=6.12.0\nBUILD-ID=abcd\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=ffffffff82000000\nNUMBER(phys_base)=-220200960\nSIZE(page)=64\nOFFSET(page.flags)=0\nLENGTH(free_area)=11\nKERNELOFFSET=1000000\n"
@@ -191,4 +194,33 @@ func ExampleOpen() {
 	// Output:
 	// ELF core 6.12.0 <nil>
 	// physical memory at 0x40000000 is not in the dump
+}
+
+// TestChecksum: a page whose checksum is of other bytes is damaged, and so is a stream that goes on behind the page.
+func TestChecksum(t *testing.T) {
+	var d decompressor
+	stream := func(page []byte) []byte {
+		var b bytes.Buffer
+		w := zlib.NewWriter(&b)
+		if _, err := w.Write(page); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	dst := make([]byte, testPage)
+	good := stream(pageOf(3))
+	if err := d.page(dst, good, pageZlib); err != nil || !bytes.Equal(dst, pageOf(3)) {
+		t.Errorf("a page: %v", err)
+	}
+	bad := slices.Clone(good)
+	bad[len(bad)-1] ^= 1
+	if err := d.page(dst, bad, pageZlib); !errors.Is(err, zlib.ErrChecksum) {
+		t.Errorf("a wrong checksum: %v", err)
+	}
+	if err := d.page(dst, stream(append(pageOf(3), 1)), pageZlib); !errors.Is(err, errLong) {
+		t.Errorf("more than a page: %v", err)
+	}
 }
