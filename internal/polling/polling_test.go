@@ -53,7 +53,7 @@ func options(r *live.Reader, dev string) (o Options, err error) {
 	if err != nil {
 		return o, err
 	}
-	return Options{Reader: r, Dev: dev, Index: devs[0].Index, For: 200 * time.Millisecond, Rounds: 2, Output: os.Stderr}, nil
+	return Options{Reader: r, Dev: dev, Index: devs[0].Index, For: 600 * time.Millisecond, Rounds: 2, Output: os.Stderr}, nil
 }
 
 // pair is one whose near end has settings of its own.
