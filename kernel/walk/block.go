@@ -84,12 +84,13 @@ func (d *Disk) requests(q kernel.Value, now time.Duration, ops map[uint64]string
 		return
 	}
 	set := q.Get("tag_set").Deref()
+	depth := min(set.Get("queue_depth").Int(), maxTags) // a queue of the set has no more tags
 	for i := range min(set.Get("nr_hw_queues").Int(), maxHWQueues) {
 		tags := set.Get("tags").At(i)
 		if tags.Uint() == 0 {
 			continue
 		}
-		for k := range min(tags.Get("nr_tags").Int(), maxTags) {
+		for k := range min(tags.Get("nr_tags").Int(), depth) {
 			r := tags.Get("rqs").At(k)
 			empty := r.Uint() == 0
 			if lost.far(empty) {

@@ -118,23 +118,32 @@ func NetlinkSockets(t kernel.Target, errs *kernel.Errors) iter.Seq[kernel.Value]
 		}
 		first, lost := table.Addr, newAstray(errs) // one for all: where one leads nowhere, the next may
 		for i := range netlinkProtocols {
-			hash := table.Shift(first + uint64(i*table.Size())).Get("hash.tbl")
-			if hash.Uint() != 0 && !rhashTable(lost, hash.Deref(), word, sock, "node", yield) {
+			hash := table.Shift(first + uint64(i*table.Size())).Get("hash")
+			if hash.Get("tbl").Uint() != 0 && !rhashTable(lost, hash, word, sock, "node", yield) {
 				return
 			}
 		}
 	}
 }
 
-// rhashTable goes over a struct bucket_table: the objects of a type that are linked by a member. The lowest bit of a bucket is
-// its lock; chains end with an odd number (include/linux/rhashtable.h).
-func rhashTable(lost *astray, table, word, object kernel.Value, member string, yield func(kernel.Value) bool) bool {
+// rhashTable goes over a struct rhashtable: the objects of a type that are linked by a member. The lowest bit of a bucket is
+// its lock; chains end with an odd number (include/linux/rhashtable.h). The table knows how many objects it has, about so many while some
+// come and go: what is found beyond is other memory, behind a length that is wrong.
+func rhashTable(lost *astray, hash, word, object kernel.Value, member string, yield func(kernel.Value) bool) bool {
+	table := hash.Get("tbl").Deref()
 	at, enough := table.Get("buckets").Addr, false
+	left := hash.Get("nelems.counter").Int()
+	left += left/8 + 64
 	for i := range min(table.Get("size").Int(), maxBuckets) {
 		first := word.Shift(at+8*uint64(i)).Uint() &^ 1
 		enough = lost.far(true)
 		if first != 0 && !enough {
 			whole := chain(word.Shift(first), object, member, func(v kernel.Value) bool {
+				if left--; left < 0 {
+					lost.errs.Add(errAstray)
+					enough = true
+					return false
+				}
 				if !yield(v) {
 					return false
 				}
