@@ -51,7 +51,7 @@ func (w *site) lossy(ns netns.NS, dev string, n netlink.NetemQdiscAttrs) {
 		return netlink.QdiscReplace(netlink.NewNetem(netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)}, n))
 	})
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EOPNOTSUPP) {
-		w.t.Skip("this kernel has no sch_netem")
+		ktest.Unsupported(w.t, fmt.Errorf("sch_netem: %w", err))
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -110,7 +110,7 @@ func TestSix(t *testing.T) {
 			return netlink.AddrAdd(l, addr)
 		}); err != nil {
 			if errors.Is(err, os.ErrNotExist) {
-				t.Skip("IPv6 is off")
+				ktest.Unsupported(t, fmt.Errorf("IPv6: %w", err))
 			}
 			t.Fatal(err)
 		}

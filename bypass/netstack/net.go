@@ -180,25 +180,50 @@ func (c *conn) Write(b []byte) (int, error) {
 
 func (c *conn) why(op string, err error) error { return why(op, "tcp", c, err) }
 
-// told are gVisor's errors that connections give.
-var told = []tcpip.Error{
-	&tcpip.ErrConnectionReset{}, &tcpip.ErrConnectionAborted{}, &tcpip.ErrConnectionRefused{}, &tcpip.ErrClosedForSend{}, &tcpip.ErrTimeout{},
-	&tcpip.ErrHostUnreachable{}, &tcpip.ErrNetworkUnreachable{}, &tcpip.ErrMessageTooLong{},
-	&tcpip.ErrPortInUse{}, &tcpip.ErrNoPortAvailable{}, &tcpip.ErrBadLocalAddress{},
+// errnos are what the kernel says (include/uapi/asm-generic/errno.h) where gVisor has errors of its own.
+var errnos = []struct {
+	of tcpip.Error
+	is syscall.Errno
+}{
+	{&tcpip.ErrConnectionRefused{}, syscall.ECONNREFUSED},
+	{&tcpip.ErrConnectionReset{}, syscall.ECONNRESET},
+	{&tcpip.ErrConnectionAborted{}, syscall.ECONNABORTED},
+	{&tcpip.ErrTimeout{}, syscall.ETIMEDOUT},
+	{&tcpip.ErrHostUnreachable{}, syscall.EHOSTUNREACH},
+	{&tcpip.ErrNetworkUnreachable{}, syscall.ENETUNREACH},
+	{&tcpip.ErrPortInUse{}, syscall.EADDRINUSE},
+	{&tcpip.ErrNoPortAvailable{}, syscall.EADDRNOTAVAIL},
+	{&tcpip.ErrBadLocalAddress{}, syscall.EADDRNOTAVAIL},
+	{&tcpip.ErrClosedForSend{}, syscall.EPIPE},
+	{&tcpip.ErrMessageTooLong{}, syscall.EMSGSIZE},
+	{&tcpip.ErrNoBufferSpace{}, syscall.ENOBUFS},
 }
 
-// known finds the errno of an error of gonet's, which has only the words; nil if there is none.
+// byWords finds an errno by the words of an error, which are all that gonet's errors have; nil if there is none.
+func byWords(words string) error {
+	for _, e := range errnos {
+		if e.of.String() == words {
+			return e.is
+		}
+	}
+	return nil
+}
+
+// errno gives an error of gVisor's its errno, or its words.
+func errno(err tcpip.Error) error {
+	if no := byWords(err.String()); no != nil {
+		return no
+	}
+	return errors.New(err.String())
+}
+
+// known finds the errno of an error of gonet's; nil if there is none.
 func known(err error) error {
 	var oe *net.OpError
 	if !errors.As(err, &oe) || oe.Err == nil {
 		return nil
 	}
-	for _, t := range told {
-		if oe.Err.Error() == t.String() {
-			return errno(t)
-		}
-	}
-	return nil
+	return byWords(oe.Err.Error())
 }
 
 // why has errors of a connection be those that package net gives.
@@ -392,33 +417,4 @@ func (s *Stack) local(network, proto, address string) (addr netip.Addr, number u
 		addr = netip.Addr{}
 	}
 	return addr, uint16(n), nil
-}
-
-// errnos are what the kernel would say (include/uapi/asm-generic/errno.h).
-func errno(err tcpip.Error) error {
-	switch err.(type) {
-	case *tcpip.ErrConnectionRefused:
-		return syscall.ECONNREFUSED
-	case *tcpip.ErrConnectionReset:
-		return syscall.ECONNRESET
-	case *tcpip.ErrConnectionAborted:
-		return syscall.ECONNABORTED
-	case *tcpip.ErrTimeout:
-		return syscall.ETIMEDOUT
-	case *tcpip.ErrHostUnreachable:
-		return syscall.EHOSTUNREACH
-	case *tcpip.ErrNetworkUnreachable:
-		return syscall.ENETUNREACH
-	case *tcpip.ErrPortInUse:
-		return syscall.EADDRINUSE
-	case *tcpip.ErrNoPortAvailable, *tcpip.ErrBadLocalAddress:
-		return syscall.EADDRNOTAVAIL
-	case *tcpip.ErrClosedForSend:
-		return syscall.EPIPE
-	case *tcpip.ErrMessageTooLong:
-		return syscall.EMSGSIZE
-	case *tcpip.ErrNoBufferSpace:
-		return syscall.ENOBUFS
-	}
-	return errors.New(err.String())
 }
