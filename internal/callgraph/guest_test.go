@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -73,13 +74,14 @@ func trace(t *testing.T, o Options, comm string, work func()) ([]node, Result, s
 	o.JSON, o.Stdout, o.Stderr, o.Interrupt, o.For = true, &out, &msgs, stop, time.Minute
 	o.Leases = lease.Dir{Path: filepath.Join(t.TempDir(), "leases")}
 	ready := o.Ready
+	var worker atomic.Int64
 	o.Ready = func() {
 		if ready != nil {
 			ready()
 		}
 		if work != nil {
 			go func() {
-				as(comm, work)
+				as(comm, func() { worker.Store(int64(unix.Gettid())); work() })
 				time.Sleep(50 * time.Millisecond)
 				stop <- os.Interrupt
 			}()
@@ -89,7 +91,15 @@ func trace(t *testing.T, o Options, comm string, work func()) ([]node, Result, s
 	if err != nil {
 		t.Fatalf("%+v: %v\n%s", o.Engine, err, msgs.String())
 	}
-	return nodes(t, out.Bytes()), res, msgs.String()
+	ns := nodes(t, out.Bytes())
+	if work == nil || o.Comm != comm { // others are traced
+		return ns, res, msgs.String()
+	}
+	own := of(int(worker.Load()), ns)
+	if len(own) < len(ns) {
+		t.Logf("%d trees of threads that the Go runtime cloned from the worker", len(ns)-len(own))
+	}
+	return own, res, msgs.String()
 }
 
 func nodes(t *testing.T, out []byte) (ns []node) {
@@ -111,11 +121,17 @@ func as(comm string, f func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
-		b := append([]byte(comm), 0)
-		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0)
+		was, _ := os.ReadFile("/proc/thread-self/comm")
+		rename(comm)
+		defer rename(strings.TrimSpace(string(was))) // the runtime may clone another from it when it ends
 		f()
 	})
 	wg.Wait()
+}
+
+func rename(comm string) {
+	b := append([]byte(comm), 0)
+	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0)
 }
 
 // readFile reads once from a file that the kernel makes, by bare system calls.
