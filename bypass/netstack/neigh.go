@@ -243,18 +243,10 @@ func (n *neighbours) hopTo(ctx context.Context, to netip.Addr) (hop, error) {
 // resolve asks the kernel where packets to an address go. The error wraps that of the system call: ENETUNREACH, or EHOSTUNREACH if nobody
 // answers.
 func (n *neighbours) resolve(ctx context.Context, to netip.Addr) (h hop, err error) {
-	var o netlink.RouteGetOptions
-	if to.IsLinkLocalUnicast() {
-		o.OifIndex = n.index // else the kernel is not told of the device: it would take every address for a neighbour then
-	}
-	routes, err := n.h.RouteGetWithOptions(to.AsSlice(), &o)
+	r, err := n.route(to)
 	if err != nil {
-		return h, fmt.Errorf("find the route to %s: %w", to, err)
+		return h, err
 	}
-	if len(routes) == 0 || routes[0].LinkIndex != n.index {
-		return h, fmt.Errorf("the route to %s does not lead through %s: %w", to, n.dev, unix.ENETUNREACH)
-	}
-	r := routes[0]
 	h.src, _ = netip.AddrFromSlice(r.Src)
 	h.src = h.src.Unmap()
 	next := to
@@ -272,6 +264,25 @@ func (n *neighbours) resolve(ctx context.Context, to netip.Addr) (h hop, err err
 	}
 	h.until = time.Now().Add(fresh)
 	return h, nil
+}
+
+// ErrElsewhere is that the kernel's route to an address leads through another device than the stack's.
+var ErrElsewhere = errors.New("the route leads through another device")
+
+// route asks the kernel for the route to an address.
+func (n *neighbours) route(to netip.Addr) (r netlink.Route, err error) {
+	var o netlink.RouteGetOptions
+	if to.IsLinkLocalUnicast() {
+		o.OifIndex = n.index // else the kernel is not told of the device: it would take every address for a neighbour then
+	}
+	routes, err := n.h.RouteGetWithOptions(to.AsSlice(), &o)
+	if err != nil {
+		return r, fmt.Errorf("find the route to %s: %w", to, err)
+	}
+	if len(routes) == 0 || routes[0].LinkIndex != n.index {
+		return r, fmt.Errorf("%w than %s to %s (%w)", ErrElsewhere, n.dev, to, unix.ENETUNREACH)
+	}
+	return routes[0], nil
 }
 
 // valid is which states have an Ethernet address that may be used (NUD_VALID, include/net/neighbour.h).

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -35,16 +36,54 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	if err != nil {
 		return fail(os.NewSyscallError("bind", err))
 	}
-	l := &listener{s: s, addr: &net.TCPAddr{IP: addr.AsSlice(), Port: int(k.number)}, ended: make(chan struct{})}
-	l.keep = &keep{release: func() { s.ports.release(k) }, n: 1}
-	if addr.IsValid() && !addr.Is6() || network == "tcp4" {
-		err = l.listen(protocol(netip.IPv4Unspecified()), addr, k.number)
-	} else { // gVisor's IPv6 sockets take IPv4, too
-		err = l.listen(protocol(netip.IPv6Unspecified()), addr, k.number)
+	l, err := s.listen(k, addr, network == "tcp6")
+	if err != nil {
+		return fail(err)
+	}
+	return l, nil
+}
+
+// ListenBound is Listen at the address and port that a TCP socket of the device's namespace is bound to. The socket, which stays the
+// caller's, holds the port in the kernel as long as it is needed here. It may listen: to it come connections by other devices.
+func (s *Stack) ListenBound(socket syscall.Conn) (net.Listener, error) {
+	fail := func(err error) (net.Listener, error) {
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: err}
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return fail(err)
+	}
+	var k port
+	var b bound
+	if cerr := raw.Control(func(fd uintptr) {
+		if b, err = boundTo(int(fd)); err == nil {
+			k, err = s.ports.adopt("tcp", int(fd), b.number)
+		}
+	}); cerr != nil {
+		return fail(cerr)
 	}
 	if err != nil {
-		l.keep.done()
 		return fail(err)
+	}
+	l, err := s.listen(k, b.addr, b.only6)
+	if err != nil {
+		return fail(err)
+	}
+	return l, nil
+}
+
+// listen has connections to a port come here; if it cannot, the port is given back.
+func (s *Stack) listen(k port, addr netip.Addr, only6 bool) (*listener, error) {
+	l := &listener{s: s, addr: &net.TCPAddr{IP: addr.AsSlice(), Port: int(k.number)}, port: k, ended: make(chan struct{})}
+	l.keep = &keep{release: func() { s.ports.release(k) }, n: 1}
+	proto := protocol(netip.IPv6Unspecified()) // gVisor's IPv6 sockets take IPv4, too
+	if addr.Is4() {
+		proto = protocol(addr)
+	}
+	if err := l.listen(proto, addr, k.number, only6); err != nil {
+		s.ports.silent(k)
+		l.keep.done()
+		return nil, err
 	}
 	return l, nil
 }
@@ -69,6 +108,7 @@ func (k *keep) done() {
 type listener struct {
 	s     *Stack
 	addr  net.Addr
+	port  port
 	keep  *keep
 	wq    waiter.Queue
 	ep    tcpip.Endpoint
@@ -76,12 +116,14 @@ type listener struct {
 	ended chan struct{}
 }
 
-func (l *listener) listen(proto tcpip.NetworkProtocolNumber, addr netip.Addr, number uint16) error {
+func (l *listener) listen(proto tcpip.NetworkProtocolNumber, addr netip.Addr, number uint16, only6 bool) error {
 	ep, err := l.s.gv.NewEndpoint(tcp.ProtocolNumber, proto, &l.wq)
 	if err != nil {
 		return os.NewSyscallError("socket", errno(err))
 	}
 	l.ep = ep
+	ep.SocketOptions().SetV6Only(only6)
+	ep.SocketOptions().SetReuseAddress(true) // as package net does: connections of a listener before may be there yet
 	at := tcpip.FullAddress{NIC: nic, Port: number}
 	if addr.IsValid() && !addr.IsUnspecified() {
 		at.Addr = tcpip.AddrFromSlice(addr.AsSlice())
@@ -137,6 +179,7 @@ func (l *listener) Close() error {
 	l.close.Do(func() {
 		close(l.ended)
 		l.ep.Close()
+		l.s.ports.silent(l.port)
 		l.keep.done()
 		err = nil
 	})
@@ -248,6 +291,56 @@ func why(op, network string, c net.Conn, err error) error {
 // SetNoDelay says whether small writes are sent at once (the default, as in package net), or may wait for more (Nagle's algorithm).
 func (c *conn) SetNoDelay(on bool) error {
 	c.ep.SocketOptions().SetDelayOption(!on)
+	return nil
+}
+
+// Delivered says if the other side has acknowledged all that was written and, if the connection was closed for writing, its end; it is also
+// true if there is no connection any more.
+func (c *conn) Delivered() bool {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateEstablished, tcp.StateCloseWait:
+		n, err := c.ep.GetSockOptInt(tcpip.SendQueueSizeOption)
+		return err != nil || n == 0
+	case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		return false
+	}
+	return true
+}
+
+// SetLinger with 0 has Close end the connection by a reset, and forget what was not sent; a negative number undoes it.
+func (c *conn) SetLinger(sec int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(sec) * time.Second})
+	return nil
+}
+
+// SetKeepAliveConfig says if and when an idle connection is asked whether it still is. Zero is as in package net (15 s, 15 s, 9 times), and
+// what is negative stays as it is.
+func (c *conn) SetKeepAliveConfig(k net.KeepAliveConfig) error {
+	either := func(d time.Duration) time.Duration {
+		if d == 0 {
+			return 15 * time.Second
+		}
+		return d
+	}
+	if idle := tcpip.KeepaliveIdleOption(either(k.Idle)); idle > 0 {
+		if err := c.ep.SetSockOpt(&idle); err != nil {
+			return errno(err)
+		}
+	}
+	if between := tcpip.KeepaliveIntervalOption(either(k.Interval)); between > 0 {
+		if err := c.ep.SetSockOpt(&between); err != nil {
+			return errno(err)
+		}
+	}
+	if n := k.Count; n >= 0 {
+		if n == 0 {
+			n = 9
+		}
+		if err := c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, n); err != nil {
+			return errno(err)
+		}
+	}
+	c.ep.SocketOptions().SetKeepAlive(k.Enable)
 	return nil
 }
 

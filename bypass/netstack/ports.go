@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -42,10 +43,12 @@ type ports struct {
 	ended  bool
 }
 
-// opened is a port that somebody listens on.
+// opened is a port that somebody listens on, or that has connections of who did.
 type opened struct {
-	fd    int
-	group netip.Addr // of multicast, whose packets come then
+	fd        int
+	group     netip.Addr // of multicast, whose packets come then
+	users     int        // listener and connections' keeps
+	listening bool
 }
 
 func newPorts(s *Stack) *ports {
@@ -88,21 +91,46 @@ func (p *ports) bindTo(proto string, addr netip.Addr, number uint16) (fd int, go
 	if err == nil {
 		err = unix.Bind(fd, sa)
 	}
-	var name unix.Sockaddr
+	var b bound
 	if err == nil {
-		name, err = unix.Getsockname(fd)
+		b, err = boundTo(fd)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, 0, err
 	}
+	return fd, b.number, nil
+}
+
+// bound is what a socket is bound to.
+type bound struct {
+	addr   netip.Addr // not valid if it is any of IPv6 and IPv4
+	number uint16
+	only6  bool
+}
+
+func boundTo(fd int) (b bound, err error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return b, os.NewSyscallError("getsockname", err)
+	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		got = uint16(name.Port)
+		b = bound{addr: netip.AddrFrom4(name.Addr), number: uint16(name.Port)}
 	case *unix.SockaddrInet6:
-		got = uint16(name.Port)
+		b = bound{addr: netip.AddrFrom16(name.Addr).Unmap(), number: uint16(name.Port)}
+		if b.addr == netip.IPv6Unspecified() {
+			b.addr = netip.Addr{}
+			only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+			if err != nil {
+				return b, os.NewSyscallError("getsockopt", err)
+			}
+			b.only6 = only != 0
+		}
+	default:
+		return b, os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
 	}
-	return fd, got, nil
+	return b, nil
 }
 
 // open takes a port for the stack: from now on its packets come here.
@@ -111,6 +139,9 @@ func (p *ports) open(proto string, addr netip.Addr, number uint16) (port, error)
 	defer p.mu.Unlock()
 	if p.ended {
 		return port{}, unix.EBADF
+	}
+	if k := (port{proto, number}); p.opened[k].again() {
+		return k, nil
 	}
 	at := addr
 	switch {
@@ -128,17 +159,64 @@ func (p *ports) open(proto string, addr netip.Addr, number uint16) (port, error)
 	if err != nil {
 		return port{}, err
 	}
-	k := port{proto, got}
-	if p.opened[k] != nil { // by another address
+	o := &opened{fd: fd}
+	if addr.IsMulticast() {
+		o.group = addr
+	}
+	return p.take(port{proto, got}, o)
+}
+
+// adopt takes the port that a socket of somebody else is bound to.
+func (p *ports) adopt(proto string, fd int, number uint16) (port, error) {
+	if number == 0 {
+		return port{}, os.NewSyscallError("bind", unix.EINVAL)
+	}
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return port{}, os.NewSyscallError("fcntl", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
 		unix.Close(fd)
+		return port{}, unix.EBADF
+	}
+	return p.take(port{proto, number}, &opened{fd: fd})
+}
+
+// again has a port listened on that only has connections yet; false if it has more, or is not open.
+func (o *opened) again() bool {
+	if o == nil || o.listening {
+		return false
+	}
+	o.users++
+	o.listening = true
+	return true
+}
+
+// silent is that nobody listens on a port any more.
+func (p *ports) silent(k port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o := p.opened[k]; o != nil {
+		o.listening = false
+	}
+}
+
+// take has the packets of a port that is bound come here. p.mu is held.
+func (p *ports) take(k port, o *opened) (port, error) {
+	if before := p.opened[k]; before.again() { // the socket that is there keeps its port as long as it is open
+		unix.Close(before.fd)
+		before.fd = o.fd
+		return k, nil
+	} else if before != nil { // by another address
+		unix.Close(o.fd)
 		return port{}, unix.EADDRINUSE
 	}
-	p.opened[k] = &opened{fd: fd}
-	if addr.IsMulticast() {
-		p.opened[k].group = addr
-	}
+	o.users, o.listening = 1, true
+	p.opened[k] = o
 	if err := p.set(); err != nil {
-		unix.Close(fd)
+		unix.Close(o.fd)
 		delete(p.opened, k)
 		return port{}, err
 	}
@@ -151,6 +229,9 @@ func (p *ports) release(k port) {
 	defer p.mu.Unlock()
 	o := p.opened[k]
 	if o == nil {
+		return
+	}
+	if o.users--; o.users > 0 {
 		return
 	}
 	delete(p.opened, k)

@@ -153,6 +153,15 @@ func protocols(l *link, o Options) (*stack.Stack, error) {
 	return gv, nil
 }
 
+// Leads says if packets to an address would go through the stack's device: the error is [ErrElsewhere] if they would not, or the kernel's.
+func (s *Stack) Leads(to netip.Addr) error {
+	_, err := s.near.route(to)
+	return err
+}
+
+// Index is the number of the device in its namespace, which link-local addresses are bound to.
+func (s *Stack) Index() int { return s.near.index }
+
 // Device is the device that the stack is on.
 func (s *Stack) Device() xsk.Device { return s.dev }
 

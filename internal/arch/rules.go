@@ -71,6 +71,7 @@ var Edges = []Edge{
 	{"netstate/live", "./netstate/... ./internal/netns ./internal/feature net " + sys + " " + rtnl, "the network as it is: sockets and files"},
 	{"netstate/live", "github.com/cilium/ebpf github.com/cilium/ebpf/link", "names of BPF programs, and which tcx has: bpf(2) alone tells"},
 	{"netstate/live", "unsafe", "SIOCETHTOOL takes a pointer inside a struct"},
+	{"bypass/sockets", "unsafe", "seccomp(2) and its ioctls take pointers to structs"},
 	{"netstate/changes", "./netstate/... ./internal/bin ./internal/netns " + sys + " " + rtnl, "the network as it changes, and the sysctls: sockets and files"},
 
 	// Engines.
@@ -104,6 +105,7 @@ var Edges = []Edge{
 	{"bypass/prog", "./bypass/steer ./bypass/held " + ebpfCore + " github.com/cilium/ebpf/link", "a person's own programs are loaded and attached"},
 	{"bypass/traffic", "./bypass/steer", "traffic needs the program that steers it"},
 	{"bypass/steer", "./ir ./bpf/... ./wire/filter " + ebpfCore + " " + ebpfRun, "steering programs are built from IR (rule 5)"},
+	{"bypass/sockets", "./bypass/netstack", "a program's sockets are carried by the stack"},
 	{"bypass/netstack", "./bypass/steer ./bypass/traffic gvisor.dev/gvisor/pkg/...", "the user-space TCP/IP, on queues and a program that steers to them"},
 	{"view/...", "./view/... ./ir ./lang/check ./lang/types ./ctype ./usersym ./kernel ./internal/term ./internal/bin", "values are printed by their type"},
 	{"view/flame view/events", "html", "names in a drawing are escaped"},
