@@ -112,18 +112,20 @@ func (r *run) listen(n notification, fd int) {
 		r.ask.pass(n.id)
 		return
 	}
-	if err := unix.Listen(f, int(int32(n.args[1]))); err != nil {
-		r.ask.answer(n.id, err)
-		return
-	}
-	if err := r.replaceListener(n, fd, f); err != nil {
-		r.stays(fmt.Sprintf("connections to %s: %v", net.JoinHostPort(at, fmt.Sprint(port)), err))
+	listen := func() error { return unix.Listen(f, int(int32(n.args[1]))) }
+	stays := r.replaceListener(n, fd, f, listen)
+	if stays != nil {
+		if err := listen(); err != nil {
+			r.ask.answer(n.id, err)
+			return
+		}
+		r.stays(fmt.Sprintf("connections to %s: %v", net.JoinHostPort(at, fmt.Sprint(port)), stays))
 	}
 	r.ask.answer(n.id, nil)
 }
 
-// replaceListener gives the program one end of a pair for f, which listens already and goes on to.
-func (r *run) replaceListener(n notification, fd, f int) (err error) {
+// replaceListener gives the program one end of a pair for f, which listens as well, once connections by our device come here.
+func (r *run) replaceListener(n notification, fd, f int, listen func() error) (err error) {
 	d, err := describe(n.pid, fd)
 	if err != nil {
 		return err
@@ -152,6 +154,10 @@ func (r *run) replaceListener(n notification, fd, f int) (err error) {
 		}
 	}()
 	if l.past, err = r.s.ListenBound(l.kernel); err != nil {
+		return err
+	}
+	if err := listen(); err != nil {
+		l.past.Close()
 		return err
 	}
 	theirs, inode, mine, err := newPair(d.nonblock)

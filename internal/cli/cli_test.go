@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[2] == keeperVerb { // started by a script's lab boot --keep
 		os.Exit(Main(os.Args))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "bypass" && os.Args[2] == enterCommand { // started by a script's bypass run
+		os.Exit(Main(os.Args))
+	}
 	testscript.Main(m, map[string]func(){
 		"fathom":   func() { os.Exit(Main(os.Args)) },
 		"bpftrace": func() { os.Exit(Main(append([]string{"bpftrace"}, os.Args[1:]...))) },
