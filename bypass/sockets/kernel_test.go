@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 		os.Setenv(roleEnv, os.Getenv(actorEnv))
 		fmt.Fprintln(os.Stderr, sockets.Enter(os.Args[1:]))
 		os.Exit(1)
+	case role == "runner":
+		fmt.Fprintln(os.Stderr, runner(os.Stdin, os.Stdout))
+		return
 	case role != "":
 		if err := actors[role](os.Stdin, os.Stdout); err != nil {
 			fmt.Println("failed:", err)
@@ -417,6 +420,71 @@ func TestEnds(t *testing.T) {
 	if _, err := sockets.Run(w.ctx, w.s, missing); err == nil || !strings.Contains(said.String(), "/does/not/exist") {
 		t.Errorf("%v, it says %q", err, said.String())
 	}
+}
+
+// TestKilled: when who runs the program is killed, nothing stays: not the program, not the device's XDP program.
+func TestKilled(t *testing.T) {
+	w := newSite(t)
+	if err := w.s.Close(); err != nil { // another process has the device
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleEnv+"=runner")
+	cmd.Stderr = os.Stderr
+	dup, err := syscall.Dup(w.p.A.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(dup), "namespace")
+	cmd.ExtraFiles = []*os.File{theirs}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(out, b); err != nil || string(b) != "runs\n" {
+		t.Errorf("it says %q, %v", b, err)
+	}
+	cmd.Process.Kill()
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(out); err != nil { // until the last that can write is gone
+		t.Errorf("%q, %v", rest, err)
+	}
+	cmd.Wait()
+	again, err := netstack.Open(w.a, netstack.Options{Queues: []int{0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// runner is who is killed.
+func runner(_ io.Reader, out io.Writer) error {
+	s, err := netstack.Open(xsk.Device{Name: "va", NetNS: "/proc/self/fd/3"}, netstack.Options{Queues: []int{0}})
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, err = sockets.Run(context.Background(), s, sockets.Options{
+		Ports: []uint16{8080}, Self: []string{self}, Command: []string{self}, Stdout: out, Stderr: os.Stderr,
+		Env: append(os.Environ(), roleEnv+"=enter", actorEnv+"=sleeps"),
+	})
+	return err
 }
 
 // TestPrograms: programs of others, in other languages, as they are.

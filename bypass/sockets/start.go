@@ -22,6 +22,10 @@ func Enter(argv []string) error {
 		return err
 	}
 	runtime.LockOSThread() // the filter is this thread's, which becomes the program
+	// Without us its calls would fail. The signal is a thread's too, and the kernel sends it when the thread that started us ends.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
 	fd, err := install()
 	if err != nil {
 		return fmt.Errorf("seccomp: %w", err)
@@ -73,7 +77,6 @@ func start(o Options) (*exec.Cmd, asker, error) {
 	cmd := exec.Command(o.Self[0], append(o.Self[1:len(o.Self):len(o.Self)], o.Command...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env, cmd.Dir = o.Stdin, o.Stdout, o.Stderr, o.Env, o.Dir
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // without us its calls would fail
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
