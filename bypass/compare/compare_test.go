@@ -53,7 +53,7 @@ func TestReport(t *testing.T) {
 	if err := r.WriteText(&w); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"xsk-spin     p50           0.1 (0.1–0.1)", "better", "Going around the kernel loses: xsk-spin by CPU a trip (5 times).", "xsk-spin, 3000 round trips", "25.0%"} {
+	for _, want := range []string{"xsk-spin         p50           0.1 (0.1–0.1)", "better", "Going around the kernel loses: xsk-spin by CPU a trip (5 times).", "xsk-spin, 3000 round trips", "25.0%"} {
 		if !strings.Contains(w.String(), want) {
 			t.Errorf("no %q in\n%s", want, w.String())
 		}

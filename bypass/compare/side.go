@@ -31,10 +31,24 @@ const (
 	XSKNetpoll Way = "xsk-netpoll" // AF_XDP, waiting by Go's netpoller
 	XSKSpin    Way = "xsk-spin"    // AF_XDP, spinning
 	Memory     Way = "shm"         // shared memory, spinning: no device is between, for processes of one machine
+
+	TCP          Way = "tcp"              // Go's net.TCPConn
+	StackNetpoll Way = "netstack-netpoll" // TCP of package netstack, on AF_XDP, waiting by Go's netpoller
+	StackYield   Way = "netstack-yield"   // the same, looking again and again
 )
 
 // Ways lists them, the one that others are compared with first.
-func Ways() []Way { return []Way{UDP, UDPSpin, Packet, XSKNetpoll, XSKSpin, Memory} }
+func Ways() []Way {
+	return []Way{UDP, UDPSpin, Packet, XSKNetpoll, XSKSpin, Memory, TCP, StackNetpoll, StackYield}
+}
+
+// beside is what a way is compared with if it is measured too: the kernel's of the same protocol.
+func (w Way) beside() Way {
+	if w == StackNetpoll || w == StackYield {
+		return TCP
+	}
+	return UDP
+}
 
 // Role is what a side does.
 type Role string
@@ -171,6 +185,12 @@ func (j Job) open() (end, error) {
 		return openXSK(j, t, xsk.Spin)
 	case Memory:
 		return openMemory(j, t)
+	case TCP:
+		return openTCP(j, t)
+	case StackNetpoll:
+		return openStack(j, t, xsk.Netpoll)
+	case StackYield:
+		return openStack(j, t, xsk.SpinYield)
 	}
 	return nil, fmt.Errorf("no way %q", j.Way)
 }

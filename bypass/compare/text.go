@@ -3,6 +3,7 @@ package compare
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,16 +35,28 @@ type Comparison struct {
 	Verdict string `json:"verdict"`
 }
 
-// Compare compares all ways with the first.
+// Compare compares all ways with the first, but those over TCP with the kernel's TCP if that was measured.
 func (r *Report) Compare() (out []Comparison) {
-	for _, row := range r.Rows[1:] {
+	for i, row := range r.Rows {
+		first := r.Rows[0]
+		if j := slices.IndexFunc(r.Rows, func(x *Row) bool { return x.Way == row.Way.beside() }); j >= 0 && first.Way == UDP {
+			first = r.Rows[j]
+		}
+		if i == 0 || first == row {
+			continue
+		}
 		for _, m := range metrics() {
-			if q := ratio(m.of(row), m.of(r.Rows[0])); q.Rounds > 0 {
-				out = append(out, Comparison{row.Way, r.Rows[0].Way, m.name, q, q.Verdict(m.less)})
+			if q := ratio(m.of(row), m.of(first)); q.Rounds > 0 {
+				out = append(out, Comparison{row.Way, first.Way, m.name, q, q.Verdict(m.less)})
 			}
 		}
 	}
 	return out
+}
+
+// around says if a way goes around the kernel.
+func (w Way) around() bool {
+	return strings.HasPrefix(string(w), "xsk") || strings.HasPrefix(string(w), "netstack")
 }
 
 // Ratio gives how a way compares with another by a measure of Compare's names.
@@ -66,23 +79,26 @@ func (r *Report) Ratio(of, to Way, name string) Ratio {
 func (r *Report) WriteText(w io.Writer) error {
 	p := &printer{w: w}
 	p.line("%d rounds of %d round trips, frames of %d bytes; each side on a CPU of its own (%d and %d). Medians of rounds; times in µs.\n", r.Rounds, r.Count, r.Size, r.CPUs[0], r.CPUs[1])
-	p.line("%-12s %9s %9s %9s %12s %12s %9s %9s %8s", "way", "p50", "p99", "p99.9", "CPU a trip", "packets/s", "Mbit/s", "CPU/pkt", "dropped")
+	p.line("%-16s %9s %9s %9s %12s %12s %9s %9s %8s", "way", "p50", "p99", "p99.9", "CPU a trip", "packets/s", "Mbit/s", "CPU/pkt", "dropped")
 	for _, row := range r.Rows {
 		rate := middle(row.Rate)
-		p.line("%-12s %9.1f %9.1f %9.1f %12.1f %12.0f %9.1f %9.2f %7.1f%%", row.Way, middle(row.P50), middle(row.P99), middle(row.P999), middle(row.TripC),
+		p.line("%-16s %9.1f %9.1f %9.1f %12.1f %12.0f %9.1f %9.2f %7.1f%%", row.Way, middle(row.P50), middle(row.P99), middle(row.P999), middle(row.TripC),
 			rate, rate*float64(r.Size)*8/1e6, middle(row.RateC), 100*middle(row.Gone))
 	}
 	p.line("")
 	for _, row := range r.Rows {
 		p.histogram(row)
 	}
-	first := r.Rows[0].Way
-	p.line("Beside %s, round by round: median (least–most).", first)
 	var loses, unclear []string
+	beside := Way("")
 	for _, c := range r.Compare() {
-		p.line("  %-12s %-13s %-24s %s", c.Way, c.Metric, c.Ratio, c.Verdict)
+		if c.Beside != beside {
+			beside = c.Beside
+			p.line("Beside %s, round by round: median (least–most).", beside)
+		}
+		p.line("  %-16s %-13s %-24s %s", c.Way, c.Metric, c.Ratio, c.Verdict)
 		switch {
-		case c.Verdict == "worse" && strings.HasPrefix(string(c.Way), "xsk"):
+		case c.Verdict == "worse" && c.Way.around():
 			loses = append(loses, fmt.Sprintf("%s by %s (%.2g times)", c.Way, c.Metric, c.Ratio.Median))
 		case c.Verdict == "inconclusive" || c.Verdict == "too few rounds":
 			unclear = append(unclear, fmt.Sprintf("%s by %s", c.Way, c.Metric))
@@ -96,7 +112,8 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(unclear) > 0 {
 		p.line("Inconclusive, the rounds differ more than the ways do: %s.", strings.Join(unclear, ", "))
 	}
-	p.line("A spinning way takes its CPU also when nothing comes. Streams of TCP are not measured: there the kernel's offloads win.")
+	p.line("A spinning way takes its CPU also when nothing comes. Over TCP a packet is a message, and several may go in one. Streams of large writes are")
+	p.line("not measured: there the kernel's offloads win.")
 	for _, row := range r.Rows {
 		for _, e := range row.Errs {
 			p.line("not measured: %s: %s", row.Way, e)

@@ -100,7 +100,7 @@ var Edges = []Edge{
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
 	{"bypass/held", ebpfCore + " github.com/cilium/ebpf/link", "who has a program: bpf(2) tells"},
 	{"bypass/steer", "./bypass/held ./ir/emit ./ir/opt", "a program that is there is named; rules are written as IR"},
-	{"bypass/compare", "./bypass/steer ./bypass/traffic ./bypass/shm", "each way of sending is measured by the same means"},
+	{"bypass/compare", "./bypass/steer ./bypass/traffic ./bypass/shm ./bypass/netstack", "each way of sending is measured by the same means"},
 	{"bypass/prog/bpfelf", "github.com/cilium/ebpf/asm", "objects for tests hold instructions"},
 	{"bypass/prog", "./bypass/steer ./bypass/held " + ebpfCore + " github.com/cilium/ebpf/link", "a person's own programs are loaded and attached"},
 	{"bypass/traffic", "./bypass/steer", "traffic needs the program that steers it"},

@@ -30,9 +30,9 @@ func bypassCompare() *cobra.Command {
 		Use:   "compare [flags]",
 		Short: "Measure the kernel's sockets beside AF_XDP: latency, packets, CPU, and where bypass loses",
 		Long: `Make two network namespaces on a veth pair and measure, in rounds in which all take turns: ordinary UDP sockets of Go,
-busy-polling ones, AF_PACKET, AF_XDP, waiting by Go's netpoller and spinning, and, past all devices, shared memory. Round
-trips (p50, p99, p99.9, a histogram), packets and bits a second, and CPU time of both sides. What the rounds do not agree on
-is inconclusive. Nothing of the machine's network is touched.
+busy-polling ones, AF_PACKET, AF_XDP, waiting by Go's netpoller and spinning, past all devices shared memory, and TCP, the
+kernel's and ours on AF_XDP. Round trips (p50, p99, p99.9, a histogram), packets and bits a second, and CPU time of both
+sides. What the rounds do not agree on is inconclusive. Nothing of the machine's network is touched.
 
 Examples:
   fathom bypass compare
@@ -51,11 +51,20 @@ Examples:
 	fl.IntVar(&o.Count, "count", o.Count, "`N` round trips of each in each round")
 	fl.DurationVar(&o.For, "for", o.For, "send for this `TIME` in each round; 0: no rates")
 	fl.IntVarP(&o.Size, "size", "s", o.Size, "frames of `N` bytes")
-	fl.StringVar(&ways, "ways", "", "only `WAYS`, all compared with the first: udp,udp-spin,packet,xsk-netpoll,xsk-spin,shm")
+	fl.StringVar(&ways, "ways", "", "only `WAYS`, compared with the first: "+list(compare.Ways()))
 	fl.StringVar(&cpus, "cpus", "", "`A,B`: the CPUs of both sides (default: the first and the last); none leaves them free")
 	fl.BoolVarP(&generic, "xdp-skb", "S", false, "attach in generic mode")
 	fl.BoolVarP(&asJSON, "json", "j", false, "print the report as JSON")
 	return c
+}
+
+// list is ways with commas.
+func list(ways []compare.Way) string {
+	var s []string
+	for _, w := range ways {
+		s = append(s, string(w))
+	}
+	return strings.Join(s, ",")
 }
 
 // compareOptions reads flags.

@@ -147,7 +147,7 @@ func TestBypassRefuses(t *testing.T) {
 		{"bypass rtt -i lo --to 10.0.0.2 -q all", "one queue"},
 		{"bypass rtt -i lo --to 10.0.0.2 -b 3", "one packet is sent at a time"},
 		{"bypass explain -i lo -n 3", "nothing is sent or received: --interval"},
-		{"bypass compare --ways tcp", `no way "tcp"`},
+		{"bypass compare --ways sctp", `no way "sctp"`},
 		{"bypass compare --cpus x", "--cpus is A,B"},
 		{"bypass compare --rounds 0", "--rounds"},
 		{"bypass prog attach x.o -i lo --at tc", "no place"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ func bypassPage() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pair.Close()) }()
-	o := compare.Options{Rounds: bypassRounds, Count: bypassTrips, For: bypassFor, Size: 60, Command: []string{"./fathom", "bypass", "side"}, Ways: compare.Ways(), Mode: steer.Generic}
+	o := compare.Options{Rounds: bypassRounds, Count: bypassTrips, For: bypassFor, Size: 60, Command: []string{"./fathom", "bypass", "side"}, Ways: datagrams(), Mode: steer.Generic}
 	for _, e := range []struct {
 		p *compare.Place
 		h topology.Host
@@ -64,6 +65,11 @@ func bypassPage() (err error) {
 		return err
 	}
 	return errors.Join(writeBypass(r), writeTCP(pair))
+}
+
+// datagrams are the ways of the page's first table: connections are measured by tcp.go, in bulk too.
+func datagrams() []compare.Way {
+	return slices.DeleteFunc(compare.Ways(), func(w compare.Way) bool { return w == compare.TCP || w == compare.StackNetpoll || w == compare.StackYield })
 }
 
 // compileC compiles the program that fathom's rate is compared with.
