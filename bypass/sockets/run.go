@@ -31,7 +31,7 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	Env            []string
 	Dir            string
-	// Note is told, once for each reason, what stays the kernel's, and why.
+	// Note is told, once for each reason and one at a time, what stays the kernel's, and why.
 	Note func(reason string)
 }
 
@@ -54,8 +54,10 @@ type run struct {
 	wg  sync.WaitGroup // goroutines
 	ctx context.Context
 
-	mu     sync.Mutex
-	known  map[string]any // *listening or *carried, by the socket that the program has
+	mu    sync.Mutex
+	known map[string]any // *listening or *carried, by the socket that the program has
+
+	notes  sync.Mutex
 	kernel map[string]uint64
 
 	accepted, connected, received, sent, elsewhere atomic.Uint64
@@ -135,11 +137,10 @@ func (r *run) end() {
 
 // stays notes that something stays the kernel's.
 func (r *run) stays(reason string) {
-	r.mu.Lock()
+	r.notes.Lock()
+	defer r.notes.Unlock()
 	r.kernel[reason]++
-	first := r.kernel[reason] == 1
-	r.mu.Unlock()
-	if first && r.Note != nil {
+	if r.kernel[reason] == 1 && r.Note != nil {
 		r.Note(reason)
 	}
 }
