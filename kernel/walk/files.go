@@ -140,7 +140,7 @@ func Descriptors(task Task, errs *kernel.Errors) iter.Seq2[int, kernel.Value] {
 var errNoFile = errors.New("a descriptor that leads to no file")
 
 // isFile says if a struct file is one to show: what it does is known from the moment that it has a descriptor. A dump may lack some
-// files that are open; where very many are missing, they are none.
+// files that are open; where very many are missing, they are none, and what is one must have its name's inode.
 func isFile(f kernel.Value, lost *astray) bool {
 	const few = 256
 	if int64(f.Addr) >= 0 || f.Addr%8 != 0 {
@@ -152,10 +152,15 @@ func isFile(f kernel.Value, lost *astray) bool {
 	if lost.errs.N > before {
 		return lost.bad < few
 	}
-	if int64(op) >= 0 {
+	good := int64(op) < 0
+	if good && lost.bad >= few {
+		inode := f.Get("f_inode").Uint()
+		good = inode != 0 && inode == f.Get("f_path.dentry").Deref().Get("d_inode").Uint()
+	}
+	if !good {
 		lost.errs.Add(errNoFile)
 	}
-	return int64(op) < 0
+	return good
 }
 
 // Path is d_path of a struct path: what lives in no directory has a name made of its file system and inode.
