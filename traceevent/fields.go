@@ -99,10 +99,28 @@ func (f *Field) AppendValue(dst, rec []byte) []byte {
 }
 
 func (f *Field) appendLabel(dst []byte, v int64) []byte {
+	if f.Bits {
+		return f.appendFlags(dst, uint64(v))
+	}
 	for _, l := range f.Labels {
 		if v >= l.Lo && v <= l.Hi {
 			return append(append(append(dst, " ("...), l.Name...), ')')
 		}
+	}
+	return dst
+}
+
+// appendFlags names the bits that are set.
+func (f *Field) appendFlags(dst []byte, v uint64) []byte {
+	sep := " ("
+	for _, l := range f.Labels {
+		if v&uint64(l.Lo) != 0 {
+			dst = append(append(dst, sep...), l.Name...)
+			sep = "|"
+		}
+	}
+	if sep == "|" {
+		dst = append(dst, ')')
 	}
 	return dst
 }

@@ -38,6 +38,7 @@ type Field struct {
 
 	// Labels name values of an enumeration, where a trace tells them; the kernel's formats have them in their print fmt.
 	Labels []Label
+	Bits   bool // Labels name bits, those of Lo, and not values
 }
 
 // Label names the values from Lo to Hi. Those of unsigned fields of 64 bits are the same bits.

@@ -112,8 +112,7 @@ func (s *Session) pageDescs(w io.Writer, args []string) error {
 	if len(args) == 0 {
 		return &Usage{"kmem -p takes addresses: all pages are many"}
 	}
-	errs := &kernel.Errors{}
-	p, err := walk.OpenPages(s.t, errs)
+	p, errs, err := s.pages()
 	if err != nil {
 		return err
 	}
@@ -129,7 +128,7 @@ func (s *Session) pageDescs(w io.Writer, args []string) error {
 		}
 		fmt.Fprintf(w, "%016x %12x %16x %12x %6d  %s\n", page.Addr, page.Physical(), page.Mapping, page.Index, page.Count, flagWords(page))
 	}
-	return nil
+	return errs.Take()
 }
 
 // flagWords are a page's flags and type in words.

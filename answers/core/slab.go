@@ -11,6 +11,13 @@ import (
 	"github.com/fathom-trace/fathom/kernel/walk"
 )
 
+// pages finds the map of pages; errs counts what of it cannot be read.
+func (s *Session) pages() (p *walk.Pages, errs *kernel.Errors, err error) {
+	errs = &kernel.Errors{}
+	p, err = walk.OpenPages(s.t, errs)
+	return p, errs, err
+}
+
 // slabs prints the slab caches, or those that are named.
 func (s *Session) slabs(w io.Writer, only, without []string) error {
 	slabs, err := walk.Slabs(s.t)
@@ -33,8 +40,7 @@ func (s *Session) slabObjects(w io.Writer, names []string) error {
 	if len(names) == 0 {
 		return &Usage{"kmem -S takes the names of caches: all objects are many"}
 	}
-	errs := &kernel.Errors{}
-	p, err := walk.OpenPages(s.t, errs)
+	p, errs, err := s.pages()
 	if err != nil {
 		return err
 	}
@@ -72,8 +78,7 @@ func (s *Session) slabOwners(w io.Writer, names []string) error {
 	if len(names) == 0 {
 		return &Usage{"kmem -a takes the names of caches"}
 	}
-	errs := &kernel.Errors{}
-	p, err := walk.OpenPages(s.t, errs)
+	p, errs, err := s.pages()
 	if err != nil {
 		return err
 	}
@@ -95,8 +100,7 @@ func (s *Session) slabOwners(w io.Writer, names []string) error {
 
 // slabOf says which object of a slab an address of the map of all memory is in, and what page.
 func (s *Session) slabOf(w io.Writer, at uint64) error {
-	errs := &kernel.Errors{}
-	p, err := walk.OpenPages(s.t, errs)
+	p, errs, err := s.pages()
 	if err != nil {
 		return err
 	}
@@ -124,7 +128,7 @@ func (s *Session) slabOf(w io.Writer, at uint64) error {
 
 // objectNames gives what names the cache of the object that an address is in, "" if it is in none.
 func (s *Session) objectNames() (func(at uint64) string, error) {
-	p, err := walk.OpenPages(s.t, &kernel.Errors{})
+	p, _, err := s.pages()
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,8 @@ func coreCommand() *cobra.Command {
 		Long: `Read a crash dump without debug information: ELF (QEMU, virsh, /proc/vmcore) and kdump-compressed files, flattened,
 split or cut short. Symbols, types and unwind tables come out of the dump itself. Without a command: one page that says
 why the kernel died, then, on a terminal, a prompt for commands. With --guest, the memory of a guest that lab boot keeps is
-read through QMP, or its gdb stub; it stands still meanwhile and needs nothing in it.
+read through QMP, or its gdb stub; it stands still meanwhile and needs nothing in it. So can be that of any QEMU on this
+machine, by the path of its QMP socket (-qmp unix:PATH,server=on,wait=off).
 
 Commands have the names that crash gave them; "core FILE help" says what each does:
 ` + commandNames() + `
@@ -42,7 +43,8 @@ Examples:
   virsh dump --memory-only vm1 dump && fathom core dump log
   fathom core --html page.html /var/crash/dump
   fathom core /var/crash/dump diff /var/crash/later
-  fathom core --guest g foreach bt`,
+  fathom core --guest g foreach bt
+  fathom core --guest ./qmp.sock`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dead := deadFlags{parts: parts, guest: guest}
 			if guest == "" {
@@ -70,7 +72,7 @@ Examples:
 	c.Flags().StringArrayVar(&parts, "part", nil, "another `FILE` of a split dump; may be repeated")
 	c.Flags().StringArrayVar(&debug, "debuginfo", nil, "`PATH` of vmlinux or modules with debug information, or of a folder: source lines")
 	c.Flags().StringVar(&page, "html", "", "write the page and what commands say to `FILE`, for any browser, offline")
-	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`")
+	c.Flags().StringVar(&guest, "guest", "", "read the live guest `NAME`, or that of the QMP socket PATH")
 	c.Flags().SetInterspersed(false)
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/lab/guest/keep"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/probe/dead"
 	"github.com/fathom-trace/fathom/vmcore"
@@ -86,16 +87,25 @@ func listDead(w io.Writer, args []string) error {
 	return nil
 }
 
-// openGuest stops a guest that lab boot keeps and opens the kernel in its memory. done lets it go on.
+// openGuest stops a guest that lab boot keeps, or that of a QEMU whose QMP socket is named by its path, and opens the kernel in its
+// memory. done lets it go on.
 func openGuest(ctx context.Context, name string) (t kernel.Target, source string, done func(), err error) {
 	what := "read guest " + name
-	g, err := findGuest(what, name)
-	if err != nil {
-		return nil, "", nil, err
+	var frozen *keep.Frozen
+	var g keep.Client
+	socket := strings.Contains(name, "/")
+	if socket {
+		frozen, err = keep.FreezeSocket(ctx, name)
+	} else if g, err = findGuest(what, name); err == nil {
+		frozen, err = g.Freeze(ctx)
+		err = wrap(what, err)
 	}
-	frozen, err := g.Freeze(ctx)
-	if err != nil {
-		return nil, "", nil, wrap(what, err)
+	var se *keep.SocketError
+	switch {
+	case errors.As(err, &se):
+		return nil, "", nil, &diag.Error{What: what, Err: err, Try: []string{se.Try}}
+	case err != nil:
+		return nil, "", nil, err
 	}
 	done = frozen.Thaw
 	defer func() {
@@ -117,7 +127,11 @@ func openGuest(ctx context.Context, name string) (t kernel.Target, source string
 		return nil, "", done, wrap(what, err)
 	}
 	read, how := frozen.ReadPhys, "QMP"
-	if err := read(make([]byte, 1), 0); err != nil { // QMP gives memory in files, and their disk may be full
+	mem := frozen.Memory()
+	if err := read(make([]byte, 1), mem[0][0]); err != nil { // QMP gives memory in files, and their disk may be full
+		if socket {
+			return nil, "", done, &diag.Error{What: what, Err: err, Try: []string{"make room in " + os.TempDir()}}
+		}
 		stub, serr := g.Stub()
 		if serr != nil {
 			return nil, "", done, &diag.Error{What: what, Err: errors.Join(err, serr), Try: []string{"make room where its folder is, or end the gdb that is connected to it"}}
@@ -128,7 +142,7 @@ func openGuest(ctx context.Context, name string) (t kernel.Target, source string
 			frozen.Thaw()
 		}
 	}
-	d, err := dump.Open(notes.WithMemory(ranges(g.Info.Memory()), read))
+	d, err := dump.Open(notes.WithMemory(ranges(mem), read))
 	if err != nil {
 		return nil, "", done, wrap(what, err)
 	}

@@ -114,7 +114,7 @@ Examples:
 	if name != "bpftrace" {
 		fl.StringVar(&f.on.file, "on", "", "ask a recording, or the kernel in a crash dump: `FILE`")
 		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
-		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, which stands still meanwhile")
+		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, or of a QMP socket, which stands still meanwhile")
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if name == "bpftrace" {

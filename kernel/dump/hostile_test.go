@@ -121,6 +121,17 @@ func TestAstray(t *testing.T) {
 			t.Errorf("%d files, %d reads failed: %v", files, errs.N, errs.First)
 		}
 	}
+	most := 0 // also by who reads nothing of them
+	for task := range walk.Tasks(d) {
+		files := 0
+		for range walk.Descriptors(task, &kernel.Errors{}) {
+			files++
+		}
+		most = max(most, files)
+	}
+	if most < 3 || most > 50_000 {
+		t.Errorf("a task has %d files", most)
+	}
 	failed := 0
 	if _, err := walk.Disks(d); err == nil {
 		t.Error("no disk's queues lead nowhere")

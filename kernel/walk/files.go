@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -129,11 +130,37 @@ func Descriptors(task Task, errs *kernel.Errors) iter.Seq2[int, kernel.Value] {
 		for fd := range min(fdt.Get("max_fds").Int(), maxFDs) {
 			f := fdt.Get("fd").At(fd)
 			empty := f.Uint() == 0
-			if !empty && !yield(fd, f.Deref()) || lost.far(empty) {
+			if !empty && isFile(f.Deref(), lost) && !yield(fd, f.Deref()) || lost.far(empty) {
 				return
 			}
 		}
 	}
+}
+
+var errNoFile = errors.New("a descriptor that leads to no file")
+
+// isFile says if a struct file is one to show: what it does is known from the moment that it has a descriptor. A dump may lack some
+// files that are open; where very many are missing, they are none, and what is one must have its name's inode.
+func isFile(f kernel.Value, lost *astray) bool {
+	const few = 256
+	if int64(f.Addr) >= 0 || f.Addr%8 != 0 {
+		lost.errs.Add(errNoFile)
+		return false
+	}
+	before := lost.errs.N
+	op := f.Get("f_op").Uint()
+	if lost.errs.N > before {
+		return lost.bad < few
+	}
+	good := int64(op) < 0
+	if good && lost.bad >= few {
+		inode := f.Get("f_inode").Uint()
+		good = inode != 0 && inode == f.Get("f_path.dentry").Deref().Get("d_inode").Uint()
+	}
+	if !good {
+		lost.errs.Add(errNoFile)
+	}
+	return good
 }
 
 // Path is d_path of a struct path: what lives in no directory has a name made of its file system and inode.

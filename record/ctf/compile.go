@@ -1,6 +1,7 @@
 package ctf
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/fathom-trace/fathom/traceevent"
@@ -14,10 +15,12 @@ const (
 	opAlign             // go to the next multiple of n bits
 	opCopy              // copy n bytes to dst
 	opString            // read up to a NUL into a location at dst
-	opArray             // run sub n times
-	opSeq               // run sub as often as the length says
+	opArray             // read n integers
 	opSeqInts           // read integers, as many as the length says, into a location at dst
-	opVariant           // run the option of the tag's label
+	opVariant           // run the option of the tag's value
+	opFloat             // read a float of another size than C's
+	opText              // read text of another encoding than UTF-8 into a location at dst
+	opList              // run sub n times, or as often as the length says; what it reads is text in a location at dst
 )
 
 // step decodes one field. dst is where it goes in the record: -1 is nowhere.
@@ -29,11 +32,19 @@ type step struct {
 	size   int // bytes at dst
 	where  where
 	slot   int // where the value is kept for those that refer to it; -1: nowhere
-	from   int // slot of the length or the tag
+	from   int // slot of the length or the tag; -1: the length is n
 	role   role
 	sub    []step
-	cases  []variantCase
-	labels []label
+	cases  [][]step
+	choice []choice
+	maybe  bool               // no option need be chosen
+	format *traceevent.Format // of what sub reads
+}
+
+// choice are values of a tag, and the option that they choose.
+type choice struct {
+	lo, hi int64
+	option int
 }
 
 // where says how a record tells what a sequence holds.
@@ -59,12 +70,13 @@ func (l *layout) placed(name string) where {
 	return located
 }
 
-// role is what a field of a header or packet context means.
-type role uint8
+// role is what a field of a header or packet context means. A field of CTF 2 may have several.
+type role uint16
+
+const roleNone role = 0
 
 const (
-	roleNone role = iota
-	roleMagic
+	roleMagic role = 1 << iota
 	roleStream
 	roleID
 	roleTime
@@ -74,16 +86,13 @@ const (
 	rolePacketSize
 	roleDiscarded
 	roleCPU
+	roleUUID
 )
 
-type variantCase struct {
-	name  string
-	steps []step
-}
-
-// maxSteps bounds what types may grow into, and maxSlots how many fields are referred to.
+// maxSteps and maxTypes bound what types may grow into, and maxSlots how many fields are referred to.
 const (
 	maxSteps = 1 << 16
+	maxTypes = 1 << 18
 	maxSlots = 4096
 )
 
@@ -91,9 +100,13 @@ const (
 type builder struct {
 	slots  int
 	steps  int
+	types  int
 	scopes []scopeNames
 	layout *layout
 	roles  map[string]role
+	places *places // of CTF 2
+
+	context bool // it is the packet's context that is compiled
 }
 
 // scopeNames are the fields that were seen, by their path in a scope such as "stream.event.context".
@@ -105,6 +118,7 @@ type scopeNames struct {
 type named struct {
 	slot   int
 	labels []label
+	truth  bool // it is only 0 or 1
 }
 
 // layout collects the fields of the record that events are given as.
@@ -205,6 +219,9 @@ func (b *builder) scope(name string, t *typ, out []step) []step {
 		return out
 	}
 	b.scopes = append(b.scopes, scopeNames{name: name, fields: map[string]named{}})
+	if b.places != nil {
+		b.places.begin(name)
+	}
 	return b.typ(t, "", "", out)
 }
 
@@ -240,33 +257,92 @@ func (b *builder) find(ref, prefix string) named {
 
 // typ compiles a value called name; path is its place in the scope, with a dot behind it.
 func (b *builder) typ(t *typ, name, path string, out []step) []step {
+	if b.types++; b.types > maxTypes {
+		fail(0, "types that are too large")
+	}
 	full := path + name
 	switch t.kind {
 	case kindInt:
 		return b.integer(t, name, full, out)
 	case kindFloat:
-		f := traceevent.Field{Name: flat(full), Type: map[int]string{32: "float", 64: "double"}[t.size], Size: t.size / 8, Signed: true, ArrayLen: -1}
-		dst, size := b.layout.add(f)
-		return b.add(out, step{op: opInt, t: t, dst: dst, size: size, slot: -1})
+		s := step{op: opInt, t: t, slot: -1}
+		size := t.size / 8
+		if t.size != 32 && t.size != 64 {
+			s.op, size = opFloat, map[bool]int{true: 4, false: 8}[t.size < 32]
+		}
+		f := traceevent.Field{Name: b.flat(full), Type: map[int]string{4: "float", 8: "double"}[size], Size: size, Signed: true, ArrayLen: -1}
+		s.dst, s.size = b.layout.add(f)
+		return b.add(out, s)
 	case kindString:
-		dst, size := b.layout.add(traceevent.Field{Name: flat(full), Type: "char", Size: 4, DataLoc: true})
+		dst, size := b.located(full)
 		return b.add(out, step{op: opString, dst: dst, size: size, slot: -1})
+	case kindText:
+		s := step{op: opText, t: t, n: t.n, slot: -1, from: -1}
+		if t.at != nil {
+			s.from = b.refers(t, path).slot
+		}
+		s.dst, s.size = b.located(full)
+		return b.add(out, s)
 	case kindStruct:
-		if a := t.alignment(); a > 1 {
-			out = b.add(out, step{op: opAlign, n: a})
-		}
-		p := full
-		if p != "" {
-			p += "."
-		}
-		for _, f := range t.fields {
-			out = b.typ(f.typ, f.name, p, out)
-		}
-		return out
+		return b.structure(t, full, out)
 	case kindArray, kindSequence:
 		return b.array(t, full, path, out)
 	}
 	return b.variant(t, full, path, out)
+}
+
+// located adds a field of text that a location points to.
+func (b *builder) located(full string) (dst, size int) {
+	return b.layout.add(traceevent.Field{Name: b.flat(full), Type: "char", Size: 4, DataLoc: true})
+}
+
+func (b *builder) structure(t *typ, full string, out []step) []step {
+	if t.align > 1 {
+		out = b.add(out, step{op: opAlign, n: t.align})
+	}
+	if full != "" {
+		full += "."
+	}
+	if b.places == nil {
+		for _, f := range t.fields {
+			out = b.typ(f.typ, f.name, full, out)
+		}
+		return out
+	}
+	at := b.places.enter()
+	for _, f := range t.fields {
+		b.places.member(f.name)
+		out = b.typ(f.typ, f.name, full, out)
+	}
+	b.places.leave(at)
+	return out
+}
+
+// refers finds the field that another depends on.
+func (b *builder) refers(t *typ, path string) named {
+	var n named
+	if t.at != nil {
+		n = b.places.find(t.at)
+	} else {
+		n = b.find(t.ref, path)
+	}
+	if n.slot < 0 {
+		fail(0, "too many fields")
+	}
+	return n
+}
+
+// flat makes one name of a path. CTF 2's names may have any character.
+func (b *builder) flat(path string) string {
+	if b.places == nil {
+		return flat(path)
+	}
+	return strings.Map(func(c rune) rune {
+		if c < 0x80 && isWord(byte(c)) {
+			return c
+		}
+		return '_'
+	}, path)
 }
 
 // flat makes one name of a path: members of structs are joined by underscores.
@@ -286,17 +362,27 @@ func (b *builder) integer(t *typ, name, full string, out []step) []step {
 	if t.clock && s.role == roleNone && len(b.roles) > 0 {
 		s.role = roleTime
 	}
+	if b.roles != nil {
+		s.role |= t.roles
+	}
+	if b.context && b.places != nil && s.role&roleTime != 0 {
+		s.role = s.role&^roleTime | rolePacketBegin
+	}
 	if b.slots < maxSlots {
 		b.slots++
 	} else {
 		s.slot = -1
 	}
-	b.scopes[len(b.scopes)-1].fields[full] = named{s.slot, t.labels}
-	size := bytesFor(t.size)
-	if !strings.HasPrefix(name, "__") || !strings.HasSuffix(name, "_length") {
-		s.dst, s.size = b.layout.add(traceevent.Field{Name: flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1, Labels: fieldLabels(t.labels)})
+	length := "__" // before the name of the sequence
+	if b.places != nil {
+		s.slot, length = b.places.put(named{slot: s.slot, truth: t.special != nil && t.special.truth}), "_"
+	} else {
+		b.scopes[len(b.scopes)-1].fields[full] = named{slot: s.slot, labels: t.labels}
 	}
-	s.labels = t.labels
+	size := bytesFor(t.size)
+	if !strings.HasPrefix(name, length) || !strings.HasSuffix(name, "_length") {
+		s.dst, s.size = b.layout.add(traceevent.Field{Name: b.flat(full), Type: cIntType(t, size), Size: size, Signed: t.signed, ArrayLen: -1, Labels: fieldLabels(t.labels), Bits: t.bits})
+	}
 	return b.add(out, s)
 }
 
@@ -307,31 +393,26 @@ func fieldLabels(list []label) (out []traceevent.Label) {
 	return out
 }
 
-// array compiles arrays and sequences. Those of integers become fields, others are passed over.
+// array compiles arrays and sequences. Those of integers become fields; others become text.
 func (b *builder) array(t *typ, full, path string, out []step) []step {
 	e := t.elem
-	s := step{op: opArray, n: t.n, dst: -1, slot: -1}
+	s := step{op: opArray, n: t.n, dst: -1, slot: -1, from: -1, role: t.roles & roleUUID}
 	if t.kind == kindSequence {
-		s.op = opSeq
-		s.from = b.find(t.ref, path).slot
-		if s.from < 0 {
-			fail(0, "too many fields")
-		}
+		s.op = opSeqInts
+		s.from = b.refers(t, path).slot
+	}
+	if t.align > 8 || t.align > 1 && !e.whole() { // an empty one is aligned, too
+		out = b.add(out, step{op: opAlign, n: t.align})
 	}
 	if e.kind != kindInt {
-		outer := b.layout
-		b.layout = nil
-		b.scopes = append(b.scopes, scopeNames{fields: map[string]named{}})
-		s.sub = b.typ(e, "", "", nil)
-		b.scopes = b.scopes[:len(b.scopes)-1]
-		b.layout = outer
+		s.op = opList
+		b.list(&s, e, full)
 		return b.add(out, s)
 	}
 	size := bytesFor(e.size)
-	f := traceevent.Field{Name: flat(full), Type: cIntType(e, size), Signed: e.signed && !e.text, Size: size * t.n, ArrayLen: t.n}
+	f := traceevent.Field{Name: b.flat(full), Type: cIntType(e, size), Signed: e.signed && !e.text, Size: size * t.n, ArrayLen: t.n}
 	if t.kind == kindSequence {
 		f.Size, f.ArrayLen, f.DataLoc = 4, 0, true
-		s.op = opSeqInts
 	}
 	if e.text && b.layout != nil {
 		f.Type = "char"
@@ -351,20 +432,52 @@ func (b *builder) array(t *typ, full, path string, out []step) []step {
 	return b.add(out, s)
 }
 
+// list compiles the elements of an array that are no integers, in a layout of their own.
+func (b *builder) list(s *step, e *typ, full string) {
+	outer := b.layout
+	b.layout = nil
+	if outer != nil && outer.bound == nil {
+		b.layout = &layout{}
+	}
+	b.scopes = append(b.scopes, scopeNames{fields: map[string]named{}})
+	s.sub = b.typ(e, "", "", nil)
+	b.scopes = b.scopes[:len(b.scopes)-1]
+	inner := b.layout
+	if b.layout = outer; inner != nil {
+		s.dst, s.size = b.located(full)
+		s.t, s.format = e, &traceevent.Format{Fields: inner.fields}
+	}
+}
+
 func (b *builder) variant(t *typ, full, path string, out []step) []step {
-	tag := b.find(t.ref, path)
-	s := step{op: opVariant, dst: -1, slot: -1, from: tag.slot, labels: tag.labels}
-	if t.labels != nil { // CTF 2 has them with the variant
-		s.labels = t.labels
+	tag := b.refers(t, path)
+	s := step{op: opVariant, dst: -1, slot: -1, from: tag.slot, maybe: t.optional}
+	switch {
+	case t.at == nil: // a tag's labels are the options' names
+		for _, l := range tag.labels {
+			if i := slices.IndexFunc(t.fields, func(m member) bool { return m.name == l.name || strip(m.name) == strip(l.name) }); i >= 0 {
+				s.choice = append(s.choice, choice{l.lo, l.hi, i})
+			}
+		}
+	case t.optional && tag.truth:
+		s.choice = []choice{{1, 1, 0}}
+	case t.optional && len(t.labels) == 0:
+		fail(0, "an optional field that depends on a number, and no ranges of it")
+	default:
+		for _, l := range t.labels {
+			s.choice = append(s.choice, choice{l.lo, l.hi, l.option})
+		}
 	}
-	if tag.slot < 0 {
-		fail(0, "too many fields")
-	}
-	if full != "" {
-		full += "."
+	prefix := full
+	if prefix != "" {
+		prefix += "."
 	}
 	for _, f := range t.fields {
-		s.cases = append(s.cases, variantCase{f.name, b.typ(f.typ, f.name, full, nil)})
+		if t.optional { // it has the name of what may be missing
+			s.cases = append(s.cases, b.typ(f.typ, full[len(path):], path, nil))
+			continue
+		}
+		s.cases = append(s.cases, b.typ(f.typ, f.name, prefix, nil))
 	}
 	return b.add(out, s)
 }
@@ -373,12 +486,13 @@ func (b *builder) variant(t *typ, full, path string, out []step) []step {
 func used(steps []step, in map[int]bool) {
 	for i := range steps {
 		s := &steps[i]
-		if s.op == opSeq || s.op == opSeqInts || s.op == opVariant {
+		switch s.op {
+		case opSeqInts, opVariant, opText, opList:
 			in[s.from] = true
 		}
 		used(s.sub, in)
 		for _, c := range s.cases {
-			used(c.steps, in)
+			used(c, in)
 		}
 	}
 }
@@ -392,7 +506,7 @@ func fuse(steps []step, in map[int]bool) []step {
 			s.slot = -1
 		}
 		for i := range s.cases {
-			s.cases[i].steps = fuse(s.cases[i].steps, in)
+			s.cases[i] = fuse(s.cases[i], in)
 		}
 		s.sub = fuse(s.sub, in)
 		if n := copyable(&s); n > 0 {
@@ -407,9 +521,14 @@ func fuse(steps []step, in map[int]bool) []step {
 	return out
 }
 
+// whole says if a number is in a stream as it is in a record.
+func (t *typ) whole() bool {
+	return (t.kind == kindInt || t.kind == kindFloat) && t.special == nil && (!t.big || t.size <= 8) && t.align == 8 && bytesFor(t.size)*8 == t.size
+}
+
 // copyable gives how many bytes a step copies as they are; 0 if it does something else.
 func copyable(s *step) int {
-	if s.dst < 0 || s.slot >= 0 || s.role != roleNone || s.t == nil || s.t.big && s.t.size > 8 || s.t.align != 8 || s.t.size%8 != 0 || bytesFor(s.t.size)*8 != s.t.size {
+	if s.dst < 0 || s.slot >= 0 || s.role != roleNone || s.t == nil || !s.t.whole() {
 		return 0
 	}
 	n := s.t.size / 8

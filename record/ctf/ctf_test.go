@@ -252,10 +252,16 @@ func TestMutated(t *testing.T) {
 	hostile.Check(t, []byte(packed), 0, func(b []byte) { check(b, stream) })
 	hostile.Check(t, []byte(twoMetadata), 0, func(b []byte) { check(b, stream) })
 	hostile.Check(t, stream, 64, func(b []byte) { check([]byte(twoMetadata), b) })
+	hostile.Check(t, []byte(twoTrace), 0, func(b []byte) { check(b, twoStream()) })
+	hostile.Check(t, twoStream(), 0, func(b []byte) { check([]byte(twoTrace), b) })
 }
 
 func FuzzMetadata(f *testing.F) {
 	f.Add([]byte(twoMetadata))
+	f.Add([]byte(twoTrace))
+	for _, c := range twoFields {
+		f.Add([]byte(twoOf(`{"name":"x","field-class":` + c.class + `}`)))
+	}
 	f.Add([]byte(packed))
 	s, err := NewSchema([16]byte{1}, 5, [][2]string{{"a", "b\"c"}}, nil)
 	if err != nil {
@@ -265,6 +271,19 @@ func FuzzMetadata(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := ParseMetadata(b); err == nil {
 			_, _ = NewTrace(m, nil)
+		}
+	})
+}
+
+// FuzzTwo reads any bytes as metadata of CTF 2 and a stream of it.
+func FuzzTwo(f *testing.F) {
+	f.Add([]byte(twoTrace), twoStream())
+	for _, c := range twoFields {
+		f.Add([]byte(twoOf(`{"name":"x","field-class":`+c.class+`}`)), append([]byte{5}, c.bytes...))
+	}
+	f.Fuzz(func(t *testing.T, metadata, b []byte) {
+		if got, _ := read(t, string(metadata), b); len(got) > len(b)*8+1 {
+			t.Errorf("%d events out of %d bytes", len(got), len(b))
 		}
 	})
 }

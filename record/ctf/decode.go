@@ -1,6 +1,7 @@
 package ctf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 )
@@ -14,6 +15,8 @@ type decoder struct {
 	slot []uint64
 	out  []byte // the record
 	head head
+	bits int // that the last number of LEB128 can have
+	uuid []byte
 }
 
 // head is what headers and contexts say by the roles of their fields.
@@ -33,6 +36,9 @@ type head struct {
 
 // readInt reads an integer of n bits.
 func (d *decoder) readInt(t *typ) uint64 {
+	if t.special != nil {
+		return d.readSpecial(t)
+	}
 	if t.align > 1 {
 		d.at = (d.at + t.align - 1) &^ (t.align - 1)
 	}
@@ -121,8 +127,16 @@ func (d *decoder) run(steps []step) {
 			d.at = (d.at + s.n - 1) &^ (s.n - 1)
 		case opString:
 			d.text(s)
-		case opArray, opSeq, opSeqInts:
+		case opArray, opSeqInts:
 			d.repeat(s)
+		case opList:
+			d.list(s)
+		case opText:
+			d.encoded(s)
+		case opFloat:
+			if v := d.readFloat(s.t); s.dst >= 0 {
+				store(d.out[s.dst:], s.size, v)
+			}
 		case opVariant:
 			d.choose(s)
 		}
@@ -186,29 +200,23 @@ func (d *decoder) repeat(s *step) {
 	if s.op != opArray {
 		n = d.slot[s.from]
 	}
-	if n > uint64(d.end-d.at) { // nothing takes less than a bit, but what has no fields
+	if n > uint64(d.end-d.at) { // nothing takes less than a bit
 		d.bad = true
 		return
 	}
-	if s.t == nil {
-		for range n {
-			start := d.at
-			if d.run(s.sub); d.bad || d.at == start {
-				return
-			}
-		}
-		return
-	}
 	from, size := len(d.out), bytesFor(s.t.size)
-	whole := s.t.align == 8 && s.t.size == 8*size && (!s.t.big || size == 1)
 	switch {
-	case whole: // the bytes as they are
+	case s.t.whole(): // the bytes as they are
 		at := (d.at + 7) &^ 7
 		if d.at = at + int(n)*s.t.size; d.at > d.end {
 			d.bad = true
 			return
 		}
 		b := d.b[at>>3 : d.at>>3]
+		if s.role&roleUUID != 0 && d.uuid != nil && !bytes.Equal(b, d.uuid) {
+			d.bad = true
+			return
+		}
 		if s.op == opSeqInts && s.dst >= 0 {
 			d.out = append(d.out, b...)
 		} else if s.dst >= 0 {
@@ -234,26 +242,33 @@ func (d *decoder) repeat(s *step) {
 	}
 }
 
-// choose runs the option of a variant whose name is the label of its tag.
+// choose runs the option of a variant that its tag chooses.
 func (d *decoder) choose(s *step) {
 	v := int64(d.slot[s.from])
-	for i := range s.labels {
-		if l := &s.labels[i]; v >= l.lo && v <= l.hi {
-			for k := range s.cases {
-				if c := &s.cases[k]; c.name == l.name || strip(c.name) == strip(l.name) {
-					d.run(c.steps)
-					return
-				}
-			}
+	for i := range s.choice {
+		if c := &s.choice[i]; v >= c.lo && v <= c.hi {
+			d.run(s.cases[c.option])
+			return
 		}
 	}
-	d.bad = true
+	d.bad = !s.maybe
 }
 
 // note keeps what a field of a header means.
 func (d *decoder) note(s *step, v uint64) {
+	size := s.t.size
+	if s.t.special != nil && s.t.special.leb {
+		size = d.bits
+	}
+	for r := s.role; r != 0; r &= r - 1 {
+		d.means(r&-r, size, v)
+	}
+}
+
+// means keeps what a field of so many bits means.
+func (d *decoder) means(r role, size int, v uint64) {
 	h := &d.head
-	switch s.role {
+	switch r {
 	case roleMagic:
 		h.magic, h.hasMagic = v, true
 	case roleStream:
@@ -261,11 +276,11 @@ func (d *decoder) note(s *step, v uint64) {
 	case roleID:
 		h.id, h.hasID = v, true
 	case roleTime:
-		if s.t.size >= 64 {
+		if size >= 64 {
 			h.time = v
 			return
 		}
-		mask := uint64(1)<<s.t.size - 1
+		mask := uint64(1)<<size - 1
 		t := h.time&^mask | v&mask
 		if t < h.time {
 			t += mask + 1
@@ -280,7 +295,7 @@ func (d *decoder) note(s *step, v uint64) {
 	case rolePacketSize:
 		h.size, h.hasSize = v, true
 	case roleDiscarded:
-		h.discarded, h.hasDisc, h.discardedBits = v, true, s.t.size
+		h.discarded, h.hasDisc, h.discardedBits = v, true, size
 	case roleCPU:
 		h.cpu, h.hasCPU = v, true
 	}

@@ -7,7 +7,8 @@
 // packed bits, both byte orders, compact and large headers, variants, sequences and strings. Events are given as records of
 // the kernel would be, under a [traceevent.Format] that is made from the metadata.
 //
-// Traces of CTF 2, whose metadata is JSON, are read as well, but for numbers of variable length.
+// Traces of CTF 2, whose metadata is JSON, are read as well: all classes of fields, but numbers of more than 64 bits, which are
+// refused, and floats of other than 16, 32, 64 and 128 bits. Arrays of what is no integer are text in the record, in both versions.
 //
 // The authorities are the specifications of CTF 1.8.3 and of CTF 2 (diamon.org/ctf), and babeltrace2 where they are silent.
 package ctf

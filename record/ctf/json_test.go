@@ -77,9 +77,17 @@ func TestTwoOptional(t *testing.T) {
  {"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["has"]},"field-class":{"type":"fixed-length-signed-integer","length":8,"alignment":8,"byte-order":"little-endian"}}},
  {"name":"b","field-class":{"type":"static-length-blob","length":2}}]}}`
 	got, err := read(t, metadata, []byte{5, 1, 0xfe, 7, 8, 6, 0, 9, 10})
-	want := []string{"5 [-1] 0 e: has=1 o_there=-2 b={0x7,0x8}", "6 [-1] 0 e: has=0 o_there=0 b={0x9,0xa}"}
+	want := []string{"5 [-1] 0 e: has=1 o=-2 b={0x7,0x8}", "6 [-1] 0 e: has=0 o=0 b={0x9,0xa}"}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(err, d)
+	}
+}
+
+// TestNoBits: events that take no room have no number.
+func TestNoBits(t *testing.T) {
+	got, err := read(t, `{"type":"preamble","version":2}{"type":"data-stream-class"}{"type":"event-record-class","name":"e"}`, []byte{1})
+	if err == nil || len(got) > 0 {
+		t.Errorf("%d events out of a byte, %v", len(got), err)
 	}
 }
 
@@ -87,13 +95,22 @@ func TestTwoErrors(t *testing.T) {
 	for metadata, want := range map[string]string{
 		`{"type":"what"}`:                 "a fragment of the type",
 		`{"type":"preamble","version":2}`: "no class of data streams",
-		`{"type":"trace-class","packet-header-field-class":{"type":"variable-length-unsigned-integer"}}`:                                                                             "is not understood",
+		`{"type":"preamble","version":3}`: "version 3 of the format",
+		`{"type":"preamble","version":2,"extensions":{"my.tracer":{"piano":{"keys":88}}}}`:                                                                                           "the extension piano of my.tracer",
+		`{"type":"trace-class","packet-header-field-class":{"type":"variable-length-string"}}`:                                                                                       "is not understood",
+		`{"type":"data-stream-class","default-clock-class-id":"nosuch"}`:                                                                                                             "no clock",
+		twoOf(`{"name":"s","field-class":{"type":"null-terminated-string","encoding":"latin-1"}}`):                                                                                   "text in",
+		twoOf(`{"name":"f","field-class":{"type":"fixed-length-floating-point-number","length":96}}`):                                                                                "96 bits with a point",
+		twoOf(`{"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["n"]},"field-class":"u8"}}`):                                                          "does not stand before",
+		twoOf(`{"name":"n","field-class":"u8"},{"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["n"]},"field-class":"u8"}}`):                          "no ranges",
+		twoOf(`{"name":"n","field-class":{"type":"fixed-length-unsigned-integer","length":8,"mappings":{"a":[[2,1]]}}}`):                                                             "a range from 2 to 1",
+		twoOf(`{"name":"n","field-class":{"type":"dynamic-length-array","length-field-location":{"path":[null,null,"n"]},"element-field-class":"u8"}}`):                              "outside of all structures",
 		`{"type":"trace-class","packet-header-field-class":"nosuch"}`:                                                                                                                "no field class",
 		`{"type":"data-stream-class"}{"type":"event-record-class","name":"x","data-stream-class-id":3}`:                                                                              "is not there",
 		`{"type":"trace-class","packet-header-field-class":` + strings.Repeat(`{"type":"static-length-array","length":1,"element-field-class":`, 50) + `1` + strings.Repeat("}", 51): "types within types",
 		`{"type":`: "unexpected EOF",
 	} {
-		if _, err := ParseMetadata([]byte(metadata)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := read(t, metadata, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: %v", metadata, err)
 		}
 	}

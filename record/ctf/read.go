@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,8 @@ type Trace struct {
 // streamCode is a class of streams, compiled.
 type streamCode struct {
 	packet, header []step
+	clock          *Clock
+	shift          int64        // ns from the trace's clock to this one
 	events         []*eventCode // by ID, the small ones
 	more           map[uint64]*eventCode
 }
@@ -66,18 +69,34 @@ func ids[V any](m map[int64]V) []int64 {
 
 func (t *Trace) stream(s *stream, known map[string]*traceevent.Format) {
 	b := &builder{roles: packetRoles}
+	if t.two { // roles are told; of names only the CPU's means something
+		b.roles, b.places = map[string]role{"cpu_id": roleCPU}, &places{by: map[string]named{}}
+	}
 	header := b.scope("trace.packet.header", t.Metadata.header, nil)
+	b.context = true
 	packet := b.scope("stream.packet.context", s.packet, nil)
-	b.roles = eventRoles
+	if b.context = false; !t.two {
+		b.roles = eventRoles
+	}
 	head := b.scope("stream.event.header", s.header, nil)
 	scopes, slots, spent := len(b.scopes), b.slots, b.steps
-	c := &streamCode{more: map[uint64]*eventCode{}}
+	c := &streamCode{more: map[uint64]*eventCode{}, clock: &t.Clock}
+	if s.clock != nil {
+		c.clock, c.shift = s.clock, s.clock.fromOrigin()-t.Clock.fromOrigin()
+	}
 	in := map[int]bool{}
 	used(packet, in)
 	used(head, in)
 	total := spent
+	var before map[string]named // any event
+	if b.places != nil {
+		before = b.places.by
+	}
 	for _, id := range ids(s.events) {
 		b.scopes, b.slots, b.steps, b.roles = b.scopes[:scopes:scopes], slots, total, nil
+		if b.places != nil {
+			b.places.by = maps.Clone(before)
+		}
 		e := t.event(b, s, s.events[id], known, in)
 		total = b.steps
 		t.Formats = append(t.Formats, e.format)
@@ -209,7 +228,11 @@ type StreamReader struct {
 
 // Open reads a stream's file of that size. shift is added to all times, in ns, for traces that are merged with others.
 func (t *Trace) Open(r io.ReaderAt, size, shift int64) *StreamReader {
-	return &StreamReader{t: t, r: r, size: size, first: true, cpu: -1, shift: shift, d: decoder{slot: make([]uint64, t.slots+1)}}
+	s := &StreamReader{t: t, r: r, size: size, first: true, cpu: -1, shift: shift, d: decoder{slot: make([]uint64, t.slots+1)}}
+	if t.two && t.HasUUID {
+		s.d.uuid = t.UUID[:]
+	}
+	return s
 }
 
 // SkipTo has the reader pass over packets that end before a time, in ns with the shift, if they tell when they end. Only their heads
@@ -279,6 +302,9 @@ func (s *StreamReader) packet() bool {
 	if d.run(s.code.packet); d.bad {
 		return s.fail("a packet's context is cut off")
 	}
+	if !h.hasSize && h.hasContent && s.t.two {
+		h.size, h.hasSize = (h.content+7)&^7, true
+	}
 	if !h.hasSize {
 		h.size = uint64(s.size-s.base) * 8
 	}
@@ -347,6 +373,7 @@ func (s *StreamReader) Next(e *traceevent.Event) bool {
 		return true
 	}
 	d.head.hasID = false
+	start := d.at
 	d.run(s.code.header)
 	id := d.head.id
 	if !d.head.hasID {
@@ -370,9 +397,14 @@ func (s *StreamReader) Next(e *traceevent.Event) bool {
 	if d.run(c.steps); d.bad {
 		return s.fail("the event %s is cut off", c.format.Name)
 	}
+	if d.at == start {
+		return s.fail("the event %s takes no bits: there would be no end of them", c.format.Name)
+	}
 	s.last = s.time(d.head.time)
 	e.Time, e.CPU, e.Format, e.Rec, e.Lost, e.Since = s.last, s.cpu, c.format, d.out, 0, 0
 	return true
 }
 
-func (s *StreamReader) time(t uint64) uint64 { return s.t.Clock.ns(t) + uint64(s.shift) }
+func (s *StreamReader) time(t uint64) uint64 {
+	return s.code.clock.ns(t) + uint64(s.shift+s.code.shift)
+}

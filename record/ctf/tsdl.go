@@ -369,6 +369,7 @@ func (p *parser) structure() *typ {
 		t.align = int(n.num)
 		p.expect(")")
 	}
+	compound(t, p.tok.off)
 	if name != "" {
 		p.define("struct "+name, t)
 	}
@@ -421,7 +422,7 @@ func (p *parser) declarator(t *typ) (string, *typ) {
 	}
 	for i := len(dims) - 1; i >= 0; i-- {
 		dims[i].elem = t
-		t = dims[i]
+		t = compound(dims[i], p.tok.off)
 	}
 	return name, t
 }
@@ -440,6 +441,7 @@ func (p *parser) variant() *typ {
 	t := &typ{kind: kindVariant, ref: tag}
 	if p.tok.text == "{" {
 		t.fields = p.members()
+		compound(t, p.tok.off)
 		if name != "" {
 			p.define("variant "+name, t)
 		}
@@ -450,7 +452,7 @@ func (p *parser) variant() *typ {
 		fail(p.tok.off, "variant %s, which is not defined", name)
 	}
 	t.fields = def.fields
-	return t
+	return compound(t, p.tok.off)
 }
 
 // enumeration := "enum" [NAME] [":" type] ["{" LABEL ["=" n ["..." n]] {"," …} "}"]
@@ -509,8 +511,16 @@ func (p *parser) labels() (out []label) {
 	return out
 }
 
-// ToReal is what to add to the clock, in ns, to get the time since 1970.
-func (c Clock) ToReal() int64 { return c.OffsetSeconds*1e9 + int64(c.ns(uint64(c.Offset))) }
+// ToReal is what to add to the clock, in ns, to get the time since 1970; 0 if that is not known.
+func (c Clock) ToReal() int64 {
+	if c.Origin != "" {
+		return 0
+	}
+	return c.fromOrigin()
+}
+
+// fromOrigin is what to add to the clock, in ns, to get the time since its origin.
+func (c Clock) fromOrigin() int64 { return c.OffsetSeconds*1e9 + int64(c.ns(uint64(c.Offset))) }
 
 // String names a clock and its rate.
 func (c Clock) String() string { return c.Name + " at " + strconv.FormatUint(c.Freq, 10) + " Hz" }

@@ -11,13 +11,15 @@ const (
 	kindArray
 	kindSequence
 	kindVariant
+	kindText // of another encoding than UTF-8
 )
 
 // typ is a type. Types that the metadata names twice are shared: they are not changed once they are made.
 type typ struct {
 	kind   kind
 	size   int  // bits: integers and floats
-	align  int  // bits, a power of two
+	align  int  // bits, a power of two; of compound types with what is in them
+	deep   int  // types within it
 	signed bool // integers
 	big    bool // byte order
 	text   bool // encoding: the integers are characters
@@ -26,8 +28,24 @@ type typ struct {
 	labels []label
 	fields []member // structs, and options of variants
 	elem   *typ     // arrays and sequences
-	n      int      // arrays
+	n      int      // arrays; text: bytes, -1 up to a NUL
 	ref    string   // sequences: the length; variants: the tag
+
+	// What CTF 2 has besides.
+	at       *location // sequences, text: the length; variants: the selector
+	roles    role      // integers
+	bits     bool      // integers: labels name bits, those of lo, and not values
+	special  *special  // integers and floats: how they are read, other than plainly
+	optional bool      // variants: of what may be missing
+	unit     int       // text: bytes of a code unit
+}
+
+// special is how a number is read that is none of C's.
+type special struct {
+	leb      bool // LEB128
+	reversed bool // the first bit is not where the byte order has it
+	truth    bool // any value but 0 is 1
+	plain    *typ // without that
 }
 
 type member struct {
@@ -39,23 +57,26 @@ type member struct {
 type label struct {
 	name   string
 	lo, hi int64
+	option int // of a variant of CTF 2
 }
 
-// alignment is how a value of the type begins, in bits.
-func (t *typ) alignment() int {
-	switch t.kind {
-	case kindArray, kindSequence:
-		return t.elem.alignment()
-	case kindStruct:
-		a := t.align
-		for _, f := range t.fields {
-			a = max(a, f.typ.alignment())
-		}
-		return max(a, 1)
-	case kindVariant: // its options align themselves
-		return 1
+// compound completes a type of others once these are known; off is where the metadata has it.
+func compound(t *typ, off int) *typ {
+	parts := t.fields
+	if t.elem != nil {
+		parts = append(parts, member{typ: t.elem})
 	}
-	return max(t.align, 1)
+	for _, p := range parts {
+		t.deep = max(t.deep, p.typ.deep+1)
+		if t.kind != kindVariant { // whose options align themselves
+			t.align = max(t.align, p.typ.align)
+		}
+	}
+	if t.deep > maxNest {
+		fail(off, "types within types")
+	}
+	t.align = max(t.align, 1)
+	return t
 }
 
 // Metadata is what the metadata of a trace says.
@@ -66,6 +87,7 @@ type Metadata struct {
 	Env     map[string]string
 	Clock   Clock
 
+	two     bool
 	big     bool
 	header  *typ // of packets
 	streams map[int64]*stream
@@ -75,6 +97,7 @@ type Metadata struct {
 type Clock struct {
 	Name          string
 	Freq          uint64 // per second
+	Origin        string // of CTF 2, what else than 1970 its zero is counted from; clocks of the same one can be compared
 	OffsetSeconds int64  // from 1970, or from any other moment, to the clock's zero
 	Offset        int64  // the same, beyond the seconds, in cycles
 }
@@ -82,9 +105,10 @@ type Clock struct {
 // stream is a class of streams.
 type stream struct {
 	id      int64
-	packet  *typ // packet.context
-	header  *typ // event.header
-	context *typ // event.context
+	clock   *Clock // nil: the trace's
+	packet  *typ   // packet.context
+	header  *typ   // event.header
+	context *typ   // event.context
 	events  map[int64]*event
 }
 

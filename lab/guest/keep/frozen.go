@@ -1,7 +1,6 @@
 package keep
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,11 +16,9 @@ type piece struct{ Addr, Size uint64 }
 type Frozen struct {
 	Head string // path of an ELF core with the notes of a dump, registers included, and next to no memory
 
-	c    Client
-	ctx  context.Context // of the connection, which it ends
-	conn net.Conn
-	r    *bufio.Reader
-	end  func()
+	name string
+	save func(piece) (file string, err error) // has QEMU write memory to a file
+	thaw func()
 	runs [][2]uint64
 	read map[uint64][]byte // by its address, which is a multiple of pieceSize
 }
@@ -41,16 +38,28 @@ func (c Client) Freeze(ctx context.Context) (*Frozen, error) {
 		end()
 		return nil, err
 	}
-	return &Frozen{Head: out.Text, c: c, ctx: ctx, conn: conn, r: r, end: end, runs: c.Info.Memory(), read: map[uint64][]byte{}}, nil
+	f := &Frozen{Head: out.Text, name: "guest " + c.Info.Name, runs: c.Info.Memory(), read: map[uint64][]byte{}}
+	f.save = func(p piece) (string, error) {
+		if err := json.NewEncoder(conn).Encode(p); err != nil {
+			return "", err
+		}
+		out, err := c.reply(ctx, r)
+		return out.Text, err
+	}
+	f.thaw = func() {
+		if u, ok := conn.(*net.UnixConn); ok && u.CloseWrite() == nil {
+			io.Copy(io.Discard, r) // the keeper closes when the guest goes on: who looks next finds it running
+		}
+		end()
+	}
+	return f, nil
 }
 
 // Thaw lets the guest go on if it ran before.
-func (f *Frozen) Thaw() {
-	if u, ok := f.conn.(*net.UnixConn); ok && u.CloseWrite() == nil {
-		io.Copy(io.Discard, f.r) // the keeper closes when the guest goes on: who looks next finds it running
-	}
-	f.end()
-}
+func (f *Frozen) Thaw() { f.thaw() }
+
+// Memory is where the guest has memory: beginnings and ends.
+func (f *Frozen) Memory() [][2]uint64 { return f.runs }
 
 // ReadPhys fills p from a physical address, through QMP: nothing in the guest is needed for it, and its gdb stub stays free.
 func (f *Frozen) ReadPhys(p []byte, addr uint64) error {
@@ -81,21 +90,18 @@ func (f *Frozen) piece(addr uint64) ([]byte, error) {
 		}
 	}
 	if size == 0 {
-		return nil, fmt.Errorf("guest %s has no memory at %#x", f.c.Info.Name, addr)
+		return nil, fmt.Errorf("%s has no memory at %#x", f.name, addr)
 	}
-	if err := json.NewEncoder(f.conn).Encode(piece{at, size}); err != nil {
-		return nil, fmt.Errorf("guest %s: %w", f.c.Info.Name, err)
-	}
-	out, err := f.c.reply(f.ctx, f.r)
+	file, err := f.save(piece{at, size})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
-	b, err := os.ReadFile(out.Text)
+	b, err := os.ReadFile(file)
 	if err == nil && uint64(len(b)) < size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return nil, fmt.Errorf("memory of guest %s at %#x: %w", f.c.Info.Name, at, err)
+		return nil, fmt.Errorf("memory of %s at %#x: %w", f.name, at, err)
 	}
 	if len(f.read) >= maxPieces {
 		clear(f.read)
