@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -407,22 +408,24 @@ func told(t *testing.T, res *nic.LatencyResult) {
 	}
 }
 
-// loadLate loads the module of late work.
-func loadLate(t *testing.T) {
+// load loads a module until the test ends, or until what it gives is called.
+func load(t *testing.T, file, params string) (unload func()) {
 	t.Helper()
-	f, err := os.Open(lateModule)
+	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+	if err := unix.FinitModule(int(f.Fd()), params, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := unix.DeleteModule("fathom_late", 0); err != nil {
+	unload = sync.OnceFunc(func() {
+		if err := unix.DeleteModule(strings.TrimSuffix(filepath.Base(file), ".ko"), 0); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(unload)
+	return unload
 }
 
 // lateRun is what the module does once.
@@ -463,7 +466,7 @@ func sites(t *testing.T, l *live.Live) []nic.Site {
 // TestWork finds misbehaving handlers, tasklets and work by their names.
 func TestWork(t *testing.T) {
 	ktest.NeedGuest(t, ktest.BTF, ktest.RawTracepoint, ktest.Modules)
-	loadLate(t)
+	load(t, lateModule, "")
 	w, l, cpus := world(t)
 	k, err := nic.OpenWork(w, cpus, sites(t, l))
 	if err != nil {
