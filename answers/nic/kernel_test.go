@@ -287,25 +287,43 @@ func arrives(t *testing.T, from, to *net.UDPConn) {
 	t.Fatal("nothing arrives")
 }
 
+// end is one of two cards that are joined, in a namespace of its own, with a socket there.
+type end struct {
+	dev  string
+	ns   netns.NS
+	sock *net.UDPConn
+}
+
+// joined sets up the e1000e, as 10.99.0.1, and the virtio card, as 10.99.0.2; packets come through both ways.
+func joined(t *testing.T) (e, v end) {
+	t.Helper()
+	found := cards(t)
+	if found["e1000e"] == nil || found["virtio_net"] == nil {
+		t.Fatal("cards are missing")
+	}
+	at := func(card, addr string) end {
+		n := end{dev: found[card].Name}
+		n.ns = apart(t, n.dev, addr+"/24")
+		n.sock = listen(t, n.ns, addr+":4000")
+		return n
+	}
+	e, v = at("e1000e", "10.99.0.1"), at("virtio_net", "10.99.0.2")
+	arrives(t, e.sock, v.sock)
+	arrives(t, v.sock, e.sock)
+	return e, v
+}
+
 // TestLatency sends datagrams from card to card, and compares the counts of all stages, and their sum with the whole.
 func TestLatency(t *testing.T) {
 	ktest.NeedGuest(t, ktest.BTF, ktest.RawTracepoint, ktest.Ringbuf)
-	found := cards(t)
-	e, v := found["e1000e"], found["virtio_net"]
-	if e == nil || v == nil {
-		t.Fatal("cards are missing")
-	}
-	ens, vns := apart(t, e.Name, "10.99.0.1/24"), apart(t, v.Name, "10.99.0.2/24")
-	a, b := listen(t, ens, "10.99.0.1:4000"), listen(t, vns, "10.99.0.2:4000")
-	arrives(t, a, b)
-	arrives(t, b, a)
+	e, v := joined(t)
 	for _, tt := range []struct {
 		name     string
 		ns       netns.NS
 		dev      string
 		from, to *net.UDPConn
 		irq      string
-	}{{"e1000e", ens, e.Name, b, a, "-rx-0"}, {"virtio", vns, v.Name, a, b, "-input.0"}} {
+	}{{"e1000e", e.ns, e.dev, v.sock, e.sock, "-rx-0"}, {"virtio", v.ns, v.dev, e.sock, v.sock, "-input.0"}} {
 		t.Run(tt.name, func(t *testing.T) { latency(t, tt.ns, tt.dev, tt.from, tt.to, tt.irq) })
 	}
 }
