@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -146,6 +147,11 @@ func TestMap(t *testing.T) {
 		}
 		if len(m.Vectors) != tt.vectors || len(rx) != tt.rx || len(tx) != tt.rx {
 			t.Errorf("%s: %d vectors, %d rx and %d tx queues with one", m.Name, len(m.Vectors), len(rx), len(tx))
+		}
+		if tt.card != "e1000e" { // whose driver has no channels
+			if said := strings.Join(asked(t, "-l", m.Name), "\n"); !regexp.MustCompile(fmt.Sprintf(`(?s)Current.*Combined:\s+%d\n`, len(rx))).MatchString(said) {
+				t.Errorf("%s: %d rx queues have an interrupt, netlink says by ethtool -l:\n%s", m.Name, len(rx), said)
+			}
 		}
 		for q, irq := range rx {
 			if tx[q] == irq {

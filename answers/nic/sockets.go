@@ -153,7 +153,7 @@ type Sockets struct {
 	c    *sockCode
 	sess *probe.Session
 	ring *probe.Reader
-	once []initCode
+	once map[uint64]initCode // by the task that loads it, which runs it
 }
 
 // initCode is the code that a module ran once, when it was loaded.
@@ -168,7 +168,7 @@ func OpenSockets(w *probe.World, o SocketOptions) (*Sockets, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sockets{o: o, c: c}
+	s := &Sockets{o: o, c: c, once: map[uint64]initCode{}}
 	c.made()
 	c.turned()
 	c.modules()
@@ -204,7 +204,7 @@ func (s *Sockets) Run(ctx context.Context, told func(SocketEvent) error) (lost u
 			if s.loaded(b) || err != nil {
 				return
 			}
-			if e, ok := decodeSocketEvent(b, s.name); ok {
+			if e, ok := decodeSocketEvent(b, s.names(b)); ok {
 				err = told(e)
 			}
 		}))
@@ -222,21 +222,22 @@ func (s *Sockets) loaded(b []byte) bool {
 		return false
 	}
 	name, _, _ := bytes.Cut(b[srName:srName+srNameSize], []byte{0})
-	s.once = append(s.once, initCode{le.Uint64(b[srNum:]), le.Uint64(b[srPort:]), string(name)})
+	s.once[le.Uint64(b[srPIDTGID:])] = initCode{le.Uint64(b[srNum:]), le.Uint64(b[srPort:]), string(name)}
 	if s.o.Renew != nil {
 		s.o.Renew()
 	}
 	return true
 }
 
-// name names a place in the kernel's code, also one that ran once and is gone.
-func (s *Sockets) name(addr uint64) Place {
-	for _, c := range slices.Backward(s.once) {
+// names names places in the kernel's code for the task of a record, also those that it ran once and that are gone.
+func (s *Sockets) names(b []byte) func(uint64) Place {
+	c := s.once[binary.LittleEndian.Uint64(b[srPIDTGID:])]
+	return func(addr uint64) Place {
 		if addr-c.from < c.size {
 			return Place{"init", c.module}
 		}
+		return s.o.Name(addr)
 	}
-	return s.o.Name(addr)
 }
 
 // Close ends it.
