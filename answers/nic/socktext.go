@@ -130,7 +130,7 @@ type socketJSON struct {
 	Path      string  `json:"path,omitempty"`
 	Kernel    bool    `json:"kern"`
 	HoldsNS   bool    `json:"holds_netns"`
-	NetNS     uint64  `json:"netns,omitempty"`
+	NetNS     uint32  `json:"netns,omitempty"`
 	Inode     uint64  `json:"inode,omitempty"`
 	Receives  *Place  `json:"receives,omitempty"`
 	PID       int     `json:"pid,omitempty"`
@@ -146,7 +146,7 @@ func (s *KernelSocket) json() socketJSON {
 		}
 		return a.String()
 	}
-	j := socketJSON{Type: "socket", Proto: s.Proto, State: s.State, Local: text(s.Local), Remote: text(s.Remote), Path: s.Path, Kernel: s.Kern, HoldsNS: s.HoldsNS, NetNS: s.NetNS, Inode: s.Inode}
+	j := socketJSON{Type: "socket", Proto: s.Proto, State: s.State, Local: text(s.Local), Remote: text(s.Remote), Path: s.Path, Kernel: s.Kern, HoldsNS: s.HoldsNS, NetNS: uint32(s.NetNS), Inode: s.Inode}
 	if s.Receives != (Place{}) {
 		j.Receives = &s.Receives
 	}
