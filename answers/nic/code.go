@@ -3,9 +3,7 @@ package nic
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
@@ -80,15 +78,7 @@ func (c *code) load() (*probe.Session, error) {
 	if len(c.targets) == 0 {
 		return nil, errors.New("the kernel has none of the tracepoints that this needs")
 	}
-	prog, err := c.p.Finish()
-	if err != nil {
-		return nil, err
-	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
-	sess, err := probe.LoadIR(prog, obj, c.targets, probe.Options{World: c.world, Plain: true, Missing: "warn",
+	sess, err := probe.LoadEmit(c.p, c.targets, probe.Options{World: c.world, Plain: true, Missing: "warn",
 		Warn: func(s string) { c.missing = append(c.missing, s) }})
 	if err != nil {
 		return nil, err

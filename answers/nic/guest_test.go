@@ -17,9 +17,13 @@ import (
 )
 
 // guests have an e1000e and a virtio card that are joined, and a virtio card with four queues.
-var guests = ktest.Config{Modules: []string{"virtio_net", "e1000e", "veth"}, CPUs: 4}
+var guests = ktest.Config{Modules: []string{"virtio_net", "e1000e", "veth", "vxlan"}, CPUs: 4}
 
-const lateModule = "/fathom_late.ko"
+// Modules of package lab/modules that tests load.
+const (
+	lateModule = "/fathom_late.ko"
+	ktcpModule = "/fathom_ktcp.ko"
+)
 
 func TestMain(m *testing.M) { ktest.Main(m, guests) }
 
@@ -34,7 +38,7 @@ func TestGuest(t *testing.T) {
 		}
 		c := guests
 		c.Kernels = []string{kernel}
-		c.Files = append(ethtool(t), guest.File{Name: lateModule, Path: buildLate(t, kernel)})
+		c.Files = append(ethtool(t), guest.File{Name: lateModule, Path: build(t, kernel, "late")}, guest.File{Name: ktcpModule, Path: build(t, kernel, "ktcp")})
 		args, remove := multiQueue(t)
 		c.QEMUArgs = append(args,
 			"-netdev", "hubport,id=h1,hubid=1", "-device", "e1000e,netdev=h1,romfile=",
@@ -50,8 +54,8 @@ func TestGuest(t *testing.T) {
 	}
 }
 
-// buildLate builds the module of late work for a kernel.
-func buildLate(t *testing.T, kernel string) string {
+// build builds a module to learn from for a kernel.
+func build(t *testing.T, kernel, module string) string {
 	cache, err := guest.UserCache()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +68,7 @@ func buildLate(t *testing.T, kernel string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ko, err := modules.Build(t.Context(), "late", headers, filepath.Join(cache.Dir, "modules", k.Release, "late"))
+	ko, err := modules.Build(t.Context(), module, headers, filepath.Join(cache.Dir, "modules", k.Release, module))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,18 +17,11 @@ import (
 // TestModes compares the modes of cards whose packets come by interrupts, and looks at what each mode does.
 func TestModes(t *testing.T) {
 	ktest.NeedGuest(t, ktest.BTF, ktest.RawTracepoint, ktest.NetNS)
-	found := cards(t)
-	e, v := found["e1000e"], found["virtio_net"]
-	if e == nil || v == nil {
-		t.Fatal("cards are missing")
-	}
-	ens, vns := apart(t, e.Name, "10.99.0.1/24"), apart(t, v.Name, "10.99.0.2/24")
-	a, b := listen(t, ens, "10.99.0.1:4000"), listen(t, vns, "10.99.0.2:4000")
-	arrives(t, a, b)
+	e, v := joined(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done, ready := make(chan error, 1), make(chan string, 1)
 	go func() {
-		done <- vns.Do(func() error {
+		done <- v.ns.Do(func() error {
 			_, err := traffic.Listen(ctx, traffic.ListenOptions{Protocol: traffic.ProtoUDP, Addr: "10.99.0.2:7", Echo: true, Ready: func(s string) { ready <- s }})
 			return err
 		})
@@ -40,12 +33,12 @@ func TestModes(t *testing.T) {
 		}
 	}()
 	<-ready
-	r, err := netlive.OpenNS(ens)
+	r, err := netlive.OpenNS(e.ns)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	devs, err := r.NICs(e.Name)
+	devs, err := r.NICs(e.dev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +48,7 @@ func TestModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	o := polling.Options{Reader: r, Dev: e.Name, Index: devs[0].Index, To: netip.MustParseAddrPort("10.99.0.2:7"), For: 600 * time.Millisecond, Rounds: 2, Polls: p.Read}
+	o := polling.Options{Reader: r, Dev: e.dev, Index: devs[0].Index, To: netip.MustParseAddrPort("10.99.0.2:7"), For: 600 * time.Millisecond, Rounds: 2, Polls: p.Read}
 	for _, vec := range devs[0].Vectors {
 		o.IRQs = append(o.IRQs, vec.IRQ)
 	}

@@ -4,11 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/traceevent/filter"
 )
@@ -58,15 +56,11 @@ func NewBPF(q *Query, w *probe.World, cpus int, names Names) (Counter, error) {
 			return nil, fmt.Errorf("%s is not given to BPF programs", k.Field)
 		}
 	}
-	p, prog, err := write(q, cpus)
+	p, err := write(q, cpus)
 	if err != nil {
 		return nil, err
 	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
-	sess, err := probe.LoadIR(prog, obj, targets, probe.Options{World: w})
+	sess, err := probe.LoadEmit(p.p, targets, probe.Options{World: w})
 	if err != nil {
 		return nil, err
 	}

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/ir"
@@ -76,16 +74,8 @@ func NewDepths(w *probe.World, types ctype.Lookup, cpus int) (*Depths, error) {
 		u.Update(d.table, key, val)
 	})
 	u.Return(ir.Imm(0))
-	prog, err := p.Finish()
-	if err != nil {
-		return nil, err
-	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
 	targets := [][]probe.Target{{{Provider: "profile", Func: "hz", Count: DepthHz, Name: fmt.Sprintf("profile:hz:%d", DepthHz)}}}
-	if d.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w}); err != nil {
+	if d.sess, err = probe.LoadEmit(p, targets, probe.Options{World: w}); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -4,10 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
@@ -74,19 +72,11 @@ func newOverlap(function, entry, exit string, w *probe.World, cpus int) (Counter
 		leave.Lookup(inside, only, func(m emit.Mem) { leave.AtomicAdd(m, 8, ir.Imm(-1)) }, nil)
 	}, nil)
 	leave.Return(ir.Imm(0))
-	prog, err := p.Finish()
-	if err != nil {
-		return nil, err
-	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
 	var targets [][]probe.Target
 	for _, provider := range []string{exit, entry} {
 		targets = append(targets, []probe.Target{{Provider: provider, Func: function, Name: provider + ":" + function}})
 	}
-	sess, err := probe.LoadIR(prog, obj, targets, probe.Options{World: w})
+	sess, err := probe.LoadEmit(p, targets, probe.Options{World: w})
 	if err != nil {
 		return nil, err
 	}

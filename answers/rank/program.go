@@ -83,7 +83,7 @@ type program struct {
 }
 
 // write writes a program for the event, and one for each edge of the window, whose targets follow in that order.
-func write(q *Query, cpus int) (*program, *ir.Program, error) {
+func write(q *Query, cpus int) (*program, error) {
 	w := &program{q: q, p: emit.New(emit.Options{CPUs: cpus})}
 	cols, size := q.layout()
 	w.table = w.p.Map(ir.Map{Name: ".table", Kind: ir.PerCPUHash, KeySize: size, ValueSize: 8 * (1 + len(q.Sum)), MaxEntries: q.size()})
@@ -91,15 +91,14 @@ func write(q *Query, cpus int) (*program, *ir.Program, error) {
 		w.open = w.p.Map(ir.Map{Name: ".open", Kind: ir.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	}
 	if err := w.count(cols, size); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i, e := range q.edges()[1:] {
 		if err := w.edge(e, 1+i, i < len(q.From) != q.opens()); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	prog, err := w.p.Finish()
-	return w, prog, err
+	return w, nil
 }
 
 // edge writes the program that opens the window, or closes it: changed is true if that is not how it was at the start.

@@ -5,13 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/netstate/changes"
 	"github.com/fathom-trace/fathom/probe"
@@ -138,15 +136,7 @@ func open(world *probe.World, c code, s source, t probe.Target, cpus int) (*part
 	}
 	e := emit.New(emit.Options{CPUs: cpus, Ring: s.ring})
 	s.write(&c, e.Unit(t.Provider, 0, s.name))
-	prog, err := e.Finish()
-	if err != nil {
-		return nil, err
-	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
-	sess, err := probe.LoadIR(prog, obj, [][]probe.Target{{t}}, probe.Options{World: world})
+	sess, err := probe.LoadEmit(e, [][]probe.Target{{t}}, probe.Options{World: world})
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,7 @@ var Edges = []Edge{
 	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
 	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
 	{"probe probe/ring record/ringpage bypass/xsk bypass/shm", "unsafe", "memory shared with the kernel or another process"},
+	{"probe", "./ir/emit", "programs written by hand are compiled and loaded in one place"},
 	{"probe/offline probe/recorded", "./bpf/vm", "programs run in the BPF machine"},
 	{"probe/recorded", "./record", "a recording is what programs run over"},
 	{"probe/dead", "./kernel/walk", "what programs run over in a dead kernel is walked"},

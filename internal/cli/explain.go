@@ -45,7 +45,7 @@ Examples:
 				return usageError{c.CommandPath(), errors.New("--against says what to compare a module with: give --module, too")}
 			}
 			if physical, ok := plainAddress(args); ok {
-				return explainAddress(args[0], liveMemory, false, physical, debug)
+				return explainAddress(args, liveMemory, false, physical, debug)
 			}
 			files := &debugFiles{given: debug}
 			defer files.Close()

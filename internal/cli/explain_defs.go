@@ -81,6 +81,7 @@ type running struct {
 	users *usersym.Resolver
 	world *probe.World
 	fs    *tracefs.FS
+	made  map[string][]string // what the compiler made of functions; nil if nobody asked
 }
 
 // openRunning reads what there is to read; what this user may not read is left out.
@@ -133,16 +134,23 @@ func (r *running) symbol(name string) (module string, ok bool) {
 	return "", false
 }
 
-func (r *running) parts(name string) (out []string) {
-	ks, err := r.live.Kallsyms()
-	if err != nil {
-		return nil
-	}
-	for s := range ks.Text() {
-		if strings.HasPrefix(s.Name, name+".") {
-			out = append(out, s.Name)
+// parts finds the symbols that begin with a name and a dot, in one pass for all names.
+func (r *running) parts(name string) []string {
+	if r.made == nil {
+		r.made = map[string][]string{}
+		ks, err := r.live.Kallsyms()
+		if err != nil {
+			return nil
+		}
+		for s := range ks.Text() {
+			for i := range len(s.Name) {
+				if s.Name[i] == '.' {
+					r.made[s.Name[:i]] = append(r.made[s.Name[:i]], s.Name)
+				}
+			}
 		}
 	}
+	out := r.made[name]
 	slices.Sort(out)
 	return slices.Compact(out)
 }

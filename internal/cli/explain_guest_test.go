@@ -48,7 +48,7 @@ func TestPstore(t *testing.T) {
 			Files:   []guest.File{{Name: "/bin/busybox", Path: busybox}},
 			Modules: append([]string{"ramoops mem_address=0x10000000 mem_size=0x100000 record_size=0x20000 console_size=0 ftrace_size=0 pmsg_size=0", "virtio_net"}, modules...),
 			// Far from the end of memory, where QEMU puts the initramfs.
-			Append: []string{"memmap=1M$0x10000000"},
+			Append: []string{"memmap=1M$0x10000000", "nokaslr"},
 			QEMUArgs: []string{"-object", "memory-backend-file,id=memory,share=on,size=512M,mem-path=" + memory, "-machine", "pc,memory-backend=memory",
 				"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="},
 			Commands: []pid1.Command{{Args: []string{"/bin/busybox", "sh", "-e", "-c", command}}},
@@ -62,7 +62,7 @@ func TestPstore(t *testing.T) {
 		t.Fatalf("%v\n%v\n%v", err, res.Log, res.Commands)
 	}
 	ear.heard(t, "why    somebody asked for it: sysrq-c", "stack  sysrq_handle_crash+")
-	res, err = run(afterwards)
+	res, err = run(afterwards + guestText())
 	if err != nil || len(res.Commands) == 0 {
 		t.Fatalf("%v\n%v", err, res.Log)
 	}
@@ -73,6 +73,7 @@ func TestPstore(t *testing.T) {
 		}
 	}
 	checkAddresses(t, out.Stdout)
+	checkGuestText(t, out.Stdout)
 }
 
 // afterwards prints each address that is asked for, and behind "is" what it must be said to be.

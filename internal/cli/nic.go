@@ -31,6 +31,7 @@ type nicFlags struct {
 	health  bool
 	regs    bool
 	ways    bool
+	socks   bool
 	to      string
 	system  bool
 	cmd     []string
@@ -39,6 +40,7 @@ type nicFlags struct {
 	color   term.When
 	slow    time.Duration
 	forTime time.Duration
+	watches bool // --for was given
 }
 
 func nicCommand() *cobra.Command {
@@ -50,7 +52,8 @@ func nicCommand() *cobra.Command {
 offloads and what they change for who watches. Sources are compared; where they disagree or are silent, that is said. Without
 DEV all devices. --health judges the receive path (exits with 1 if it loses packets), --latency measures its stages from the
 interrupt to who reads, --work counts what the kernel puts off, --modes compares interrupts, deferred ones, busy polling and
-threads, on a veth pair of its own or on DEV under a load. fathom help nic tells more.
+threads, on a veth pair of its own or on DEV under a load, --sockets shows the sockets that code of the kernel has, and with
+--for who makes more. fathom help nic tells more.
 
 Examples:
   fathom nic eth0
@@ -71,6 +74,7 @@ Examples:
 			if len(args) > 0 {
 				f.dev = args[0]
 			}
+			f.watches = c.Flags().Changed("for")
 			return f.run(c.Context(), c.OutOrStdout(), os.Stderr)
 		},
 	}
@@ -82,6 +86,7 @@ Examples:
 	fl.BoolVar(&f.health, "health", false, "judge the receive path stage by stage: what is lost, what limits it, what to turn")
 	fl.BoolVar(&f.regs, "regs", false, "show the registers of DEV that its driver dumps, by name for e1000e and igb")
 	fl.BoolVar(&f.ways, "modes", false, "compare the ways of waiting for packets: interrupts, deferred ones, busy polling, threads")
+	fl.BoolVar(&f.socks, "sockets", false, "show the sockets that no process has, but code of the kernel, and with --for who makes them meanwhile")
 	fl.StringVar(&f.to, "to", "", "with --modes: ask `ADDRESS[:PORT]` behind DEV, which sends back datagrams; port 7 if none is given")
 	fl.BoolVar(&f.system, "allow-system-changes", false, "with --modes: set how DEV is polled, meanwhile")
 	fl.StringVar(&f.html, "html", "", "write a page with a picture of each device to `FILE`, too")
@@ -90,14 +95,14 @@ Examples:
 	fl.DurationVar(&f.slow, "slow", time.Millisecond, "with --latency: explain packets that took this `TIME`")
 	f.forTime = defaultFor
 	forVar(fl, &f.forTime, "measure for this `TIME`")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "show all features")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "show all features; with --sockets the path through the kernel")
 	return c
 }
 
 // Flags that not every question heeds.
 func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 	mode := ""
-	for _, m := range []string{"health", "latency", "work", "regs", "modes"} {
+	for _, m := range []string{"health", "latency", "work", "regs", "modes", "sockets"} {
 		if !fl.Changed(m) {
 			continue
 		}
@@ -109,6 +114,7 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 	refuse := map[string][]string{
 		"": {"for", "slow", "color", "chrome"}, "health": {"slow", "html", "chrome"}, "latency": {"verbose", "color", "html"}, "work": {"slow", "color", "netns", "html", "chrome"},
 		"regs": {"for", "slow", "color", "verbose", "html", "chrome"}, "modes": {"slow", "color", "verbose", "html", "chrome"},
+		"sockets": {"slow", "color", "html", "chrome"},
 	}
 	for _, name := range refuse[mode] {
 		if fl.Changed(name) {
@@ -124,6 +130,10 @@ func (f *nicFlags) check(fl *pflag.FlagSet, dev bool) error {
 	switch {
 	case mode == "regs" && !dev:
 		return errors.New("--regs needs a device")
+	case mode == "sockets" && dev:
+		return errors.New("--sockets is about a network namespace: no device")
+	case mode == "sockets" && fl.Changed("verbose") && !fl.Changed("for"):
+		return errors.New("-v shows on which path sockets are made: with --for")
 	case mode == "work" && dev:
 		return errors.New("--work is about the whole machine: no device")
 	case f.json && (fl.Changed("verbose") || fl.Changed("color")):
@@ -155,6 +165,8 @@ func (f *nicFlags) run(ctx context.Context, stdout, stderr io.Writer) (err error
 		return f.registers(r, stdout)
 	case f.latent:
 		return f.latency(ctx, r, stdout, stderr)
+	case f.socks:
+		return f.sockets(ctx, r, stdout, stderr)
 	}
 	return f.show(r, stdout)
 }

@@ -19,6 +19,7 @@ const (
 	KprobeMulti   = try.KprobeMulti
 	KprobeSession = try.KprobeSession
 	Fentry        = try.Fentry
+	Iter          = try.Iter
 	Tracepoint    = try.Tracepoint
 	RawTracepoint = try.RawTracepoint
 	Uprobe        = try.Uprobe
@@ -54,7 +55,7 @@ type Kernel struct {
 
 // everywhere is what every kernel of Debian 12 has.
 var everywhere = []Feature{
-	BTF, ModuleBTF, Kallsyms, Tracefs, Kprobe, Fentry, Tracepoint, RawTracepoint, Uprobe, Profile, KprobeEvents,
+	BTF, ModuleBTF, Kallsyms, Tracefs, Kprobe, Fentry, Tracepoint, RawTracepoint, Uprobe, Profile, Iter, KprobeEvents,
 	HistTriggers, FunctionGraph, Ringbuf, Modules, NetNS, XDP, AFXDP, DropReasons,
 }
 

@@ -172,7 +172,11 @@ func askSockets(t *testing.T, c corpse, d *dump.Dump) {
 			func(f []string) string { return f[0] + " " + inet(f) }},
 		{"unix", `iter:unix { $u = ctx.unix_sk; printf("%d %s\n", $u.sk.sk_type, $u.addr ? str($u.addr.name[0].sun_path) : ""); }`,
 			func(f []string) string { return strings.TrimLeft(f[4], "0") + " " + strings.Join(f[7:], " ") }},
-		{"netlink", `iter:netlink { printf("%d %d\n", ctx.sk.sk.sk_protocol, ctx.sk.portid); }`, func(f []string) string { return f[1] + " " + f[2] }},
+		// The kernel's own are those that messages without an address go to.
+		{"netlink", `iter:netlink { printf("%d %d %d\n", ctx.sk.sk.sk_protocol, ctx.sk.portid, ctx.sk.sk.sk_kern_sock); }`,
+			func(f []string) string {
+				return f[1] + " " + f[2] + " " + map[bool]string{true: "1", false: "0"}[f[2] == "0"]
+			}},
 	} {
 		want, got := column(tt.name, tt.format), map[string]int{}
 		for line := range strings.Lines(strings.TrimRight(ask(t, d, tt.prog), "\n")) {

@@ -27,7 +27,7 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: %v", m.Name, err)
 		}
 	}
-	if d := cmp.Diff([]string{"bugs", "echo", "events", "ktcp", "late", "reflect"}, names); d != "" {
+	if d := cmp.Diff([]string{"bugs", "echo", "events", "ktcp", "late", "line", "reflect"}, names); d != "" {
 		t.Error(d)
 	}
 	if _, err := modules.Source("nosuch"); !errors.Is(err, fs.ErrNotExist) {

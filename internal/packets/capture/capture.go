@@ -8,13 +8,11 @@ package capture
 import (
 	"errors"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/fathom-trace/fathom/answers/packet"
-	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/emit"
 	"github.com/fathom-trace/fathom/probe"
@@ -114,15 +112,7 @@ func open(w *probe.World, o Options, how ways) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	prog, err := code.p.Finish()
-	if err != nil {
-		return nil, err
-	}
-	obj, err := gen.Compile(prog, gen.Options{Arch: runtime.GOARCH})
-	if err != nil {
-		return nil, err
-	}
-	c.sess, err = probe.LoadIR(prog, obj, targets, probe.Options{World: w, Plain: true, Missing: "warn",
+	c.sess, err = probe.LoadEmit(code.p, targets, probe.Options{World: w, Plain: true, Missing: "warn",
 		Needed: func(t probe.Target) bool { return t.Provider == "fexit" },
 		Warn:   func(s string) { c.missing = append(c.missing, s) }})
 	if err != nil {
