@@ -32,7 +32,7 @@ SOAKAPT = python3-drgn chromium-headless-shell
 # DISTAPT is what dist-check needs besides: readers of packages, and an arm64 to run on.
 DISTAPT = rpm lintian qemu-user-static
 
-.PHONY: build demo test test-unit bench bench-packet bench-bypass bench-core insns lint dist dist-check deps soak compat scenarios
+.PHONY: build demo test test-unit bench bench-packet bench-bypass bench-core insns lint dist dist-check deps soak compat scenarios rows promises
 
 # Packages that no event passes through are compiled without inlining: the binary is 6 % smaller for it (internal/gen/deps
 # holds its size against the limit) and nothing that is measured is slower.
@@ -62,6 +62,27 @@ test-unit:
 
 test: build deps
 	FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 30m ./...
+
+# The page of the requirements' rows, out of a run of all tests; or out of RESULTS, files with what go test -json printed, the
+# latest last.
+RESULTS ?=
+rows: build deps
+ifeq ($(RESULTS),)
+	-FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -json -timeout 30m ./... > .results.json
+	$(GO) run ./internal/gen/rows .results.json
+else
+	$(GO) run ./internal/gen/rows $(RESULTS)
+endif
+
+# What fathom promises, TIMES times where it is drawn at random, a tenth of that in guests; docs/reliability.md is made of it. The
+# tests of the other packages that show a promise run as in make test.
+TIMES ?= 1000
+promises: build deps
+	-FATHOM_PROMISES=$(TIMES) FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -json -count=1 -timeout 12h ./internal/promises > .promises.json
+	-FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -json -count=1 -timeout 120m \
+		$$($(GO) run ./internal/gen/rows -packages) >> .promises.json
+	$(GO) run ./internal/gen/rows -promises .promises.json
+	@! grep -q '"Action":"fail"' .promises.json
 
 # PEERS are further programs with bpftrace's command line to measure beside it: make bench PEERS=/path/to/bpftrace-0.27
 bench: build deps
@@ -107,7 +128,7 @@ dist-check: deps dist
 	rm -rf dist.again
 
 # What takes longer than a test may: every fuzz target for FUZZTIME, PROGRAMS random programs here and in each guest, and
-# the tests many times over.
+# the tests many times over. Pictures of pages, as a browser shows them, are left in .artefacts.
 FUZZTIME ?= 10m
 PROGRAMS ?= 20000
 soak: APT += $(SOAKAPT) $(DISTAPT)
@@ -121,7 +142,8 @@ soak: build deps
 	FATHOM_MUTATIONS=10000 FATHOM_DEBUGINFO=1 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -timeout 180m ./kernel/dump
 	FATHOM_VMLINUX=$$(ls -t $${XDG_CACHE_HOME:-$$HOME/.cache}/fathom/debuginfo/*/vmlinux | head -1) FATHOM_ORACLES=require $(GO) test ./debuginfo/dwarfline
 	$(MAKE) dist-check
-	FATHOM_SOAK=1 FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
+	mkdir -p .artefacts
+	FATHOM_ARTEFACTS=$(CURDIR)/.artefacts FATHOM_SOAK=1 FATHOM_KILLS=200 FATHOM_ACCEL=tcg FATHOM_GUESTS=$(GUESTS) FATHOM_ORACLES=require $(GO) test -count=5 -timeout 120m ./...
 
 # bpftrace's own runtime tests and tools against this binary: SUITE is the folder of the runner (suite.py, tools.py),
 # PEER a checkout of bpftrace, PROGS its compiled test programs.

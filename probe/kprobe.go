@@ -224,6 +224,9 @@ func (w *World) tracing(p check.AttachPoint) ([]check.Target, error) {
 	if p.Module == "bpf" {
 		return bpfFunctions(p)
 	}
+	if _, err := w.live.BTF(); err != nil { // these probes are of functions whose types are known
+		return nil, err
+	}
 	if !wild(p.Func) && !wild(p.Module) {
 		mod := p.Module
 		_, err := w.Types().Func(mod, p.Func)

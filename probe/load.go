@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bpf"
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/check"
 )
@@ -100,8 +102,18 @@ func (e *VerifierError) SourceAt(n int) string {
 
 func (e *VerifierError) Error() string { return fmt.Sprintf("load %s: %v", e.Unit.Name, e.Err) }
 
-// Unwrap gives the kernel's words.
-func (e *VerifierError) Unwrap() error { return e.Err }
+// noReads is what the verifier says where lockdown=confidentiality, or a lack of CAP_PERFMON, takes the helpers that read the kernel's
+// memory from programs (bpf_base_func_proto).
+const noReads = "cannot use helper bpf_probe_read"
+
+// Unwrap gives the kernel's words, and where the kernel does not offer what the program takes, that.
+func (e *VerifierError) Unwrap() []error {
+	errs := []error{e.Err}
+	if strings.Contains(e.Err.Error(), noReads) {
+		errs = append(errs, feature.ErrUnsupported)
+	}
+	return errs
+}
 
 // Load loads maps and programs. info may have been checked for this kernel only.
 func Load(info *check.Info, prog *ir.Program, obj *bpf.Object, opts Options) (*Session, error) {

@@ -93,7 +93,7 @@ func (l lazyTypes) get() (ctype.Lookup, error) {
 func (l lazyTypes) ByName(kind ctype.Kind, name string) (ctype.Type, error) {
 	t, err := l.get()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+		return nil, fmt.Errorf("%s: %w (%w)", name, ctype.ErrNotFound, err)
 	}
 	return t.ByName(kind, name)
 }
@@ -111,7 +111,7 @@ func (l lazyTypes) EnumValue(name string) (*ctype.Enum, int64, bool) {
 func (l lazyTypes) Func(module, name string) (*ctype.Func, error) {
 	t, err := l.get()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w (%v)", name, ctype.ErrNotFound, err)
+		return nil, fmt.Errorf("%s: %w (%w)", name, ctype.ErrNotFound, err)
 	}
 	return t.Func(module, name)
 }
@@ -372,7 +372,9 @@ func (w *World) Suggest(p check.AttachPoint) []string {
 			return nil
 		}
 		for _, f := range fns {
-			names = append(names, f.Name)
+			if f.Name != p.Func || p.Module != "" { // else it is there, and something else is wrong
+				names = append(names, f.Name)
+			}
 		}
 		return nearest(p.Func, names, p.Provider.Name+":")
 	}

@@ -3,11 +3,14 @@ package record
 import (
 	"bufio"
 	"cmp"
-	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,8 +61,7 @@ func NewExport(dir string, from *Trace, formats []*traceevent.Format) (*Export, 
 		}
 	}
 	x := &Export{dir: dir, tasks: from.Tasks, symbols: from.symbolRows(), users: from.userTable(), ids: map[*traceevent.Format]int{}, streams: map[int]*exportStream{}}
-	x.meta = &Meta{Version: 1, Started: time.Now(), Host: from.Host, Release: from.Release, Clock: "mono", ToReal: from.ToReal, Header: pageHeader, UUID: make([]byte, 16)}
-	rand.Read(x.meta.UUID)
+	x.meta = &Meta{Version: 1, Started: time.Unix(0, from.ToReal).UTC(), Host: from.Host, Release: from.Release, Clock: "mono", ToReal: from.ToReal, Header: pageHeader}
 	used := map[int]bool{}
 	var out []*traceevent.Format
 	for _, f := range formats { // IDs of several recordings may be the same
@@ -72,12 +74,37 @@ func NewExport(dir string, from *Trace, formats []*traceevent.Format) (*Export, 
 		out = append(out, &g)
 		x.meta.Events = append(x.meta.Events, Event{System: g.System, Name: g.Name, Format: string(g.Append(nil))})
 	}
+	id, err := x.identity()
+	if err != nil {
+		return nil, err
+	}
+	x.meta.UUID = id
 	env := [][2]string{{"domain", "kernel"}, {"tracer_name", "perf"}, {"tracer", "fathom"}, {"sysname", "Linux"}, {"hostname", from.Host}, {"kernel_release", from.Release}}
-	var err error
 	if x.schema, err = ctf.NewSchema([16]byte(x.meta.UUID), from.ToReal, env, out); err != nil {
 		return nil, err
 	}
 	return x, writeFile(filepath.Join(dir, "metadata"), x.schema.Metadata())
+}
+
+// identity makes the UUID: the same for what comes from the same recording, so that its export has the same bytes each time.
+func (x *Export) identity() ([]byte, error) {
+	b, err := json.Marshal([]any{x.meta, x.taskRows(), x.symbols, x.users})
+	if err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return sum[:16], nil
+}
+
+// taskRows are the names of tasks, by task and time.
+func (x *Export) taskRows() (rows []Task) {
+	if x.tasks == nil {
+		return nil
+	}
+	for _, tid := range slices.Sorted(maps.Keys(x.tasks.by)) {
+		rows = append(rows, x.tasks.by[tid]...)
+	}
+	return rows
 }
 
 // pageHeader is what our own recordings say of ring buffer pages; an export has none.
@@ -114,7 +141,8 @@ func (x *Export) Event(e *traceevent.Event) error {
 // Close ends the streams and writes what stands beside them.
 func (x *Export) Close() error {
 	var errs []error
-	for _, s := range x.streams {
+	for _, cpu := range slices.Sorted(maps.Keys(x.streams)) {
+		s := x.streams[cpu]
 		errs = append(errs, s.Close(s.last), s.w.Flush(), s.file.Close(),
 			writeFile(filepath.Join(x.dir, "index", filepath.Base(s.file.Name())+".idx"), s.Index()))
 		s.acc.Written = s.acc.Events + s.acc.Missed
@@ -124,13 +152,7 @@ func (x *Export) Close() error {
 		x.acc.Written += s.acc.Written
 	}
 	x.acc.Exact = true
-	var rows []Task
-	if x.tasks != nil {
-		for _, list := range x.tasks.by {
-			rows = append(rows, list...)
-		}
-	}
 	own := filepath.Join(x.dir, ownDir)
-	errs = append(errs, writeJSON(filepath.Join(own, tasksFile), rows), writeJSON(filepath.Join(own, symbolsFile), x.symbols), writeJSON(filepath.Join(own, usersFile), x.users), writeJSON(filepath.Join(own, metaFile), x.meta), writeJSON(filepath.Join(own, accountFile), x.acc))
+	errs = append(errs, writeJSON(filepath.Join(own, tasksFile), x.taskRows()), writeJSON(filepath.Join(own, symbolsFile), x.symbols), writeJSON(filepath.Join(own, usersFile), x.users), writeJSON(filepath.Join(own, metaFile), x.meta), writeJSON(filepath.Join(own, accountFile), x.acc))
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,8 +169,10 @@ func (t *userTable) sort() {
 // userTable is what a recording of ours says of programs' addresses.
 func (t *Trace) userTable() userTable {
 	out := userTable{Funcs: []UserFunc{}, Rows: []userRow{}}
-	for k, list := range t.users {
-		for _, at := range list {
+	keys := slices.Collect(maps.Keys(t.users))
+	sorting.By(keys, func(a, b userKey) int { return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.addr, b.addr)) })
+	for _, k := range keys { // functions are numbered as they come
+		for _, at := range t.users[k] {
 			out.add(userPlace{k.pid, at.since, k.addr}, *at.frame.UserFunc, at.frame.Off)
 		}
 	}

@@ -47,7 +47,7 @@ func (f FS) NewInstance(leases lease.Dir) (*Instance, error) {
 	}
 	if err := os.Mkdir(i.dir, 0o700); err != nil {
 		i.lease.Release()
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOSYS) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) { // EINVAL: under lockdown (tracefs_create_dir)
 			return nil, feature.Unsupported("tracefs instances", "mkdir "+i.dir, err)
 		}
 		return nil, fmt.Errorf("make tracing instance: %w", err)

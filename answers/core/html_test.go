@@ -2,8 +2,12 @@ package core
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fathom-trace/fathom/internal/chromium"
 )
 
 // TestHTMLEscapes writes paragraphs in which names are what an attacker would choose.
@@ -27,4 +31,23 @@ func TestHTMLEscapes(t *testing.T) {
 			t.Errorf("<%s> is opened %d and closed %d times:\n%s", tag, opened, closed, out)
 		}
 	}
+}
+
+// TestPageInBrowser opens a page in a browser.
+func TestPageInBrowser(t *testing.T) {
+	tab := chromium.Open(t, os.Getenv("FATHOM_SOAK") != "")
+	b := bytes.NewBufferString(htmlHead)
+	for i, part := range []string{
+		"/dumps/vmcore\nkernel   6.12.1-amd64, 2 CPUs\nwhen     just now",
+		"why      somebody asked for it: <sysrq-c>\nwho      sh, process 187",
+		"stack of pid 187\n  #0  sysrq_handle_crash+0x16",
+	} {
+		htmlPart(b, part, i == 0)
+	}
+	b.WriteString("<details><summary>Log <code>log</code></summary><pre>last words</pre></details>\n</body></html>\n")
+	file := filepath.Join(t.TempDir(), "core.html")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tab.Alone("core", file, "6.12.1-amd64", "somebody asked for it: <sysrq-c>", "sysrq_handle_crash+0x16", "last words")
 }

@@ -100,6 +100,7 @@ func WriteHTML(w io.Writer, maps []*Map) error {
 	b.WriteString(`<!DOCTYPE html><meta charset="utf-8"><title>network devices</title><style>
 body{font:14px sans-serif;margin:2em;background:#fff;color:#222}pre{background:#f6f6f6;padding:1em;overflow:auto}
 rect{fill:#eef3fa;stroke:#5a7ca8}text{font:12px monospace}path{stroke:#88a;fill:none;stroke-width:1.5}
+@media(prefers-color-scheme:dark){body{background:#14171a;color:#dde}pre{background:#1f242a}rect{fill:#22303f}text{fill:#dde}}
 </style>` + "\n")
 	for _, m := range maps {
 		fmt.Fprintf(&b, "<h2>%s</h2>\n", html.EscapeString(m.Name))

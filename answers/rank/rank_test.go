@@ -28,7 +28,7 @@ import (
 	"github.com/fathom-trace/fathom/usersym"
 )
 
-var guests = ktest.Config{}
+var guests = ktest.Config{Modules: []string{"veth"}}
 
 // childEnv makes the test binary a program that runs until its input ends; tracerEnv has it switch the stack tracer on before, with its
 // lease in that folder.

@@ -7,10 +7,10 @@ package kallsyms
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
+	"io/fs"
 	"iter"
 	"math"
 	"slices"
@@ -21,7 +21,16 @@ import (
 )
 
 // ErrHidden says that the list has no addresses: kptr_restrict hid them from who read it.
-var ErrHidden = errors.New("kernel addresses are hidden (kernel.kptr_restrict); read as root, or with CAP_SYSLOG")
+var ErrHidden error = hidden{}
+
+// hidden is a permission that is lacking.
+type hidden struct{}
+
+func (hidden) Error() string {
+	return "kernel addresses are hidden (kernel.kptr_restrict); read as root, or with CAP_SYSLOG"
+}
+
+func (hidden) Is(target error) bool { return target == fs.ErrPermission }
 
 // Sym is one symbol. Names are not unique, neither are addresses.
 type Sym struct {

@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"image/png"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +31,8 @@ type Tab struct {
 	session string
 	id      int
 	loaded  int // pages so far
+	// Requests are the addresses that pages asked for over a network: neither files nor what stands in the page itself.
+	Requests []string
 	// Errors are what pages wrote to the console as errors, exceptions included, and what could not be loaded.
 	Errors []string
 }
@@ -65,7 +69,7 @@ func Open(t testing.TB, need bool) *Tab {
 	var attached struct{ SessionID string }
 	tab.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
 	tab.session = attached.SessionID
-	for _, domain := range []string{"Page", "Runtime", "Log"} {
+	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
 		tab.call(domain+".enable", nil, nil)
 	}
 	return tab
@@ -184,6 +188,11 @@ func (b *Tab) note(m message) {
 	switch m.Method {
 	case "Page.loadEventFired":
 		b.loaded++
+	case "Network.requestWillBeSent":
+		var p struct{ Request struct{ URL string } }
+		if json.Unmarshal(m.Params, &p) == nil && !strings.HasPrefix(p.Request.URL, "file:") && !strings.HasPrefix(p.Request.URL, "data:") {
+			b.Requests = append(b.Requests, p.Request.URL)
+		}
 	case "Runtime.exceptionThrown":
 		b.Errors = append(b.Errors, string(m.Params))
 	case "Runtime.consoleAPICalled":
@@ -260,4 +269,70 @@ func (b *Tab) Click(selector string) {
 	b.load("a page after a click", func() {
 		b.Eval(fmt.Sprintf("{ const e = document.querySelector(%q); e.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true})); '' }", selector))
 	})
+}
+
+// Scheme has pages prefer light or dark colours.
+func (b *Tab) Scheme(scheme string) {
+	b.t.Helper()
+	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": scheme}}}, nil)
+}
+
+// Screenshot writes what is seen into a file, in PNG.
+func (b *Tab) Screenshot(name string) {
+	b.t.Helper()
+	var r struct{ Data []byte } // in base64
+	b.call("Page.captureScreenshot", map[string]any{"format": "png"}, &r)
+	if err := os.WriteFile(name, r.Data, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// envArtefacts is a folder for screenshots that somebody wants to see.
+const envArtefacts = "FATHOM_ARTEFACTS"
+
+// Alone opens a file that is to stand by itself, in light and in dark colours: it says what is wanted, complains of nothing, asks nobody for
+// anything, and its ground is as bright as it should be. What is seen is kept in the folder that FATHOM_ARTEFACTS names.
+func (b *Tab) Alone(name, file string, want ...string) {
+	b.t.Helper()
+	dir := os.Getenv(envArtefacts)
+	if dir == "" {
+		dir = b.t.TempDir()
+	}
+	bright := map[string]float64{}
+	for _, scheme := range []string{"light", "dark"} {
+		b.Errors, b.Requests = nil, nil
+		b.Scheme(scheme)
+		b.Go("file://" + file)
+		text := b.Eval("document.documentElement.textContent")
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				b.t.Errorf("%s: no %q in\n%.2000s", name, w, text)
+			}
+		}
+		if len(b.Errors) > 0 || len(b.Requests) > 0 {
+			b.t.Errorf("%s, %s: complaints %q, requests %q", name, scheme, b.Errors, b.Requests)
+		}
+		shot := filepath.Join(dir, name+"-"+scheme+".png")
+		b.Screenshot(shot)
+		bright[scheme] = b.corner(shot)
+	}
+	if bright["light"] < 0.8 || bright["dark"] > 0.3 {
+		b.t.Errorf("%s: its ground has a brightness of %.2f in light colours, and of %.2f in dark ones", name, bright["light"], bright["dark"])
+	}
+}
+
+// corner is how bright a picture's first point is, from 0 to 1.
+func (b *Tab) corner(name string) float64 {
+	b.t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer f.Close()
+	img, err := png.Decode(f)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	red, green, blue, _ := img.At(img.Bounds().Min.X+2, img.Bounds().Min.Y+2).RGBA()
+	return float64(red+green+blue) / (3 * 0xffff)
 }

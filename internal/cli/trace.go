@@ -98,7 +98,7 @@ Examples:
 	fl.BoolVar(&f.info, "info", false, "print what this kernel supports")
 	forVar(fl, &f.forTime, "end after this `TIME`, such as 10s")
 	fl.BoolVarP(&f.failures, "helper-errors", "k", false, "report helpers that failed, such as reads of bad addresses")
-	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost, and print the accounts of every program")
+	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if anything was lost, and print the accounts of every program")
 	fl.StringArrayVarP(&f.headers.Dirs, "include-dir", "I", nil, "look for C headers in `DIR` first")
 	fl.StringArrayVar(&f.headers.Files, "include", nil, "read the C header `FILE` before the program's own C")
 	fl.Bool("usdt-file-activation", false, "turn on USDT probes in all processes of a file: the kernel always does")
@@ -246,7 +246,7 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return err
 	case res.Code != 0:
 		return exitError{res.Code}
-	case f.strict && res.Lost > 0:
+	case f.strict && res.Losses() > 0:
 		return exitError{exitLost}
 	}
 	return nil

@@ -42,7 +42,7 @@ type Error struct {
 	Because string   // evidence; "" takes Err's text
 	Try     []string // up to three exact commands
 	Topic   string   // fathom help TOPIC; "" takes the code's
-	Code    int      // exit code; 0 is ExitFailure
+	Code    int      // exit code; 0 takes that of Err's cause
 	Err     error
 }
 
@@ -89,15 +89,18 @@ func Report(w io.Writer, err error) int {
 	if !errors.As(err, &e) {
 		e = classify(err)
 	}
-	code := e.Code
+	code, ways := e.Code, e.Try
 	if code == 0 {
-		code = ExitFailure
+		code = codeOf(err)
+	}
+	if e.Code == 0 && len(ways) == 0 && (code == ExitPermission || code == ExitUnsupported) {
+		ways = []string{"fathom doctor"} // says what this kernel and this user may, and what root would add
 	}
 	fmt.Fprintf(w, "fathom: %s\n", oneLine(e.What))
 	if b := e.because(); b != "" {
 		fmt.Fprintf(w, "because: %s\n", oneLine(b))
 	}
-	for _, t := range e.Try[:min(maxTry, len(e.Try))] {
+	for _, t := range ways[:min(maxTry, len(ways))] {
 		fmt.Fprintf(w, "try: %s\n", oneLine(t))
 	}
 	topic := e.Topic
@@ -136,9 +139,9 @@ func oneLine(s string) string {
 	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "; ")
 }
 
-// classify finds what and why in an error chain "what: why", and its exit code by its cause.
+// classify finds what and why in an error chain "what: why".
 func classify(err error) *Error {
-	e := &Error{Err: err, Code: codeOf(err)}
+	e := &Error{Err: err}
 	what, why, ok := strings.Cut(err.Error(), ": ")
 	e.What, e.Because = what, why
 	if !ok {
@@ -147,17 +150,18 @@ func classify(err error) *Error {
 	if errors.Is(err, syscall.EPERM) && os.Geteuid() == 0 && e.Because != "" {
 		e.Because += "; this is root, so the kernel is locked down, or a container or a security module forbids it"
 	}
-	if e.Code == ExitPermission || e.Code == ExitUnsupported {
-		e.Try = []string{"fathom doctor"} // says what this kernel and this user may, and what root would add
-	}
 	return e
 }
 
+// codeOf finds the cause in an error. A file of /sys that is not there is the kernel's, or hidden from this process as in a container.
 func codeOf(err error) int {
+	var file *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrPermission): // EPERM and EACCES
 		return ExitPermission
 	case errors.Is(err, feature.ErrUnsupported):
+		return ExitUnsupported
+	case errors.As(err, &file) && errors.Is(file, fs.ErrNotExist) && strings.HasPrefix(file.Path, "/sys/"):
 		return ExitUnsupported
 	}
 	return ExitFailure

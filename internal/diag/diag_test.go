@@ -20,12 +20,17 @@ func TestReport(t *testing.T) {
 	if os.Geteuid() == 0 {
 		asRoot = "; this is root, so the kernel is locked down, or a container or a security module forbids it"
 	}
+	_, masked := os.Open("/sys/nonexistent/possible")
 	for _, tt := range []struct {
 		name string
 		err  error
 		code int
 		want string
 	}{
+		{"a file of the kernel that is not there", fmt.Errorf("count CPUs: %w", masked), 69,
+			"fathom: count CPUs\nbecause: open /sys/nonexistent/possible: no such file or directory (errno 2)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n"},
+		{"of a cause", &Error{What: "rank x", Err: fmt.Errorf("open it: %w", syscall.EACCES)}, 77,
+			"fathom: rank x\nbecause: open it: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
 		{"whole", &Error{What: "attach kprobe:f", Because: "/proc/sys/kernel/x=1", Try: []string{"a", "b", "c", "d"}, Topic: "E-X", Code: 69}, 69,
 			"fathom: attach kprobe:f\nbecause: /proc/sys/kernel/x=1\ntry: a\ntry: b\ntry: c\nmore: fathom help E-X\n"},
 		{"no input", NoInput("read program", missing), 66,

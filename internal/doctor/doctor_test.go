@@ -130,6 +130,22 @@ func TestContainer(t *testing.T) {
 	}
 }
 
+// TestConfined: what a user namespace or a filter on system calls refuses is no sign of lockdown.
+func TestConfined(t *testing.T) {
+	for what, f := range map[string]files{
+		"a user namespace":         {"proc/self/uid_map": "         0       1000          1\n"},
+		"a filter on system calls": {"proc/self/uid_map": "         0          0 4294967295\n", "proc/self/status": rootCaps + "Seccomp:\t2\nSeccomp_filters:\t1\n"},
+	} {
+		r := Run(t.Context(), Options{System: fake(t, f, map[try.Feature]error{try.Kprobe: syscall.EPERM})})
+		if c := find(t, r, "lockdown"); c.Status != Info || !strings.Contains(c.Evidence[0], what) {
+			t.Errorf("%s: %+v", what, c)
+		}
+		if c := find(t, r, "kprobe"); !strings.Contains(strings.Join(append(c.Evidence, c.Fix...), ""), what) || !strings.Contains(c.Fix[0], "outside") {
+			t.Errorf("%s: %+v", what, c)
+		}
+	}
+}
+
 func TestLockdown(t *testing.T) {
 	eperm := map[try.Feature]error{try.Tracefs: syscall.EPERM}
 	for _, tt := range []struct {

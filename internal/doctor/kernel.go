@@ -103,6 +103,9 @@ func (e *exam) try(group string, r row) Check {
 		c.Evidence = append(c.Evidence, e.lockdown.evidence)
 		c.Fix = e.lockdown.fix()
 	case denied(err):
+		if by := e.confined(); by != "" {
+			c.Evidence = append(c.Evidence, "this is in "+by)
+		}
 		c.Fix = []string{"a container or security module forbids it even to root: run outside of it"}
 	default:
 		c.Fix = fixOf(r.feature, e)

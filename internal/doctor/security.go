@@ -64,6 +64,9 @@ func (e *exam) inferLockdown(why string) lockdown {
 	if !e.privileged() {
 		return lockdown{evidence: why}
 	}
+	if by := e.confined(); by != "" {
+		return lockdown{evidence: why + "; what is refused tells nothing in " + by}
+	}
 	for _, f := range []try.Feature{try.Kprobe, try.Tracepoint, try.Tracefs, try.Profile} {
 		if err := e.Try(f); err != nil && denied(err) {
 			return lockdown{level: "integrity or confidentiality", implied: true, evidence: fmt.Sprintf("%s is refused to CAP_SYS_ADMIN: %s", f, tried(err))}
@@ -133,6 +136,21 @@ func (s *System) capabilities() (set uint64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// everybody is the map of user IDs outside of user namespaces.
+const everybody = "0 0 4294967295"
+
+// confined names what refuses things to this process that root may do: a user namespace, whose capabilities are not the kernel's own
+// (user_namespaces(7)), or a filter on system calls (seccomp(2)), as containers have; "" if nothing shows.
+func (s *System) confined() string {
+	if text, err := s.read("/proc/self/uid_map"); err == nil && strings.Join(strings.Fields(text), " ") != everybody {
+		return "a user namespace (/proc/self/uid_map=" + strings.Join(strings.Fields(text), " ") + ")"
+	}
+	if text, err := s.read("/proc/self/status"); err == nil && strings.Contains(text, "\nSeccomp:\t2\n") {
+		return "a filter on system calls (/proc/self/status Seccomp=2)"
+	}
+	return ""
 }
 
 func checkCapabilities(e *exam) []Check {

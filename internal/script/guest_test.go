@@ -19,7 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
-var guests = ktest.Config{Modules: []string{"dummy?"}}
+var guests = ktest.Config{Modules: []string{"dummy?", "veth"}}
 
 func TestMain(m *testing.M)  { ktest.Main(m, guests) }
 func TestGuest(t *testing.T) { ktest.Guests(t, guests) }

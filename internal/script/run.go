@@ -90,6 +90,15 @@ type Result struct {
 	Accounts []probe.Account
 }
 
+// Losses is how much of what was asked for is not in the output: records, map updates, runs.
+func (r Result) Losses() uint64 {
+	n := r.Lost
+	for _, a := range r.Accounts {
+		n += a.LostMap + a.Missed
+	}
+	return n
+}
+
 // runner is one run on the kernel at hand.
 type runner struct {
 	job

@@ -25,11 +25,12 @@ func (g *Graph) SVG(w io.Writer) error {
 	height := head + (g.depth+1)*rowHeight + 2*margin
 	fmt.Fprintf(b, `<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="monospace" font-size="12">
-<rect width="100%%" height="100%%" fill="#fdfdf6"/>
-<text x="%d" y="22" text-anchor="middle" font-size="17">%s</text>
-<text id="said" x="%d" y="42"> </text>
-<text id="whole" x="%d" y="42" text-anchor="end" style="cursor:pointer">all</text>
-<text id="find" x="%d" y="42" text-anchor="end" style="cursor:pointer">search</text>
+<style>@media(prefers-color-scheme:dark){svg{background:#1b1b1b}.ground{fill:#1b1b1b}.word{fill:#ddd}}</style>
+<rect class="ground" width="100%%" height="100%%" fill="#fdfdf6"/>
+<text class="word" x="%d" y="22" text-anchor="middle" font-size="17">%s</text>
+<text class="word" id="said" x="%d" y="42"> </text>
+<text class="word" id="whole" x="%d" y="42" text-anchor="end" style="cursor:pointer">all</text>
+<text class="word" id="find" x="%d" y="42" text-anchor="end" style="cursor:pointer">search</text>
 <g id="frames">
 `, svgWidth, height, svgWidth, height, svgWidth/2, html.EscapeString(g.Title), margin, svgWidth-margin, svgWidth-margin-60)
 	d := drawing{w: b, g: g, bottom: height - margin - rowHeight}
