@@ -121,7 +121,7 @@ func as(comm string, f func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
-		var was [16]byte // TASK_COMM_LEN; not read from a file: that is a call which is traced
+		var was [16]byte       // TASK_COMM_LEN; not read from a file: that is a call which is traced
 		unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&was[0])), 0, 0, 0)
 		rename(comm)
 		defer rename(unix.ByteSliceToString(was[:])) // the runtime may clone another from it when it ends

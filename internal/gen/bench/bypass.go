@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,7 +69,9 @@ func bypassPage() (err error) {
 
 // datagrams are the ways of the page's first table: connections are measured by tcp.go, in bulk too.
 func datagrams() []compare.Way {
-	return slices.DeleteFunc(compare.Ways(), func(w compare.Way) bool { return w == compare.TCP || w == compare.StackNetpoll || w == compare.StackYield })
+	return slices.DeleteFunc(compare.Ways(), func(w compare.Way) bool {
+		return w == compare.TCP || w == compare.StackNetpoll || w == compare.StackYield
+	})
 }
 
 // compileC compiles the program that fathom's rate is compared with.
