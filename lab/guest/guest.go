@@ -60,7 +60,7 @@ type Options struct {
 	Console   io.Writer             `json:"-"` // gets the console as it comes; may be nil
 	Stdout    io.Writer             `json:"-"` // gets what commands write as it comes, besides the Result; may be nil
 	Stderr    io.Writer             `json:"-"`
-	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; 1 minute if 0
+	HangAfter time.Duration         // silence of PID 1 and console that counts as a hang; if 0, 1 minute, 3 where instructions are emulated
 
 	notes []string // what was found while the initramfs was made, for Result.Log
 }
@@ -237,6 +237,9 @@ func (o *Options) defaults() {
 	}
 	if o.HangAfter == 0 {
 		o.HangAfter = time.Minute
+		if o.Accel != KVM { // a kernel unpacks itself for as long as that on a machine with more to do
+			o.HangAfter = 3 * time.Minute
+		}
 	}
 }
 
