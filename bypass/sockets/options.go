@@ -28,7 +28,9 @@ func (r *run) name(n notification, fd int, peer bool) {
 			r.ask.answer(n.id, unix.ENOTCONN)
 			return
 		}
+		x.mu.Lock()
 		a, o = addrPort(x.addr), x.o
+		x.mu.Unlock()
 	case *carried:
 		x.mu.Lock()
 		c := x.c
