@@ -275,6 +275,12 @@ func stays(_ io.Reader, out io.Writer) error {
 		must(err == nil, "connect: %v", err)
 		option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN, unix.AF_INET)
 	}
+	k, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	must(err == nil && unix.Bind(k, at8080) == nil, "bind: %v", err)
+	_, err = unix.Dup(k)
+	must(err == nil && unix.Listen(k, 1) == nil, "listen: %v", err)
+	flags, err := unix.FcntlInt(uintptr(k), unix.F_GETFL, 0)
+	must(err == nil && flags&unix.O_NONBLOCK == 0, "the kernel's socket does not wait now: %x, %v", flags, err)
 	l, err := net.Listen("tcp", ours+":0") // no port of ours: nothing is said
 	if err != nil {
 		return err

@@ -370,7 +370,8 @@ func TestStays(t *testing.T) {
 	p := w.run("stays", sockets.Options{Ports: []uint16{8080}, To: []sockets.Destination{d}})
 	p.says("done")
 	want := []string{"the socket bound to port 8080 is not TCP", "a socket was bound before it connected", "what goes to " + theirs + ":" + port + " is not TCP",
-		"a socket that connects: its descriptor was in an epoll set before", "a socket that connects: its descriptor was duplicated before"}
+		"a socket that connects: its descriptor was in an epoll set before", "a socket that connects: its descriptor was duplicated before",
+		"connections to 0.0.0.0:8080: its descriptor was duplicated before"}
 	res := p.ends()
 	for _, reason := range want {
 		if res.Kernel[reason] != 1 {

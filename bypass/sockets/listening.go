@@ -151,6 +151,7 @@ func (r *run) replaceListener(n notification, fd, f int, listen func() error) (e
 	defer func() {
 		if err != nil {
 			l.kernel.Close()
+			_ = unix.SetNonblock(f, d.nonblock) // which package net has set for who has the socket, the program too
 		}
 	}()
 	if l.past, err = r.s.ListenBound(l.kernel); err != nil {
