@@ -18,10 +18,10 @@ func (r *run) connect(n notification, fd int) {
 	if x := r.find(inode(n.pid, fd)); x != nil {
 		c, ok := x.(*carried)
 		if !ok {
-			r.ask.answer(n.id, unix.EISCONN)
+			r.ask.answer(n, unix.EISCONN)
 			return
 		}
-		r.ask.answer(n.id, c.again())
+		r.ask.answer(n, c.again())
 		return
 	}
 	to, ok := r.goes(n)
@@ -58,7 +58,7 @@ func (r *run) connect(n notification, fd int) {
 		o, err = optionsOf(f)
 	}
 	if err != nil {
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	if d.nonblock {
@@ -72,13 +72,13 @@ func (r *run) connect(n notification, fd int) {
 		r.ask.pass(n.id)
 		return
 	case err != nil:
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	theirs, inode, mine, err := newPair(false)
 	if err != nil {
 		refuse(c)
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	defer unix.Close(theirs)
@@ -88,11 +88,11 @@ func (r *run) connect(n notification, fd int) {
 		r.forget(inode)
 		mine.Close()
 		refuse(c)
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	r.connected.Add(1)
-	r.ask.answer(n.id, nil)
+	r.ask.answer(n, nil)
 	x.carry()
 }
 
@@ -181,12 +181,12 @@ func (r *run) connectLater(n notification, fd int, d descriptor, o options, to n
 		r.ask.pass(n.id)
 		return
 	} else if err != nil {
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	theirs, inode, mine, err := newPair(true)
 	if err != nil {
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	f, err := fill(theirs)
@@ -200,10 +200,10 @@ func (r *run) connectLater(n notification, fd int, d descriptor, o options, to n
 	if err != nil {
 		unix.Close(theirs)
 		mine.Close()
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
-	r.ask.answer(n.id, unix.EINPROGRESS)
+	r.ask.answer(n, unix.EINPROGRESS)
 	c, err := r.dial(r.ctx, to, o)
 	x.mu.Lock()
 	if err == nil {

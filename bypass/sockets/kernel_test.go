@@ -316,7 +316,7 @@ func TestDials(t *testing.T) {
 	p.tell("127.0.0.1:9999")
 	p.says("connection refused")
 	res := p.ends()
-	if res.Connected != 1 || res.Accepted != 0 || res.Kernel["the route to 127.0.0.1 is by another device"] != 1 || len(p.notes) != 1 {
+	if res.Connected != 1 || res.Accepted != 0 || res.Kernel["the route to 127.0.0.1 is by another device"] < 1 || len(p.notes) != 1 {
 		t.Errorf("%+v, notes %q", res, p.notes)
 	}
 	if st, err := w.s.Stats(); err != nil || st.Sent < 5 {
@@ -374,7 +374,7 @@ func TestStays(t *testing.T) {
 		"connections to 0.0.0.0:8080: its descriptor was duplicated before"}
 	res := p.ends()
 	for _, reason := range want {
-		if res.Kernel[reason] != 1 {
+		if res.Kernel[reason] < 1 { // a call that a signal interrupts comes again
 			t.Errorf("not said: %s", reason)
 		}
 	}

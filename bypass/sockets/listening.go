@@ -81,7 +81,7 @@ func (r *run) closed(port uint16) {
 // listen replaces a socket that is to listen on one of our ports.
 func (r *run) listen(n notification, fd int) {
 	if _, ok := r.find(inode(n.pid, fd)).(*listening); ok { // again
-		r.ask.answer(n.id, nil)
+		r.ask.answer(n, nil)
 		return
 	}
 	r.listens.Lock()
@@ -116,12 +116,12 @@ func (r *run) listen(n notification, fd int) {
 	stays := r.replaceListener(n, fd, f, listen)
 	if stays != nil {
 		if err := listen(); err != nil {
-			r.ask.answer(n.id, err)
+			r.ask.answer(n, err)
 			return
 		}
 		r.stays(fmt.Sprintf("connections to %s: %v", net.JoinHostPort(at, fmt.Sprint(port)), stays))
 	}
-	r.ask.answer(n.id, nil)
+	r.ask.answer(n, nil)
 }
 
 // replaceListener gives the program one end of a pair for f, which listens as well, once connections by our device come here.
@@ -199,7 +199,7 @@ func (l *listening) shut() {
 	l.ready, l.waiting = nil, nil
 	l.mu.Unlock()
 	for _, w := range waiting { // closed by another thread, or shut down
-		l.r.ask.answer(w.n.id, unix.EINVAL)
+		l.r.ask.answer(w.n, unix.EINVAL)
 	}
 	// Others may have the socket yet, the stack for its connections among them: it must not listen.
 	_ = control(l.kernel, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) })
@@ -269,7 +269,7 @@ func (r *run) accept(n notification, fd, flags int) {
 		err = unix.EINVAL
 	}
 	if err != nil {
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	l.mu.Lock()
@@ -285,7 +285,7 @@ func (r *run) accept(n notification, fd, flags int) {
 		return
 	}
 	if d.nonblock {
-		r.ask.answer(n.id, unix.EAGAIN)
+		r.ask.answer(n, unix.EAGAIN)
 		return
 	}
 	l.waiting = append(l.waiting, waiter{n, flags})
@@ -305,7 +305,7 @@ func (l *listening) attend(n notification) {
 			return
 		case signalled || !l.r.ask.valid(n.id):
 			l.waiting = slices.Delete(l.waiting, i, i+1)
-			l.r.ask.answer(n.id, restart)
+			l.r.ask.answer(n, restart)
 			l.mu.Unlock()
 			return
 		}
@@ -339,7 +339,7 @@ func (l *listening) deliver(w waiter, c net.Conn) bool {
 				return false
 			}
 			refuse(c)
-			r.ask.answer(w.n.id, err)
+			r.ask.answer(w.n, err)
 			return true
 		}
 	}
@@ -350,7 +350,7 @@ func (l *listening) deliver(w waiter, c net.Conn) bool {
 			if err := unix.SetNonblock(fd, nonblock); err != nil {
 				return err
 			}
-			return r.ask.give(w.n.id, fd, cloexec)
+			return r.ask.give(w.n, fd, cloexec)
 		})
 		if errors.Is(err, unix.ENOENT) {
 			return false
@@ -358,14 +358,14 @@ func (l *listening) deliver(w waiter, c net.Conn) bool {
 		k.Close()
 		r.elsewhere.Add(1)
 		if err != nil {
-			r.ask.answer(w.n.id, err)
+			r.ask.answer(w.n, err)
 		}
 		return true
 	}
 	theirs, inode, mine, err := newPair(nonblock)
 	if err != nil {
 		refuse(c)
-		r.ask.answer(w.n.id, err)
+		r.ask.answer(w.n, err)
 		return true
 	}
 	defer unix.Close(theirs)
@@ -373,18 +373,18 @@ func (l *listening) deliver(w waiter, c net.Conn) bool {
 	if !past || l.o.set(t) != nil {
 		mine.Close()
 		refuse(c)
-		r.ask.answer(w.n.id, unix.ECONNABORTED)
+		r.ask.answer(w.n, unix.ECONNABORTED)
 		return true
 	}
 	r.remember(inode, x)
-	if err := r.ask.give(w.n.id, theirs, cloexec); err != nil {
+	if err := r.ask.give(w.n, theirs, cloexec); err != nil {
 		r.forget(inode)
 		mine.Close()
 		if errors.Is(err, unix.ENOENT) {
 			return false
 		}
 		refuse(c)
-		r.ask.answer(w.n.id, err)
+		r.ask.answer(w.n, err)
 		return true
 	}
 	r.accepted.Add(1)

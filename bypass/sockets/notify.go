@@ -95,34 +95,63 @@ const restart = unix.Errno(512)
 // attention is how often calls that wait are looked at for signals.
 const attention = 20 * time.Millisecond
 
-// signalled says if a signal is there that interrupts a thread's call: one for the thread, or one for its process that the kernel gives to the
-// first thread (complete_signal, kernel/signal.c).
-func signalled(tid uint32) bool {
+// thread is what the kernel says about one (/proc/TID/status).
+type thread struct {
+	state       string // "S", "D", …
+	first       bool   // of its process
+	own, shared uint64 // signals that wait for it, and for its process
+	blocked     uint64
+}
+
+func look(tid uint32) (t thread, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
-		return true // it is gone
+		return t, err
 	}
-	var tgid int
-	var own, shared, blocked uint64
+	signals := map[string]*uint64{"SigPnd": &t.own, "ShdPnd": &t.shared, "SigBlk": &t.blocked}
 	for line := range strings.Lines(string(b)) {
 		name, v, _ := strings.Cut(strings.TrimSpace(line), ":\t")
-		switch name {
-		case "Tgid":
-			tgid, _ = strconv.Atoi(v)
-		case "SigPnd":
-			own, _ = strconv.ParseUint(v, 16, 64)
-		case "ShdPnd":
-			shared, _ = strconv.ParseUint(v, 16, 64)
-		case "SigBlk":
-			blocked, _ = strconv.ParseUint(v, 16, 64)
+		switch set := signals[name]; {
+		case name == "State":
+			t.state = v[:min(1, len(v))]
+		case name == "Tgid":
+			t.first = v == strconv.FormatUint(uint64(tid), 10)
+		case set != nil:
+			if *set, err = strconv.ParseUint(v, 16, 64); err != nil {
+				return t, fmt.Errorf("/proc/%d/status: %s: %w", tid, name, err)
+			}
 		}
 	}
-	return own&^blocked != 0 || tgid == int(tid) && shared&^blocked != 0
+	return t, nil
+}
+
+// signalled says if a signal is there that interrupts its call: one for the thread, or one for its process that the kernel gives to the
+// first thread (complete_signal, kernel/signal.c).
+func (t thread) signalled() bool {
+	return t.own&^t.blocked != 0 || t.first && t.shared&^t.blocked != 0
+}
+
+// settle waits until a thread that a signal has woken waits on for our answer, uninterruptibly. Kernels without "seccomp: Fix a race with
+// WAIT_KILLABLE_RECV if the tracer replies too fast" begin the call anew if the answer is there before it does, and what it was is lost.
+func settle(tid uint32) {
+	for range 100 {
+		if t, err := look(tid); err != nil || !t.signalled() || t.state == "D" {
+			return
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// signalled says if a signal interrupts a thread's call; also if it is gone.
+func signalled(tid uint32) bool {
+	t, err := look(tid)
+	return err != nil || t.signalled()
 }
 
 // answer gives 0 or an error. The thread may be gone: nothing is lost by that.
-func (a asker) answer(id uint64, err error) {
-	r := response{id: id}
+func (a asker) answer(n notification, err error) {
+	settle(n.pid)
+	r := response{id: n.id}
 	if err != nil {
 		r.errno = -int32(number(err))
 	}
@@ -146,8 +175,9 @@ func (a asker) replace(id uint64, src, dst int, cloexec bool) error {
 }
 
 // give answers with a descriptor of ours, under a number that is free there. The error is ENOENT if nobody waits for it anymore.
-func (a asker) give(id uint64, src int, cloexec bool) error {
-	r := addFD{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, src: uint32(src)}
+func (a asker) give(n notification, src int, cloexec bool) error {
+	settle(n.pid)
+	r := addFD{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, src: uint32(src)}
 	if cloexec {
 		r.dflags = unix.O_CLOEXEC
 	}

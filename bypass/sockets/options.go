@@ -25,7 +25,7 @@ func (r *run) name(n notification, fd int, peer bool) {
 	switch x := r.find(inode(n.pid, fd)).(type) {
 	case *listening:
 		if peer {
-			r.ask.answer(n.id, unix.ENOTCONN)
+			r.ask.answer(n, unix.ENOTCONN)
 			return
 		}
 		x.mu.Lock()
@@ -38,7 +38,7 @@ func (r *run) name(n notification, fd int, peer bool) {
 		x.mu.Unlock()
 		switch {
 		case c == nil && peer:
-			r.ask.answer(n.id, unix.ENOTCONN)
+			r.ask.answer(n, unix.ENOTCONN)
 			return
 		case c == nil:
 		case peer:
@@ -50,7 +50,7 @@ func (r *run) name(n notification, fd int, peer bool) {
 		r.ask.pass(n.id)
 		return
 	}
-	r.ask.answer(n.id, result(n.pid, n.args[1], n.args[2], sockaddr(o.family, a, uint32(r.s.Index())), true))
+	r.ask.answer(n, result(n.pid, n.args[1], n.args[2], sockaddr(o.family, a, uint32(r.s.Index())), true))
 }
 
 // socket is what options are set of.
@@ -84,17 +84,17 @@ func (r *run) setOption(n notification, fd int) {
 		if level == unix.SOL_SOCKET {
 			r.ask.pass(n.id)
 		} else {
-			r.ask.answer(n.id, unix.ENOPROTOOPT)
+			r.ask.answer(n, unix.ENOPROTOOPT)
 		}
 		return
 	}
 	if int(int32(n.args[4])) < size {
-		r.ask.answer(n.id, unix.EINVAL)
+		r.ask.answer(n, unix.EINVAL)
 		return
 	}
 	b, err := read(n.pid, n.args[3], size)
 	if err != nil {
-		r.ask.answer(n.id, err)
+		r.ask.answer(n, err)
 		return
 	}
 	v := int(int32(binary.NativeEndian.Uint32(b)))
@@ -119,7 +119,7 @@ func (r *run) setOption(n notification, fd int) {
 	if err == nil && c != nil && c.c != nil {
 		err = o.set(c.c)
 	}
-	r.ask.answer(n.id, err)
+	r.ask.answer(n, err)
 }
 
 // getOption answers getsockopt.
@@ -162,10 +162,10 @@ func (r *run) getOption(n notification, fd int) {
 	case level == unix.IPPROTO_TCP && name == unix.TCP_KEEPCNT:
 		v = o.keep.Count
 	default:
-		r.ask.answer(n.id, unix.ENOPROTOOPT)
+		r.ask.answer(n, unix.ENOPROTOOPT)
 		return
 	}
-	r.ask.answer(n.id, result(n.pid, n.args[3], n.args[4], binary.NativeEndian.AppendUint32(nil, uint32(v)), false))
+	r.ask.answer(n, result(n.pid, n.args[3], n.args[4], binary.NativeEndian.AppendUint32(nil, uint32(v)), false))
 }
 
 // awaitClosed waits until the other end is closed.
