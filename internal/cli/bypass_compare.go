@@ -51,7 +51,7 @@ Examples:
 	fl.IntVar(&o.Count, "count", o.Count, "`N` round trips of each in each round")
 	fl.DurationVar(&o.For, "for", o.For, "send for this `TIME` in each round; 0: no rates")
 	fl.IntVarP(&o.Size, "size", "s", o.Size, "frames of `N` bytes")
-	fl.StringVar(&ways, "ways", "", "only `WAYS`, compared with the first: "+list(compare.Ways()))
+	fl.StringVar(&ways, "ways", "", "only `WAYS`, beside the first: "+list(compare.Ways()))
 	fl.StringVar(&cpus, "cpus", "", "`A,B`: the CPUs of both sides (default: the first and the last); none leaves them free")
 	fl.BoolVarP(&generic, "xdp-skb", "S", false, "attach in generic mode")
 	fl.BoolVarP(&asJSON, "json", "j", false, "print the report as JSON")

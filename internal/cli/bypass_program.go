@@ -49,7 +49,7 @@ Examples:
 	fl.StringVarP(&f.dev, "interface", "i", "", "network `DEVICE`")
 	fl.StringVar(&f.netns, "netns", "", "network namespace of the device: a `NAME`, a process or a path")
 	fl.StringSliceVar(&ports, "port", nil, "`PORT` whose connections are carried; several with commas")
-	fl.StringSliceVar(&to, "to", nil, "`ADDRESS[/LENGTH][:PORT]`: connections that go there are carried")
+	fl.StringSliceVar(&to, "to", nil, "`ADDRESS[:PORT]` to which connections are carried, or ADDRESS/LENGTH[:PORT]")
 	fl.StringVarP(&f.queue, "queue", "q", "all", "`QUEUES`: 0, or 0,1, or all")
 	fl.BoolVarP(&f.generic, "xdp-skb", "S", false, "attach in generic mode, which every device has")
 	fl.BoolVarP(&f.native, "xdp-native", "N", false, "attach in the driver")
