@@ -256,7 +256,7 @@ func xfs(t *testing.T, stop chan struct{}) {
 		t.Errorf("mount XFS: %v", err)
 		return
 	}
-	defer unix.Unmount(dir, 0)
+	defer unix.Unmount(dir, unix.MNT_DETACH) // the tool may have something open there yet
 	for n := 0; !ended(stop, 50*time.Millisecond); n++ {
 		files(dir, n)
 	}

@@ -128,7 +128,7 @@ func (w *Watcher) guess(r *Record, why *cause, c *changes.Change) {
 // lastRef finds who dropped the last reference to a namespace, or to one of several that went together.
 func (w *Watcher) lastRef(c *changes.Change) (found *sighting) {
 	for _, s := range w.sights { // the last one counts: numbers of namespaces are used again
-		if s.kind == recLastRef && !s.at.After(c.Time.Add(patience)) && (s.netns == c.NS.Inode || s.netns == 0 && (found == nil || found.netns == 0)) {
+		if s.kind == recLastRef && !s.at.After(c.Time.Add(near)) && (s.netns == c.NS.Inode || s.netns == 0 && (found == nil || found.netns == 0)) {
 			found = s
 		}
 	}

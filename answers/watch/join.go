@@ -9,23 +9,24 @@ import (
 	"github.com/fathom-trace/fathom/netstate/changes"
 )
 
-// patience is how long a change waits for the sighting that belongs to it: both come from the same moment, on two ways.
-const patience = 400 * time.Millisecond
+// patience is how long a change waits for the sighting that belongs to it: both come from the same moment, on two ways, but who made it may
+// be put off its CPU in between.
+const patience = time.Second
 
 // behind is how long a change waits in all where what programs saw was not read in that time.
-const behind = 5 * time.Second
+const behind = 20 * time.Second
 
 // memory is how long a sighting without a change is kept: a sysctl may be read again a second later, and duplicate address
 // detection takes some seconds where it is set to.
 const memory = 10 * time.Second
 
 // near is how far apart a change and the sighting of its author may be where nothing else joins them.
-const near = patience
+const near = 400 * time.Millisecond
 
 // blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message
 // the nearest in time.
 func (w *Watcher) blind(c *changes.Change) *sighting {
-	best, least := -1, uint64(near)
+	best, least := -1, uint64(patience)
 	for i, s := range w.sights {
 		if s.kind != recMessage || len(s.msg) > 0 || s.socket != c.Socket || len(c.Msg) == 0 {
 			continue
@@ -112,7 +113,7 @@ func (w *Watcher) more(c *changes.Change) bool {
 func (w *Watcher) join(p *pending, s *sighting) {
 	p.s, p.until = s, time.Now()
 	if w.more(p.c) {
-		p.until = time.Now().Add(patience / 4)
+		p.until = time.Now().Add(near / 4)
 	}
 	if len(w.causes) >= remembered {
 		clear(w.causes)

@@ -175,7 +175,7 @@ func (w *Watcher) ready() (*Record, bool) {
 		return nil, false
 	}
 	if p.s == nil && p.waits && now.Sub(p.came) < behind && !w.w.readSince(p.came) {
-		p.until = now.Add(patience / 20) // its sighting may be there, and nobody had the time to read it
+		p.until = now.Add(near / 20) // its sighting may be there, and nobody had the time to read it
 		return nil, false
 	}
 	w.pending = w.pending[1:]

@@ -41,7 +41,7 @@ struct signal_struct { struct list_head thread_head; };
 struct mm_struct { unsigned long total_vm; struct { struct { long counter; } count[4]; } rss_stat; void *pgd; unsigned long arg_start; };
 struct fdtable { unsigned int max_fds; struct file **fd; };
 struct files_struct { struct fdtable *fdt; };
-struct file { unsigned int f_flags; };
+struct file { const void *f_op; unsigned int f_flags; };
 struct thread_info { unsigned int cpu; };
 struct task_struct {
 	struct thread_info thread_info; unsigned int __state; int exit_state; unsigned int flags; int on_cpu;
@@ -100,6 +100,7 @@ func newCorpse(t *testing.T) *corpse {
 		c.write(fds+8*uint64(i), 8, at)
 		if at != 0 {
 			c.put("struct file", at, "f_flags", uint64(10+i))
+			c.put("struct file", at, "f_op", corpseBase+0x6480) // a file has operations from the moment that it has a descriptor
 		}
 	}
 	return c
