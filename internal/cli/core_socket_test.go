@@ -7,13 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
-	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/lab/guest/qmp"
 )
 
@@ -23,19 +21,8 @@ func TestCoreSocket(t *testing.T) {
 		t.Skip("boots a guest until it dies: with make soak")
 	}
 	const kernel = "debian-6.12-cloud"
-	wanted := os.Getenv(ktest.EnvGuests)
-	if wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
-		t.Skip(ktest.EnvGuests + " does not name " + kernel)
-	}
+	k := ktest.Bootable(t, kernel)
 	program := ktest.Oracle(t, "qemu-system-x86_64")
-	cache, err := guest.UserCache()
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := cache.Kernel(t.Context(), kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	socket, console := filepath.Join(dir, "qmp"), filepath.Join(dir, "console")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,19 +22,8 @@ import (
 // has pstore explained there, and addresses of the kernel that runs.
 func TestPstore(t *testing.T) {
 	const kernel = "debian-6.12-cloud"
-	wanted := os.Getenv(ktest.EnvGuests)
-	if wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
-		t.Skip(ktest.EnvGuests + " does not name " + kernel)
-	}
+	k := ktest.Bootable(t, kernel)
 	busybox := ktest.Oracle(t, "busybox")
-	cache, err := guest.UserCache()
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := cache.Kernel(t.Context(), kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
 	accel, err := guest.ParseAccel(os.Getenv(ktest.EnvAccel))
 	if err != nil {
 		t.Fatal(err)

@@ -201,6 +201,23 @@ func testdata() ([]guest.File, error) {
 	return files, err
 }
 
+// Bootable gives a kernel for a test that boots its own guest; the test is skipped if FATHOM_GUESTS does not name it.
+func Bootable(t testing.TB, name string) guest.Kernel {
+	t.Helper()
+	if wanted := os.Getenv(EnvGuests); wanted != everyKernel && !slices.Contains(strings.Split(wanted, ","), name) {
+		t.Skip(EnvGuests + " does not name " + name)
+	}
+	cache, err := guest.UserCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := cache.Kernel(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // Fathom builds the fathom binary for guests, once per test process, and returns it as a file at /usr/bin/fathom.
 func Fathom(t testing.TB) guest.File {
 	t.Helper()
