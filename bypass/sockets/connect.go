@@ -230,7 +230,7 @@ func (r *run) connectLater(n notification, fd int, d descriptor, o options, to n
 func (c *carried) fail() {
 	_ = c.mine.CloseWrite()
 	c.r.wg.Go(func() {
-		awaitClosed(c.mine, c.r.ctx)
+		awaitClosed(c.r.ctx, c.mine)
 		c.mine.Close()
 		c.r.forget(c.inode)
 	})

@@ -43,7 +43,7 @@ const (
 	flagContinue = 1          // SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel does it
 )
 
-// asker is the descriptor that the kernel asks by.
+// asker is the listening file descriptor of seccomp_unotify(2), by which the kernel asks a supervisor: us. The target is the program.
 type asker struct{ fd int }
 
 func (a asker) ioctl(req uintptr, p unsafe.Pointer) (int, error) {

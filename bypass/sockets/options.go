@@ -169,7 +169,7 @@ func (r *run) getOption(n notification, fd int) {
 }
 
 // awaitClosed waits until the other end is closed.
-func awaitClosed(c *net.UnixConn, ctx context.Context) {
+func awaitClosed(ctx context.Context, c *net.UnixConn) {
 	for !closedThere(c) {
 		select {
 		case <-ctx.Done():
