@@ -200,7 +200,7 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	}
 	// Garbage is collected once packets are seen; what is made until then, programs, is soon forgotten.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
+	defer frugal(memory)()
 	rec, err := packets.Run(c.Context(), f.o)
 	if err != nil {
 		return absent(err)
@@ -289,7 +289,7 @@ func (f *packetFlags) style() packet.Style {
 // ready says that packets are seen now, and how.
 func (f *packetFlags) ready(level string, missing []string) {
 	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
-	debug.SetGCPercent(50)
+	defer debug.SetGCPercent(50)
 	if f.json {
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "ready", "level": level, "missing": missing})
 		return
