@@ -3,6 +3,10 @@
 package bpf
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
@@ -25,6 +29,20 @@ type Program struct {
 	Unit       *ir.Unit
 	// StackBytes and ScratchBytes say what the program uses per CPU.
 	StackBytes, ScratchBytes int
+}
+
+// GivenSymbol is what an instruction that loads number i of its target (ir.Given) refers to, until who loads the program puts the
+// number there.
+func GivenSymbol(i int64) string { return fmt.Sprintf("given.%d", i) }
+
+// Given tells of an instruction which number of its target it loads.
+func Given(in *asm.Instruction) (i int, ok bool) {
+	s, ok := strings.CutPrefix(in.Reference(), "given.")
+	if !ok || in.OpCode != asm.LoadImmOp(asm.DWord) || in.Src != 0 {
+		return 0, false
+	}
+	i, err := strconv.Atoi(s)
+	return i, err == nil
 }
 
 // Map is a map of an Object.

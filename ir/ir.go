@@ -66,6 +66,7 @@ const (
 	Stack        // dst = bytes written; stack of the traced context to mem: Imm bytes, Flags
 	Output       // dst = result; Imm (or with B its register) bytes at mem to the event ring, with flags a
 	Cookie       // dst = index of the target that fired, given at attach
+	Given        // dst = number Imm of the target that the program is loaded for, a constant from then on
 	Count        // counter Imm of this Unit += 1   on paths that lose or filter only
 	Jump         // goto Then
 	Branch       // if a Cond b goto Then else Else
@@ -207,6 +208,7 @@ type Unit struct {
 	Calls    []*Func
 	Slots    []*Slot
 	Cookie   bool // needs an attach cookie: it asks which of several targets fired
+	Given    bool // is loaded for each of its targets: its instructions have numbers of the target in them
 	Typed    bool // needs arguments the verifier knows the types of: a raw tracepoint is attached by its BTF
 }
 

@@ -60,7 +60,7 @@ func (n *Ins) Width() int {
 // Removable says if n may be left out when nobody wants its result.
 func (n *Ins) Removable() bool {
 	switch n.Op {
-	case Nop, Const, Mov, Bin, Ext, Bswap, Addr, Load, MapPtr, MapValue, FuncPtr, Ctx, Frame, Arg, Retval, Field, FuncIP, CPUReg, Cookie:
+	case Nop, Const, Mov, Bin, Ext, Bswap, Addr, Load, MapPtr, MapValue, FuncPtr, Ctx, Frame, Arg, Retval, Field, FuncIP, CPUReg, Cookie, Given:
 		return true
 	case Call:
 		return Steady(n.Fn) || n.Fn == FnKtimeGetNs || n.Fn == FnKtimeGetBootNs || n.Fn == FnKtimeGetTaiNs || n.Fn == FnKtimeGetCoarseNs ||

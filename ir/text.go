@@ -133,6 +133,8 @@ func (n *Ins) effect() string {
 		return fmt.Sprintf("output %s, %v", n.mem(), size)
 	case Cookie:
 		return "cookie"
+	case Given:
+		return fmt.Sprintf("given %d", n.Imm)
 	case Count:
 		return "count " + counterText[n.Imm]
 	case Jump:

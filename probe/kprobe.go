@@ -24,7 +24,7 @@ func (w *World) Functions() ([]Function, error) {
 		var fns []tracefs.Function
 		if fns, err = fs.AvailableFunctions(); err == nil && len(fns) > 0 {
 			for _, f := range fns {
-				w.funcs = append(w.funcs, Function{f.Name, f.Module})
+				w.funcs = append(w.funcs, Function{Name: f.Name, Module: f.Module})
 			}
 			w.ftraceSays = true
 		}
@@ -35,25 +35,46 @@ func (w *World) Functions() ([]Function, error) {
 			return nil, errors.Join(err, kerr)
 		}
 		for s := range ks.Text() {
-			w.funcs = append(w.funcs, Function{s.Name, s.Module})
+			w.funcs = append(w.funcs, Function{s.Name, s.Module, s.Addr})
 		}
 	}
 	w.funcsOK = true
 	return w.funcs, nil
 }
 
-// FindFunctions gives those of Functions that have one of the names, without keeping the rest where ftrace lists them.
+// FindFunctions gives those of Functions that have one of the names, without keeping the rest where ftrace lists them. Where
+// addresses may be read it is the kernel's functions of these names, and ftrace is not asked, which takes it long to tell: some
+// may be such as cannot be probed, and of those that share their name and module there is the first, as the kernel finds it
+// by name (ftrace_lookup_symbols in kernel/trace/ftrace.c).
 func (w *World) FindFunctions(names []string) (out []Function, err error) {
-	if !w.funcsOK {
-		if fs, err := w.tracefs(); err == nil {
-			if fns, err := fs.FindFunctions(names); err == nil && len(fns) > 0 {
-				for _, f := range fns {
-					out = append(out, Function{f.Name, f.Module})
+	if w.funcsOK {
+		return w.named(names)
+	}
+	if ks, err := w.live.Kallsyms(); err == nil && ks.Hidden() == nil {
+		for _, name := range names {
+			found := map[string]bool{}
+			for s := range ks.Named(name) {
+				if s.IsText() && !found[s.Module] {
+					found[s.Module] = true
+					out = append(out, Function{s.Name, s.Module, s.Addr})
 				}
-				return out, nil
 			}
 		}
+		return out, nil
 	}
+	if fs, err := w.tracefs(); err == nil {
+		if fns, err := fs.FindFunctions(names); err == nil && len(fns) > 0 {
+			for _, f := range fns {
+				out = append(out, Function{Name: f.Name, Module: f.Module})
+			}
+			return out, nil
+		}
+	}
+	return w.named(names)
+}
+
+// named gives those of Functions that have one of the names.
+func (w *World) named(names []string) (out []Function, err error) {
 	all, err := w.Functions()
 	for _, f := range all {
 		if slices.Contains(names, f.Name) {

@@ -33,6 +33,8 @@ type Options struct {
 	// Plain loads programs without the types of their functions and the lines of their source, which serve those who read the
 	// verifier's log and cost as much as the program itself. What is refused is loaded again, with them.
 	Plain bool
+	// Given has the numbers of a target, for programs that are loaded with them (ir.Given).
+	Given func(Target) []int64
 	// Missing says what to do with targets that cannot be attached: "error" (default), "warn", "ignore". Those that Needed says
 	// are needed are an error in any case.
 	Missing string
@@ -261,11 +263,35 @@ func (s *Session) loadUnit(l *loaded) error {
 			return nil
 		}
 	}
+	if l.prog.Unit.Given {
+		return s.loadGiven(l, spec)
+	}
 	p, err := s.newProgram(l, spec)
 	if err != nil {
 		return err
 	}
 	l.progs = []*ebpf.Program{p}
+	return nil
+}
+
+// loadGiven loads a program for each target, with the target's numbers in it.
+func (s *Session) loadGiven(l *loaded, spec *ebpf.ProgramSpec) error {
+	for _, t := range l.targets {
+		one := spec.Copy()
+		one.Name = mapName(t.Func)
+		numbers := s.opts.Given(t)
+		for i := range one.Instructions {
+			if n, ok := bpf.Given(&one.Instructions[i]); ok {
+				one.Instructions[i] = one.Instructions[i].WithReference("")
+				one.Instructions[i].Constant = numbers[n]
+			}
+		}
+		p, err := s.newProgram(l, one)
+		if err != nil {
+			return err
+		}
+		l.progs = append(l.progs, p)
+	}
 	return nil
 }
 

@@ -45,7 +45,7 @@ func world(t *testing.T, hooked ...string) *World {
 	w := NewWorld(l, nil, 0)
 	for _, h := range hooked {
 		name, module, _ := strings.Cut(h, " ")
-		w.funcs = append(w.funcs, Function{name, module})
+		w.funcs = append(w.funcs, Function{Name: name, Module: module})
 	}
 	w.funcsOK, w.ftraceSays = true, true
 	return w

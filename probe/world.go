@@ -40,7 +40,10 @@ type World struct {
 }
 
 // Function is a kernel function that may be probed.
-type Function struct{ Name, Module string }
+type Function struct {
+	Name, Module string
+	Addr         uint64 // where it begins; 0 if that was not looked up or is hidden
+}
 
 var _ check.World = (*World)(nil)
 

@@ -179,7 +179,7 @@ func (s *spiller) remakeable(ranges []*liveRange) {
 			}
 			defs[n.Dst]++
 			switch n.Op {
-			case ir.Const, ir.MapPtr, ir.MapValue, ir.FuncPtr:
+			case ir.Const, ir.MapPtr, ir.MapValue, ir.FuncPtr, ir.Given:
 				made[n.Dst] = n
 			case ir.Addr:
 				if n.Slot != nil {

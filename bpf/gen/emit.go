@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
@@ -256,6 +257,8 @@ func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
 		e.add(asm.LoadMapPtr(d, 0).WithReference(e.maps[n.Map]))
 	case ir.MapValue:
 		e.add(asm.LoadMapValue(d, 0, uint32(n.Off)).WithReference(e.maps[n.Map]))
+	case ir.Given:
+		e.add(asm.LoadImm(d, 0, asm.DWord).WithReference(bpf.GivenSymbol(n.Imm)))
 	case ir.FuncPtr:
 		ins := asm.Instruction{OpCode: asm.LoadImmOp(asm.DWord), Dst: d, Src: asm.PseudoFunc, Constant: -1}
 		e.add(ins.WithReference(n.Callee.Name))

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/bpf/asmtext"
 	"github.com/fathom-trace/fathom/bpf/vm"
 	"github.com/fathom-trace/fathom/ir"
@@ -232,6 +233,36 @@ func TestZero(t *testing.T) {
 			if got := run(t, compiled(t, p, Options{})); got != 1001 {
 				t.Errorf("%d bytes at %d: %04d is left, want 1001", size, off, got)
 			}
+		}
+	}
+}
+
+// TestGiven: numbers of a target are found among the instructions, once for each place that asks, and the rest is as it was.
+func TestGiven(t *testing.T) {
+	insns := compiled(t, oneFunc(func(f *ir.Func) {
+		b, yes, no := f.NewBlock(), f.NewBlock(), f.NewBlock()
+		first, second := f.NewReg(), f.NewReg()
+		b.Ins = []ir.Ins{{Op: ir.Given, Dst: first}, {Op: ir.Branch, Cond: ir.Eq, A: ir.R(first), B: ir.Imm(3), Then: yes, Else: no}}
+		yes.Ins = []ir.Ins{{Op: ir.Given, Dst: second, Imm: 12}, {Op: ir.Ret, A: ir.R(second)}}
+		no.Ins = []ir.Ins{{Op: ir.Ret, A: ir.Imm(1)}}
+	}), Options{})
+	for _, c := range []struct {
+		numbers map[int]int64
+		want    uint64
+	}{{map[int]int64{0: 3, 12: 1 << 40}, 1 << 40}, {map[int]int64{0: 4, 12: 5}, 1}} {
+		var found []int
+		loaded := append(asm.Instructions(nil), insns...)
+		for i := range loaded {
+			if n, ok := bpf.Given(&loaded[i]); ok {
+				loaded[i].Constant = c.numbers[n]
+				found = append(found, n)
+			}
+		}
+		if diff := cmp.Diff([]int{0, 12}, found); diff != "" {
+			t.Errorf("numbers: %s", diff)
+		}
+		if got := run(t, loaded); got != c.want {
+			t.Errorf("with %v: %d, want %d", c.numbers, got, c.want)
 		}
 	}
 }

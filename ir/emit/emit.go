@@ -158,6 +158,13 @@ func (u *Unit) Cookie() ir.Val {
 	return u.def(ir.Ins{Op: ir.Cookie})
 }
 
+// Given is number i of the target, which stands in the instructions: the program is loaded for each of its targets. The verifier
+// knows it: what it rules out is left out of the program (opt_remove_dead_code in kernel/bpf/verifier.c).
+func (u *Unit) Given(i int) ir.Val {
+	u.U.Given = true
+	return u.def(ir.Ins{Op: ir.Given, Imm: int64(i)})
+}
+
 // Bin is a op b.
 func (u *Unit) Bin(op ir.Alu, a, b ir.Val) ir.Val {
 	if a.IsImm() && b.IsImm() {
@@ -323,9 +330,9 @@ func (u *Unit) Output(m Mem, n int, w Wake) {
 	u.output(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(n), A: ir.Imm(int64(w))})
 }
 
-// OutputUpTo is Output of n bytes, a variable whose values the verifier knows to be between 1 and most.
-func (u *Unit) OutputUpTo(m Mem, most int, n ir.Val, w Wake) {
-	u.output(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(most), B: n, A: ir.Imm(int64(w))})
+// OutputUpTo is Output of n bytes, a variable whose values the verifier knows to be between 1 and most; w is a number as Wake.
+func (u *Unit) OutputUpTo(m Mem, most int, n, w ir.Val) {
+	u.output(ir.Ins{Op: ir.Output, Map: u.p.ring, Slot: m.slot, Base: m.base, Off: m.off, Imm: int64(most), B: n, A: w})
 }
 
 func (u *Unit) output(n ir.Ins) {

@@ -7,7 +7,6 @@ package capture
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,8 +46,9 @@ type Capture struct {
 	texts   map[string]string
 	missing []string
 
-	functions []string // to be watched too
-	step      int      // the program of functions, as targets have it; -1 if there is none
+	functions []string           // to be watched too
+	sources   map[string][]int64 // numbers of each, by its tracepoint
+	step      int                // the program of functions, as targets have it; -1 if there is none
 }
 
 // Open loads and attaches the programs. Events come from the moment it returns. What this kernel has not got is in
@@ -113,6 +113,7 @@ func open(w *probe.World, o Options, how ways) (*Capture, error) {
 		return nil, err
 	}
 	c.sess, err = probe.LoadEmit(code.p, targets, probe.Options{World: w, Plain: true, Missing: "warn",
+		Given:  func(t probe.Target) []int64 { return c.sources[t.Func] },
 		Needed: func(t probe.Target) bool { return t.Provider == "fexit" },
 		Warn:   func(s string) { c.missing = append(c.missing, s) }})
 	if err != nil {
@@ -169,7 +170,7 @@ func Plan(w *probe.World, o Options) (targets, functions, missing []string, err 
 		if err := try.Detect(try.KprobeMulti); err != nil {
 			return targets, nil, append(c.missing, err.Error()), nil
 		}
-		fs, _, err := stepTargets(w, c.functions)
+		fs, err := stepTargets(w, c.functions)
 		if err != nil {
 			return targets, nil, append(c.missing, err.Error()), nil
 		}
@@ -222,26 +223,29 @@ func (c *Capture) write(w *probe.World, code *code, ends []probe.Target) (target
 		}
 		return args
 	}
-	raw := func(write func(i int, args map[string]int), tps ...string) {
-		var last map[string]int
-		for _, tp := range tps {
-			t := place("rawtracepoint", tp)
-			args := find(t)
-			switch {
-			case args == nil:
-			case last != nil && maps.Equal(args, last): // one program is enough
-				targets[len(targets)-1] = append(targets[len(targets)-1], t)
-			default:
-				write(len(targets), args)
-				targets, last = append(targets, []probe.Target{t}), args
-			}
+	raw := func(write func(i int, args map[string]int), tp string) {
+		t := place("rawtracepoint", tp)
+		if args := find(t); args != nil {
+			write(len(targets), args)
+			targets = append(targets, []probe.Target{t})
 		}
 	}
+	c.sources = map[string][]int64{}
+	var ts []probe.Target
 	for _, s := range sources {
 		if s.flow && code.o.Losses {
 			continue
 		}
-		raw(func(i int, args map[string]int) { code.trace(s, i, args) }, s.tps...)
+		for _, tp := range s.tps {
+			t := place("rawtracepoint", tp)
+			if args := find(t); args != nil {
+				c.sources[tp], ts = s.numbers(code.o.Losses, args), append(ts, t)
+			}
+		}
+	}
+	if len(ts) > 0 {
+		code.packets(0, c.sources)
+		targets = append(targets, ts)
 	}
 	for _, tp := range []string{"xdp_exception", "xdp_redirect_err"} {
 		raw(func(i int, args map[string]int) { code.xdp(i, tp, args) }, tp)

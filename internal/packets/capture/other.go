@@ -164,7 +164,7 @@ func (c *code) refuse(u *emit.Unit, sk, ret, call ir.Val, address func(to emit.M
 	}
 	u.Store(rec.At(recCall), 2, call)
 	address(b.At(refTo))
-	c.send(u, rec, packet.Refused, ir.Imm(0))
+	c.sendKind(u, rec, packet.Refused)
 }
 
 // address copies the address that a process gave, by a helper that reads its memory or the kernel's: a process's may be paged
@@ -224,5 +224,5 @@ func (c *code) xdp(targets int, tp string, args map[string]int) {
 	if i, ok := args["index"]; ok {
 		u.Store(rec.At(recMark), 4, u.Arg(i))
 	}
-	c.send(u, rec, packet.XDPError, ir.Imm(0))
+	c.sendKind(u, rec, packet.XDPError)
 }

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +26,6 @@ type source struct {
 	late bool     // no packet is taken up here: what matters of one was seen before
 	rare bool     // the same, unless only losses are asked for: then what comes before is left out
 	flow bool     // seen often: left out where only losses are asked for
-	none bool     // there may be no packet: a queue that was asked was empty
 }
 
 // sources are the tracepoints that packets pass (include/trace/events/{skb,net,qdisc,sock,udp,tcp}.h).
@@ -39,7 +39,7 @@ var sources = []source{
 	{kind: packet.RxEntry, tps: []string{"netif_receive_skb_entry", "napi_gro_receive_entry"}, skb: "skb", flow: true},
 	{kind: packet.Copied, tps: []string{"skb_copy_datagram_iovec"}, skb: "skb", num: "len", flow: true, late: true},
 	{kind: packet.Enqueued, tps: []string{"qdisc_enqueue"}, skb: "skb", flow: true, late: true},
-	{kind: packet.Dequeued, tps: []string{"qdisc_dequeue"}, skb: "skb", flow: true, late: true, none: true},
+	{kind: packet.Dequeued, tps: []string{"qdisc_dequeue"}, skb: "skb", flow: true, late: true},
 	{kind: packet.Full, tps: []string{"sock_rcvqueue_full"}, skb: "skb", rare: true},
 	{kind: packet.Full, tps: []string{"udp_fail_queue_rcv_skb"}, skb: "skb", num: "rc", rare: true},
 	{kind: packet.Retransmit, tps: []string{"tcp_retransmit_skb"}, skb: "skb", rare: true},
@@ -139,83 +139,125 @@ func (p *seen) bits(m member) ir.Val {
 	return u.Bin(ir.And, u.Bin(ir.Shr, v, ir.Imm(int64(m.bit))), ir.Imm(int64(1)<<m.bits-1))
 }
 
-// trace writes the program of a source. args are the indexes of the tracepoint's arguments by name.
-func (c *code) trace(s source, targets int, args map[string]int) {
-	c.packets(c.p.Unit("rawtracepoint", targets, s.tps[0]), s, args)
+// Numbers of a source, which its program is loaded with: one is written for all of them, and the verifier leaves out what is
+// not for it. Those of arguments are one more than their index, 0 where the source has none.
+const (
+	givenKind = iota
+	givenSkb
+	givenDev
+	givenArg
+	givenNum
+	givenLate  // no packet is taken up
+	givenEnds  // the packet is gone afterwards
+	givenBrief // its stack may be left out
+	givenQueue // the stack of what TCP sends may not
+	givenWake  // as emit.Wake
+	numGiven
+)
+
+// numbers gives those of a source for a kernel whose tracepoint has these arguments.
+func (s *source) numbers(losses bool, args map[string]int) []int64 {
+	n := make([]int64, numGiven)
+	n[givenKind], n[givenWake] = int64(s.kind), int64(wake(s.kind))
+	for g, name := range map[int]string{givenSkb: s.skb, givenDev: s.dev, givenArg: s.arg, givenNum: s.num} {
+		if i, ok := args[name]; ok {
+			n[g] = int64(i) + 1
+		}
+	}
+	_, located := args["location"]
+	for g, yes := range map[int]bool{
+		givenLate:  s.late || s.rare && !losses,
+		givenEnds:  s.ends,
+		givenBrief: s.kind.Names() && (s.kind != packet.Consume || located),
+		givenQueue: s.kind == packet.Queue,
+	} {
+		if yes {
+			n[g] = 1
+		}
+	}
+	return n
 }
 
-// packets writes what happens to a packet at a source. Most that pass are not wanted: what is not needed to find that out is
-// read afterwards.
-func (c *code) packets(u *emit.Unit, s source, args map[string]int) {
-	p := &seen{u: u, typed: c.types != nil, rec: u.Slot("record", recSize), skb: u.Arg(args[s.skb])}
-	if s.none {
-		u.Unless(ir.Ne, p.skb, ir.Imm(0))
+// wake says when an event is told of: the state of the machine must be read at once after a loss.
+func wake(k packet.Kind) emit.Wake {
+	switch k {
+	case packet.Drop, packet.Refused, packet.XDPError, packet.Full:
+		return emit.WakeNow
 	}
+	return emit.WakeNever
+}
+
+// when writes what only sources do whose number g is not 0.
+func when(u *emit.Unit, g int, then func()) { u.If(ir.Ne, u.Given(g), ir.Imm(0), then, nil) }
+
+// arg writes what is done with the argument that number g tells, among those that one of the sources has there.
+func arg(u *emit.Unit, g int, sources map[string][]int64, then func(ir.Val)) {
+	var have []int64
+	for _, n := range sources {
+		if n[g] > 0 && !slices.Contains(have, n[g]) {
+			have = append(have, n[g])
+		}
+	}
+	slices.Sort(have)
+	for _, i := range have {
+		u.If(ir.Eq, u.Given(g), ir.Imm(i), func() { then(u.Arg(int(i - 1))) }, nil)
+	}
+}
+
+// packets writes what happens to a packet at a source, of which there are these, by their tracepoint. Most packets that pass are
+// not wanted: what is not needed to find that out is read afterwards.
+func (c *code) packets(targets int, sources map[string][]int64) {
+	u := c.p.Unit("rawtracepoint", targets, "packets")
+	p := &seen{u: u, typed: c.types != nil, rec: u.Slot("record", recSize), skb: u.Var(ir.Imm(0))}
+	arg(u, givenSkb, sources, func(skb ir.Val) { u.Set(p.skb, skb) })
+	u.Unless(ir.Ne, p.skb, ir.Imm(0)) // a queue that was asked was empty
 	// Attached by its BTF, the program would have an argument that is trusted, and no load out of it checked. But then the kernel
 	// goes through all of its types for each program it takes, which is 17 ms (bpf_check_attach_target, 6.18).
 	cast := func(addr ir.Val, typ uint32) ir.Val { return u.Kfunc(rdonlyCast, addr, ir.Imm(int64(typ))) }
 	if p.typed {
 		p.ptr = cast(p.skb, c.types.skb)
+		// Newer verifiers (Linux 6.17) know what the pointer points to, and would not let it be computed with.
+		p.head = u.Swap(u.Swap(p.load(c.l.head), 8), 8)
 	} else {
+		lo, hi := c.l.front()
 		p.raw = u.Slot("skb", c.l.skbSize)
+		u.Read(p.raw.At(lo), hi-lo, u.Add(p.skb, lo))
+		p.head = p.load(c.l.head)
 	}
-	dev := func() {
+	whole := func() {
 		if !p.typed {
 			u.Read(p.raw, c.l.skbSize, p.skb)
 		}
-		switch {
-		case s.dev == "":
-			p.dev = p.load(c.l.dev)
-		case p.typed:
-			p.dev = cast(u.Arg(args[s.dev]), c.types.dev)
-		default:
-			p.dev = u.Arg(args[s.dev])
-		}
-	}
-	s.late = s.late || s.rare && !c.o.Losses
-	early := !s.late || c.track == nil
-	switch lo, hi := c.l.front(); {
-	case p.typed:
-		// Newer verifiers (Linux 6.17) know what the pointer points to, and would not let it be computed with.
-		p.head = u.Swap(u.Swap(p.load(c.l.head), 8), 8)
-	case early:
-		u.Read(p.raw.At(lo), hi-lo, u.Add(p.skb, lo))
-		p.head = p.load(c.l.head)
-	default:
-		p.head = u.Int(p.skb, c.l.head.off, 8, false)
-	}
-	if early {
-		// What has no device and no EtherType is no packet of a network: messages of netlink and of Unix sockets are sk_buffs too.
-		u.If(ir.Eq, p.load(c.l.protocol), ir.Imm(0), func() { u.Unless(ir.Ne, p.device(c), ir.Imm(0)) }, nil)
-		c.headers(p)
+		p.dev = u.Var(p.load(c.l.dev))
+		arg(u, givenDev, sources, func(dev ir.Val) {
+			if p.typed {
+				dev = cast(dev, c.types.dev)
+			}
+			u.Set(p.dev, dev)
+		})
 	}
 	if c.track != nil {
-		c.choose(p, s, dev)
+		c.choose(p, whole)
+	} else {
+		c.plausible(p)
 	}
-	dev()
-	if p.start.IsImm() { // not yet
-		c.headers(p)
-	}
+	whole()
+	c.headers(p)
 	c.begin(p)
-	if i, ok := args[s.arg]; ok {
-		u.Store(p.rec.At(recArg), 8, u.Arg(i))
-	}
-	if i, ok := args[s.num]; ok {
-		u.Store(p.rec.At(recReason), 4, u.Arg(i))
-	}
+	arg(u, givenArg, sources, func(v ir.Val) { u.Store(p.rec.At(recArg), 8, v) })
+	arg(u, givenNum, sources, func(v ir.Val) { u.Store(p.rec.At(recReason), 4, v) })
 	c.describe(p)
-	if s.ends {
-		c.end(p)
-	}
-	_, located := args["location"]
-	brief := u.Var(ir.Imm(0))
-	if s.kind.Names() && (s.kind != packet.Consume || located) {
-		u.Set(brief, ir.Imm(1))
-	}
-	if s.kind == packet.Queue {
-		c.repeating(p, brief)
-	}
-	c.send(u, p.rec, s.kind, brief)
+	when(u, givenEnds, func() { c.end(p) })
+	brief := u.Var(u.Given(givenBrief))
+	when(u, givenQueue, func() { c.repeating(p, brief) })
+	c.send(u, p.rec, u.Given(givenKind), brief, u.Given(givenWake))
+}
+
+// plausible ends the program for what has no device and no EtherType, which is no packet of a network: messages of netlink and
+// of Unix sockets are sk_buffs too.
+func (c *code) plausible(p *seen) {
+	u := p.u
+	u.If(ir.Eq, p.load(c.l.protocol), ir.Imm(0), func() { u.Unless(ir.Ne, p.device(c), ir.Imm(0)) }, nil)
 }
 
 // repeating clears brief for what TCP sends: only its stack says if it is sent for the first time.
@@ -320,16 +362,15 @@ func (c *code) bytes(p *seen) {
 }
 
 // choose ends the program unless the packet is followed already or begins to be. whole reads what else is known of it.
-func (c *code) choose(p *seen, s source, whole func()) {
+func (c *code) choose(p *seen, whole func()) {
 	u := p.u
 	hit := u.Var(ir.Imm(0))
 	c.track.find(u, p.head, hit)
 	u.If(ir.Eq, hit, ir.Imm(0), func() { c.track.find(u, p.skb, hit) }, nil)
 	u.If(ir.Eq, hit, ir.Imm(0), func() {
-		if s.late {
-			u.Drop()
-			return
-		}
+		when(u, givenLate, u.Drop)
+		c.plausible(p)
+		c.headers(p)
 		c.wanted(p, whole)
 		c.track.add(u, p.head)
 		c.track.add(u, p.skb)
@@ -486,8 +527,8 @@ func (p *seen) shared(c *code, m member) ir.Val {
 }
 
 // tell completes a record but for its stack.
-func (c *code) tell(u *emit.Unit, rec emit.Mem, k packet.Kind) {
-	u.Store(rec.At(recKind), 8, ir.Imm(int64(k)))
+func (c *code) tell(u *emit.Unit, rec emit.Mem, kind ir.Val) {
+	u.Store(rec.At(recKind), 8, kind)
 	u.Store(rec.At(recTime), 8, u.Call(ir.FnKtimeGetBootNs))
 	u.Store(rec.At(recCPU), 4, u.Call(ir.FnSmpProcessorID))
 	u.Store(rec.At(recPidTgid), 8, u.Call(ir.FnCurrentPidTgid))
@@ -495,24 +536,20 @@ func (c *code) tell(u *emit.Unit, rec emit.Mem, k packet.Kind) {
 }
 
 // send completes a record and puts it into the ring. One that is brief has a stack only if few were taken lately.
-func (c *code) send(u *emit.Unit, rec emit.Mem, k packet.Kind, brief ir.Val) {
-	c.tell(u, rec, k)
-	size := u.Var(ir.Imm(recSize))
-	stack := func() { u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*maxFrames)) }
-	if k.Names() {
-		leave := u.Var(ir.Imm(0))
-		u.If(ir.Ne, brief, ir.Imm(0), func() { c.afford(u, rec, leave) }, nil)
-		u.If(ir.Eq, leave, ir.Imm(0), stack, func() { u.Set(size, ir.Imm(recStack)) })
-	} else {
-		stack()
-	}
-	wake := emit.WakeNever
-	switch k {
-	case packet.Drop, packet.Refused, packet.XDPError, packet.Full: // the state of the machine must be read at once
-		wake = emit.WakeNow
-	}
+func (c *code) send(u *emit.Unit, rec emit.Mem, kind, brief, wake ir.Val) {
+	c.tell(u, rec, kind)
+	size, leave := u.Var(ir.Imm(recSize)), u.Var(ir.Imm(0))
+	u.If(ir.Ne, brief, ir.Imm(0), func() { c.afford(u, rec, leave) }, nil)
+	u.If(ir.Eq, leave, ir.Imm(0),
+		func() { u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*maxFrames)) },
+		func() { u.Set(size, ir.Imm(recStack)) })
 	u.OutputUpTo(rec, recSize, size, wake)
 	u.Return(ir.Imm(0))
+}
+
+// sendKind is send of what always has its stack.
+func (c *code) sendKind(u *emit.Unit, rec emit.Mem, k packet.Kind) {
+	c.send(u, rec, ir.Imm(int64(k)), ir.Imm(0), ir.Imm(int64(wake(k))))
 }
 
 // Stacks are the dearest part of an event: on each CPU so many are taken in so long a time.

@@ -26,13 +26,13 @@ func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, took ti
 	if err := try.Detect(try.KprobeMulti); err != nil { // to find functions takes memory
 		return 0, 0, fmt.Errorf("watch functions: %w", err)
 	}
-	targets, args, err := stepTargets(w, c.functions)
+	places, err := stepTargets(w, c.functions)
 	if err == nil {
 		err = c.sess.LoadMore(c.step)
 	}
 	begin := time.Now()
 	if err == nil {
-		n, err = c.sess.AttachTo(ctx, c.step, targets, args)
+		n, err = c.sess.AttachTo(ctx, c.step, places)
 	}
 	if err != nil {
 		return n, 0, fmt.Errorf("watch functions: %w", err)
@@ -40,27 +40,28 @@ func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, took ti
 	return n, time.Since(begin), nil
 }
 
-// stepTargets finds the functions that this kernel has and that have a packet among their arguments, and which argument it is.
-func stepTargets(w *probe.World, names []string) (targets []probe.Target, args []uint64, err error) {
+// stepTargets finds the functions that this kernel has and that have a packet among their arguments; which argument it is becomes
+// their cookie.
+func stepTargets(w *probe.World, names []string) (places []probe.Place, err error) {
 	have, err := w.FindFunctions(names)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	modules := map[string]string{}
+	found := map[string]probe.Function{}
 	for _, f := range have {
-		modules[f.Name] = f.Module
+		found[f.Name] = f
 	}
 	for _, name := range names {
-		module, ok := modules[name]
+		f, ok := found[name]
 		if !ok {
 			continue
 		}
-		if i := skbArg(w.Types(), module, name); i >= 0 {
-			targets = append(targets, probe.Target{Provider: "kprobe", Module: module, Func: name, Name: "kprobe:" + name})
-			args = append(args, uint64(i))
+		if i := skbArg(w.Types(), f.Module, name); i >= 0 {
+			t := probe.Target{Provider: "kprobe", Module: f.Module, Func: name, Name: "kprobe:" + name}
+			places = append(places, probe.Place{Target: t, Cookie: uint64(i), Addr: f.Addr})
 		}
 	}
-	return targets, args, nil
+	return places, nil
 }
 
 // skbArg gives which argument of a function is a packet, -1 if none is.
@@ -99,7 +100,7 @@ func (c *code) steps(targets int) {
 	c.begin(p)
 	u.Store(p.rec.At(recArg), 8, u.FuncIP())
 	c.describe(p)
-	c.tell(u, p.rec, packet.Step)
+	c.tell(u, p.rec, ir.Imm(int64(packet.Step)))
 	u.Output(p.rec, recStack, emit.WakeNever)
 	u.Return(ir.Imm(0))
 }
