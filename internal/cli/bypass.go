@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -137,7 +139,24 @@ func (f *bypassFlags) config() (c traffic.Config, err error) {
 	} else if f.native {
 		c.Steer.Mode = steer.Native
 	}
-	return c, nil
+	return c, present(c.Device)
+}
+
+// present says if a device is not there, and what lists those that are. A namespace that is not there is said by who goes in.
+func present(d xsk.Device) (err error) {
+	_ = d.In(func() error {
+		ifs, lerr := net.Interfaces()
+		if lerr != nil || slices.ContainsFunc(ifs, func(i net.Interface) bool { return i.Name == d.Name }) {
+			return lerr
+		}
+		where, list := "here", "fathom nic"
+		if d.NetNS != "" {
+			where, list = "in namespace "+d.NetNS, "fathom nic --netns "+d.NetNS
+		}
+		err = fmt.Errorf("no network device %q %s; %s lists them", d.Name, where, list)
+		return nil
+	})
+	return err
 }
 
 func (f *bypassFlags) waiting() (xsk.Wait, error) {

@@ -37,15 +37,25 @@ func (f *progFlags) object(c *cobra.Command) {
 	c.Flags().StringVar(&f.mode, "mode", "auto", "`MODE` of XDP: native (driver), generic (skb), offload, or auto")
 }
 
+// at gives where the program goes.
 func (f *progFlags) at() (dev xsk.Device, hook prog.Hook, err error) {
 	if f.dev == "" {
 		return dev, "", errors.New("name a device: -i DEVICE")
 	}
-	switch hook = prog.Hook(f.hook); hook {
-	case prog.XDP, prog.Ingress, prog.Egress:
-		return xsk.Device{Name: f.dev, NetNS: f.netns}, hook, nil
+	if hook, err = f.kind(); err == nil {
+		dev = xsk.Device{Name: f.dev, NetNS: f.netns}
+		err = present(dev)
 	}
-	return dev, "", fmt.Errorf("no place %q: xdp, ingress, egress", f.hook)
+	return dev, hook, err
+}
+
+// kind gives what it is for.
+func (f *progFlags) kind() (prog.Hook, error) {
+	switch hook := prog.Hook(f.hook); hook {
+	case prog.XDP, prog.Ingress, prog.Egress:
+		return hook, nil
+	}
+	return "", fmt.Errorf("no place %q: xdp, ingress, egress", f.hook)
 }
 
 func bypassProg() *cobra.Command {
@@ -104,8 +114,7 @@ Examples:
   fathom bypass prog load cls.bpf.o --at ingress`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			f.dev = "none"
-			_, hook, err := f.at()
+			hook, err := f.kind()
 			if err != nil {
 				return usageError{c.CommandPath(), err}
 			}

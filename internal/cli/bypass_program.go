@@ -34,10 +34,10 @@ Examples:
   fathom bypass run -i veth1 --netns ns1 --to 10.0.0.2:8080 -- curl -s http://10.0.0.2:8080/`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			o, n, err := f.program(ports, to)
-			if err == nil && c.ArgsLenAtDash() != 0 {
-				err = errors.New("the program stands behind --")
+			if c.ArgsLenAtDash() != 0 {
+				return usageError{c.CommandPath(), errors.New("the program stands behind --")}
 			}
+			o, n, err := f.program(ports, to)
 			if err != nil {
 				return usageError{c.CommandPath(), err}
 			}
