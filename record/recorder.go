@@ -102,7 +102,7 @@ func Start(o Options) (_ *Recorder, err error) {
 			err = errors.Join(err, r.release())
 		}
 	}()
-	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil { // its lease is older than that of probes: it goes first
+	if r.inst, err = r.fs.NewInstance(o.Leases); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if err = r.describe(); err != nil {

@@ -270,9 +270,12 @@ func (d Dir) Orphans() ([]Record, error) {
 	return slices.DeleteFunc(all, func(r Record) bool { return r.Kept || d.alive(r.Owner) }), err
 }
 
+// patience is how long what is in use (EBUSY) is tried again: by something that is just ending, or by who traces all there is.
+const patience = 2 * time.Second
+
 // Clean removes orphans, the newest first, as things may use what was made before them, each by the cleaner of its kind, and
-// gives those removed. A kind without a cleaner stays, and is
-// an error. Two cleaners do not run at a time.
+// gives those removed. What cannot be removed is tried again when others have gone, which may have used it. A kind without a
+// cleaner stays, and is an error. Two cleaners do not run at a time.
 func (d Dir) Clean(by map[string]Cleaner) (cleaned []Record, err error) {
 	if _, err := os.Stat(d.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -285,12 +288,22 @@ func (d Dir) Clean(by map[string]Cleaner) (cleaned []Record, err error) {
 	orphans, err := d.Orphans()
 	errs := []error{err}
 	sorting.Stable(orphans, func(a, b Record) int { return b.Since.Compare(a.Since) })
-	for _, r := range orphans {
-		if err := d.clean(r, by); err != nil {
-			errs = append(errs, fmt.Errorf("clean up %s %s of process %d: %w", r.Kind, r.Name, r.Owner.PID, err))
-			continue
+	for deadline := time.Now().Add(patience); len(orphans) > 0; time.Sleep(10 * time.Millisecond) {
+		var left []Record
+		var failed error
+		for _, r := range orphans {
+			if err := d.clean(r, by); err != nil {
+				left = append(left, r)
+				failed = errors.Join(failed, fmt.Errorf("clean up %s %s of process %d: %w", r.Kind, r.Name, r.Owner.PID, err))
+				continue
+			}
+			cleaned = append(cleaned, r)
 		}
-		cleaned = append(cleaned, r)
+		if len(left) == len(orphans) && (!errors.Is(failed, unix.EBUSY) || time.Now().After(deadline)) {
+			errs = append(errs, failed)
+			break
+		}
+		orphans = left
 	}
 	return cleaned, errors.Join(append(errs, d.sweep())...)
 }

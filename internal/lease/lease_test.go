@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // child, as environment, makes the test binary take a lease and wait to be killed.
@@ -36,6 +38,7 @@ func TestMain(m *testing.M) {
 // killed runs a child that takes a lease in dir, and kills it.
 func killed(t *testing.T, dir string, env ...string) {
 	t.Helper()
+	before, _ := (Dir{Path: dir}).Orphans() // none where there is no folder
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), child+"="+dir), env...)
 	out, err := cmd.StdoutPipe()
@@ -48,7 +51,7 @@ func killed(t *testing.T, dir string, env ...string) {
 	if _, err := out.Read(make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
-	if o, err := (Dir{Path: dir}).Orphans(); len(o) != 0 || err != nil {
+	if o, err := (Dir{Path: dir}).Orphans(); len(o) != len(before) || err != nil {
 		t.Errorf("its owner lives, but: %v %v", o, err)
 	}
 	cmd.Process.Kill()
@@ -160,6 +163,32 @@ func TestCleanFails(t *testing.T) {
 	}
 	if o, err := d.Orphans(); len(o) != 1 || err != nil {
 		t.Error("the record must stay:", o, err)
+	}
+}
+
+// TestCleanBusy: what something older uses goes when that has gone; what is free a little later, then.
+func TestCleanBusy(t *testing.T) {
+	d := Dir{Path: filepath.Join(t.TempDir(), "run")}
+	killed(t, d.Path)
+	killed(t, d.Path)
+	first, asked := "", map[string]int{}
+	cleaned, err := d.Clean(map[string]Cleaner{"thing": func(r Record) error {
+		if asked[r.file]++; first == "" {
+			first = r.file
+		}
+		switch {
+		case r.file == first && len(asked) < 2: // the other is tried later
+			return fmt.Errorf("remove events: %w", unix.EBUSY)
+		case r.file != first && asked[r.file] < 3:
+			return unix.EBUSY
+		}
+		return nil
+	}})
+	if err != nil || len(cleaned) != 2 || asked[first] != 2 {
+		t.Error(cleaned, err, asked)
+	}
+	if o, err := d.Orphans(); len(o) != 0 || err != nil {
+		t.Error(o, err)
 	}
 }
 
