@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type Options struct {
 	Count   int           // round trips of each way in each round
 	For     time.Duration // how long packets are sent in each round; 0: not at all
 	Size    int           // bytes of a frame
+	// Tick has the time from tick to order measured, nothing else: A is an exchange, B a strategy, and Ways are of TickWays.
+	Tick bool
 	// External are ways that other programs have. The function gives the command line for a job, and is told the address of the job's
 	// device; the program says what a side of ours says. They only send and count.
 	External map[Way]func(j Job, mac string) []string
@@ -63,7 +66,7 @@ type Row struct {
 
 // Report is what was measured.
 type Report struct {
-	Type   string `json:"type"` // "compare"
+	Type   string `json:"type"` // "compare", "tick"
 	Size   int    `json:"frame_bytes"`
 	Rounds int    `json:"rounds"`
 	Count  int    `json:"trips"`
@@ -71,19 +74,26 @@ type Report struct {
 	Rows   []*Row `json:"rows"`
 }
 
+// ticks is the group that market data is sent to, of those that nobody outside sees (RFC 2365).
+var ticks = netip.AddrFrom4([4]byte{239, 192, 0, 1})
+
 // portBase is the first port used: each measurement has its own, so that nothing late counts for another.
 const portBase = 20000
 
 // Run measures all ways in turns, in another order each round. A way that fails says so in its row, and the others go on.
 func Run(ctx context.Context, o Options) (*Report, error) {
+	roles, typ, ways := []Role{Ping, Blast}, "compare", Ways()
+	if o.Tick {
+		roles, typ, ways = []Role{Exchange}, "tick", TickWays()
+	}
 	if o.Ways == nil {
-		o.Ways = Ways()
+		o.Ways = ways
 	}
 	macs, err := addresses(o.A, o.B)
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Type: "compare", Size: o.Size, Rounds: o.Rounds, Count: o.Count, CPUs: [2]int{o.A.CPU, o.B.CPU}}
+	r := &Report{Type: typ, Size: o.Size, Rounds: o.Rounds, Count: o.Count, CPUs: [2]int{o.A.CPU, o.B.CPU}}
 	for _, w := range o.Ways {
 		r.Rows = append(r.Rows, &Row{Way: w})
 	}
@@ -91,7 +101,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	for round := range o.Rounds {
 		for i := range r.Rows {
 			row := r.Rows[(i+round)%len(r.Rows)]
-			for _, role := range []Role{Ping, Blast} {
+			for _, role := range roles {
 				if role == Blast && o.For == 0 || role == Ping && o.External[row.Way] != nil {
 					continue
 				}
@@ -128,7 +138,7 @@ func addresses(a, b Place) (macs [2]string, err error) {
 // measure runs one pair of processes, and adds what they say to the row.
 func (o *Options) measure(ctx context.Context, row *Row, role Role, port uint16, macs [2]string) error {
 	a, b := netip.AddrPortFrom(o.A.Addr, port), netip.AddrPortFrom(o.B.Addr, port)
-	other := map[Role]Role{Ping: Echo, Blast: Sink}[role]
+	other := map[Role]Role{Ping: Echo, Blast: Sink, Exchange: Strategy}[role]
 	var paths [2]string
 	if row.Way == Memory {
 		ms, err := memory(o.Size)
@@ -138,14 +148,30 @@ func (o *Options) measure(ctx context.Context, row *Row, role Role, port uint16,
 		defer closeMemory(ms) // only this process's view of it
 		paths = [2]string{ms[0].Path(), ms[1].Path()}
 	}
-	far, err := o.start(ctx, o.B.CPU, macs[1], Job{Way: row.Way, Role: other, Device: o.B.Device, Local: b, Remote: a, MAC: macs[0], Mode: o.Mode, Size: o.Size, Memory: paths})
-	if err != nil {
-		return err
+	group := netip.AddrPortFrom(ticks, port)
+	var far, near *process
+	start := []func() error{
+		func() (err error) {
+			far, err = o.start(ctx, o.B.CPU, macs[1], Job{Way: row.Way, Role: other, Device: o.B.Device, Local: b, Remote: a, MAC: macs[0], Mode: o.Mode, Size: o.Size, Memory: paths, Group: group})
+			return err
+		},
+		func() (err error) {
+			near, err = o.start(ctx, o.A.CPU, macs[0], Job{Way: row.Way, Role: role, Device: o.A.Device, Local: a, Remote: b, MAC: macs[1], Mode: o.Mode, Size: o.Size, Count: o.Count, For: o.For, Memory: paths, Group: group})
+			return err
+		},
 	}
-	near, err := o.start(ctx, o.A.CPU, macs[0], Job{Way: row.Way, Role: role, Device: o.A.Device, Local: a, Remote: b, MAC: macs[1], Mode: o.Mode, Size: o.Size, Count: o.Count, For: o.For, Memory: paths})
-	if err != nil {
-		_, ferr := far.end()
-		return errors.Join(err, ferr)
+	if role == Exchange { // whom the strategy connects to
+		slices.Reverse(start)
+	}
+	for _, f := range start {
+		if err := f(); err != nil {
+			for _, p := range []*process{far, near} {
+				if p != nil {
+					p.kill()
+				}
+			}
+			return err
+		}
 	}
 	n, nerr := near.end()
 	f, ferr := far.end()
@@ -159,7 +185,7 @@ func (o *Options) measure(ctx context.Context, row *Row, role Role, port uint16,
 // add takes what both sides of a measurement said.
 func (row *Row) add(role Role, near, far Done) {
 	cpu := (near.CPU + far.CPU).Seconds() * 1e6
-	if role == Ping {
+	if role == Ping || role == Exchange {
 		var t traffic.Times
 		for _, d := range near.Times {
 			t.Add(d)
@@ -232,6 +258,12 @@ func (p *process) end() (d Done, err error) {
 		return d, errors.New(d.Error)
 	}
 	return d, nil
+}
+
+// kill ends a side that waits for one that will not come.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // fails if it has ended
+	_ = p.cmd.Wait()         // says that it was killed
 }
 
 // onCPU runs f on a thread that is bound to a CPU, as what it starts will be: a negative number leaves it free.

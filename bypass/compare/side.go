@@ -59,6 +59,9 @@ const (
 	Sink  Role = "sink"  // counts what comes, until its input ends
 	Ping  Role = "ping"  // Count round trips
 	Blast Role = "blast" // sends for For
+
+	Exchange Role = "exchange" // sends Count ticks to the group, each when the order for the one before came
+	Strategy Role = "strategy" // answers each tick with an order, until its input ends
 )
 
 // Job is what a side has to do. It is handed over as JSON.
@@ -74,6 +77,7 @@ type Job struct {
 	Count  int            `json:"count,omitempty"`
 	For    time.Duration  `json:"for,omitempty"`
 	Memory [2]string      `json:"memory,omitzero"` // paths of what the way "shm" uses
+	Group  netip.AddrPort `json:"group,omitzero"`  // of multicast, that ticks are sent to
 }
 
 // Done is what a side says at its end.
@@ -88,15 +92,20 @@ type Done struct {
 	Error   string          `json:"error,omitempty"`
 }
 
+// side is what serves a job, open.
+type side interface {
+	stats() *xsk.Stats
+	interrupt() // has who runs until it is told to end look at stop
+	io.Closer
+}
+
 // end is one way's socket, open.
 type end interface {
+	side
 	echo(stop *atomic.Bool) (uint64, error)
 	sink(stop *atomic.Bool) (uint64, error)
 	ping(n int, took func(time.Duration)) (lost uint64, err error)
 	blast(until time.Time) (n uint64, err error) // gives packets until then
-	stats() *xsk.Stats
-	interrupt() // has echo and sink look at stop
-	io.Closer
 }
 
 // lostAfter is when an answer is lost.
@@ -104,7 +113,7 @@ const lostAfter = time.Second
 
 // Serve does a job: it says "ready" when its socket is open, runs, and says what it did as JSON. Echo and Sink end with in.
 func Serve(j Job, in io.Reader, out io.Writer) error {
-	var e end
+	var e side
 	err := j.Device.In(func() (err error) { e, err = j.open(); return err })
 	if err != nil {
 		return fmt.Errorf("open %s on %s: %w", j.Way, j.Device, err)
@@ -114,7 +123,7 @@ func Serve(j Job, in io.Reader, out io.Writer) error {
 		return err
 	}
 	var stop atomic.Bool
-	if j.Role == Echo || j.Role == Sink {
+	if j.Role == Echo || j.Role == Sink || j.Role == Strategy {
 		go func() {
 			_, _ = bufio.NewReader(in).ReadByte() // the end of input, or the word to end
 			stop.Store(true)
@@ -128,26 +137,33 @@ func Serve(j Job, in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(d)
 }
 
-func (j Job) run(e end, stop *atomic.Bool) (d Done, err error) {
+func (j Job) run(s side, stop *atomic.Bool) (d Done, err error) {
 	runtime.LockOSThread() // a thread of its own: the least that low latency asks for, of all ways alike
 	defer runtime.UnlockOSThread()
 	cpu, begin := cpuTime(), time.Now()
-	switch j.Role {
-	case Echo:
+	d.Times = make([]time.Duration, 0, j.Count)
+	took := func(t time.Duration) { d.Times = append(d.Times, t) }
+	e, _ := s.(end)
+	m, _ := s.(*market)
+	switch {
+	case m != nil && j.Role == Exchange:
+		d.Lost, err = m.exchange(j.Count, took)
+	case m != nil && j.Role == Strategy:
+		d.Packets, err = m.strategy(stop)
+	case e != nil && j.Role == Echo:
 		d.Packets, err = e.echo(stop)
-	case Sink:
+	case e != nil && j.Role == Sink:
 		d.Packets, err = e.sink(stop)
-	case Ping:
-		d.Times = make([]time.Duration, 0, j.Count)
-		d.Lost, err = e.ping(j.Count, func(t time.Duration) { d.Times = append(d.Times, t) })
-		d.Packets = uint64(len(d.Times))
-	case Blast:
+	case e != nil && j.Role == Ping:
+		d.Lost, err = e.ping(j.Count, took)
+	case e != nil && j.Role == Blast:
 		d.For = j.For
 		d.Packets, err = e.blast(begin.Add(j.For))
 	default:
 		err = fmt.Errorf("no role %q", j.Role)
 	}
-	d.CPU, d.Took, d.Stats = cpuTime()-cpu, time.Since(begin), e.stats()
+	d.Packets += uint64(len(d.Times))
+	d.CPU, d.Took, d.Stats = cpuTime()-cpu, time.Since(begin), s.stats()
 	return d, err
 }
 
@@ -158,7 +174,7 @@ func cpuTime() time.Duration {
 }
 
 // open runs on a thread in the device's namespace.
-func (j Job) open() (end, error) {
+func (j Job) open() (side, error) {
 	mac, err := net.ParseMAC(j.MAC)
 	if err != nil {
 		return nil, err
@@ -167,6 +183,9 @@ func (j Job) open() (end, error) {
 	l, err := traffic.Of(dev)
 	if err != nil {
 		return nil, err
+	}
+	if j.Role == Exchange || j.Role == Strategy {
+		return openMarket(j, l)
 	}
 	t, err := traffic.NewTemplate(traffic.Flow{SrcMAC: l.MAC, DstMAC: mac, Src: j.Local, Dst: j.Remote}, j.Size)
 	if err != nil {
@@ -210,6 +229,11 @@ func openXSK(j Job, t *traffic.Template, w xsk.Wait) (end, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openXSKRule(j, t, w, r)
+}
+
+// openXSKRule takes what a rule has.
+func openXSKRule(j Job, t *traffic.Template, w xsk.Wait, r steer.Rule) (*xskEnd, error) {
 	s, err := traffic.Open(context.Background(), traffic.Config{Device: xsk.Device{Name: j.Device.Name}, Queues: []int{0}, Rules: []steer.Rule{r},
 		Steer: steer.Options{Mode: j.Mode}, Queue: xsk.Options{Wait: w, RetryFor: 10 * time.Second}})
 	if err != nil {

@@ -78,6 +78,52 @@ func (r *Report) Ratio(of, to Way, name string) Ratio {
 // WriteText prints medians, histograms, and what follows from them.
 func (r *Report) WriteText(w io.Writer) error {
 	p := &printer{w: w}
+	if r.Type == "tick" {
+		r.ticks(p)
+	} else {
+		r.trips(p)
+	}
+	p.line("")
+	for _, row := range r.Rows {
+		p.histogram(row, r.noun())
+	}
+	r.beside(p)
+	p.line("A spinning way takes its CPU also when nothing comes.")
+	if r.Type != "tick" {
+		p.line("Over TCP a packet is a message, and several may go in one. Streams of large writes are not measured: there the kernel's")
+		p.line("offloads win.")
+	}
+	for _, row := range r.Rows {
+		for _, e := range row.Errs {
+			p.line("not measured: %s: %s", row.Way, e)
+		}
+		if row.Lost > 0 {
+			p.line("lost: %s: %d %s", row.Way, row.Lost, r.noun())
+		}
+	}
+	return p.err
+}
+
+// noun is what is timed.
+func (r *Report) noun() string {
+	if r.Type == "tick" {
+		return "ticks"
+	}
+	return "round trips"
+}
+
+// ticks prints the medians of a measurement from tick to order.
+func (r *Report) ticks(p *printer) {
+	p.line("%d rounds of %d ticks, frames of %d bytes; exchange and strategy each on a CPU of its own (%d and %d). Every order was for its", r.Rounds, r.Count, r.Size, r.CPUs[0], r.CPUs[1])
+	p.line("tick. Medians of rounds; times in µs.\n")
+	p.line("%-16s %9s %9s %9s %12s", "way", "p50", "p99", "p99.9", "CPU a tick")
+	for _, row := range r.Rows {
+		p.line("%-16s %9.1f %9.1f %9.1f %12.1f", row.Way, middle(row.P50), middle(row.P99), middle(row.P999), middle(row.TripC))
+	}
+}
+
+// trips prints those of round trips and rates.
+func (r *Report) trips(p *printer) {
 	p.line("%d rounds of %d round trips, frames of %d bytes; each side on a CPU of its own (%d and %d). Medians of rounds; times in µs.\n", r.Rounds, r.Count, r.Size, r.CPUs[0], r.CPUs[1])
 	p.line("%-16s %9s %9s %9s %12s %12s %9s %9s %8s", "way", "p50", "p99", "p99.9", "CPU a trip", "packets/s", "Mbit/s", "CPU/pkt", "dropped")
 	for _, row := range r.Rows {
@@ -85,10 +131,10 @@ func (r *Report) WriteText(w io.Writer) error {
 		p.line("%-16s %9.1f %9.1f %9.1f %12.1f %12.0f %9.1f %9.2f %7.1f%%", row.Way, middle(row.P50), middle(row.P99), middle(row.P999), middle(row.TripC),
 			rate, rate*float64(r.Size)*8/1e6, middle(row.RateC), 100*middle(row.Gone))
 	}
-	p.line("")
-	for _, row := range r.Rows {
-		p.histogram(row)
-	}
+}
+
+// beside prints how ways compare.
+func (r *Report) beside(p *printer) {
 	var loses, unclear []string
 	beside := Way("")
 	for _, c := range r.Compare() {
@@ -112,17 +158,6 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(unclear) > 0 {
 		p.line("Inconclusive, the rounds differ more than the ways do: %s.", strings.Join(unclear, ", "))
 	}
-	p.line("A spinning way takes its CPU also when nothing comes. Over TCP a packet is a message, and several may go in one. Streams of large writes are")
-	p.line("not measured: there the kernel's offloads win.")
-	for _, row := range r.Rows {
-		for _, e := range row.Errs {
-			p.line("not measured: %s: %s", row.Way, e)
-		}
-		if row.Lost > 0 {
-			p.line("lost: %s: %d round trips", row.Way, row.Lost)
-		}
-	}
-	return p.err
 }
 
 // printer keeps the first error.
@@ -137,8 +172,8 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-// histogram draws all round trips of a way.
-func (p *printer) histogram(r *Row) {
+// histogram draws all that was timed of a way.
+func (p *printer) histogram(r *Row, noun string) {
 	const width = 40
 	most, all := 1, 0
 	for _, b := range r.Hist {
@@ -147,7 +182,7 @@ func (p *printer) histogram(r *Row) {
 	if all == 0 {
 		return
 	}
-	p.line("%s, %d round trips", r.Way, all)
+	p.line("%s, %d %s", r.Way, all, noun)
 	for _, b := range r.Hist {
 		p.line("%10.1f µs %8d |%s", float64(b.From)/float64(time.Microsecond), b.N, strings.Repeat("@", (b.N*width+most-1)/most))
 	}

@@ -121,7 +121,15 @@ const (
 // Read finds the number of a frame.
 func Read(b []byte) (seq uint64, verdict int) {
 	p, ok := payload(b)
-	if !ok || len(p) < probeLen || binary.BigEndian.Uint16(p) != magic {
+	if !ok {
+		return 0, Foreign
+	}
+	return ReadPayload(p)
+}
+
+// ReadPayload finds the number of a datagram's contents, as a socket of the kernel's gives them.
+func ReadPayload(p []byte) (seq uint64, verdict int) {
+	if len(p) < probeLen || binary.BigEndian.Uint16(p) != magic {
 		return 0, Foreign
 	}
 	seq = binary.BigEndian.Uint64(p[offSeq:])

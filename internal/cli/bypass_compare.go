@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fathom-trace/fathom/bypass/compare"
 	"github.com/fathom-trace/fathom/bypass/steer"
@@ -23,9 +24,7 @@ import (
 )
 
 func bypassCompare() *cobra.Command {
-	o := compare.Options{Rounds: 5, Count: 5000, For: 500 * time.Millisecond, Size: 60}
-	var ways, cpus string
-	var generic, asJSON bool
+	f := compareFlags{o: compare.Options{Rounds: 5, Count: 5000, For: 500 * time.Millisecond, Size: 60}}
 	c := &cobra.Command{
 		Use:   "compare [flags]",
 		Short: "Measure the kernel's sockets beside AF_XDP: latency, packets, CPU, and where bypass loses",
@@ -39,23 +38,60 @@ Examples:
   fathom bypass compare --ways udp,xsk-spin --rounds 11 --count 20000
   fathom bypass compare --for 0 -S -j`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := compareOptions(&o, ways, cpus, generic); err != nil {
-				return usageError{c.CommandPath(), err}
-			}
-			return runCompare(c, o, asJSON)
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
-	fl := c.Flags()
-	fl.IntVar(&o.Rounds, "rounds", o.Rounds, "measure `N` times; 3 at least for a verdict")
-	fl.IntVar(&o.Count, "count", o.Count, "`N` round trips of each in each round")
-	fl.DurationVar(&o.For, "for", o.For, "send for this `TIME` in each round; 0: no rates")
-	fl.IntVarP(&o.Size, "size", "s", o.Size, "frames of `N` bytes")
-	fl.StringVar(&ways, "ways", "", "only `WAYS`, beside the first: "+list(compare.Ways()))
-	fl.StringVar(&cpus, "cpus", "", "`A,B`: the CPUs of both sides (default: the first and the last); none leaves them free")
-	fl.BoolVarP(&generic, "xdp-skb", "S", false, "attach in generic mode")
-	fl.BoolVarP(&asJSON, "json", "j", false, "print the report as JSON")
+	f.flags(c.Flags(), compare.Ways())
+	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` round trips of each in each round")
+	c.Flags().DurationVar(&f.o.For, "for", f.o.For, "send for this `TIME` in each round; 0: no rates")
 	return c
+}
+
+func bypassTick() *cobra.Command {
+	f := compareFlags{o: compare.Options{Rounds: 5, Count: 5000, Size: 60, Tick: true}}
+	c := &cobra.Command{
+		Use:   "tick [flags]",
+		Short: "Measure from a tick of market data to the order for it, by sockets and around the kernel",
+		Long: `Make two network namespaces on a veth pair: in one an exchange sends ticks to a group of multicast, in the other a strategy
+answers each with an order over TCP. Measured is the time from tick to order, as the exchange sees it, in rounds in which all
+ways take turns: sockets of Go, sockets that are read without waiting, ticks by AF_XDP with orders by the kernel's TCP, and
+both by TCP/IP in user space, queued or with the order written where the tick is received. Each order is checked against its
+tick. What the rounds do not agree on is inconclusive. Nothing of the machine's network is touched.
+
+Examples:
+  fathom bypass tick
+  fathom bypass tick --ways sockets,netstack-inline --rounds 11 --count 20000
+  fathom bypass tick -S -j`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
+	}
+	f.flags(c.Flags(), compare.TickWays())
+	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` ticks for each in each round")
+	return c
+}
+
+// compareFlags are the flags of compare and tick.
+type compareFlags struct {
+	o               compare.Options
+	ways, cpus      string
+	generic, asJSON bool
+	all             []compare.Way
+}
+
+func (f *compareFlags) flags(fl *pflag.FlagSet, ways []compare.Way) {
+	f.all = ways
+	fl.IntVar(&f.o.Rounds, "rounds", f.o.Rounds, "measure `N` times; 3 at least for a verdict")
+	fl.IntVarP(&f.o.Size, "size", "s", f.o.Size, "frames of `N` bytes")
+	fl.StringVar(&f.ways, "ways", "", "`WAYS`, beside the first: "+list(ways))
+	fl.StringVar(&f.cpus, "cpus", "", "`A,B`: the CPUs of both sides (default: the first and the last); none leaves them free")
+	fl.BoolVarP(&f.generic, "xdp-skb", "S", false, "attach in generic mode")
+	fl.BoolVarP(&f.asJSON, "json", "j", false, "print the report as JSON")
+}
+
+func (f *compareFlags) run(c *cobra.Command) error {
+	if err := f.options(); err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	return runCompare(c, f.o, f.asJSON)
 }
 
 // list is ways with commas.
@@ -67,31 +103,32 @@ func list(ways []compare.Way) string {
 	return strings.Join(s, ",")
 }
 
-// compareOptions reads flags.
-func compareOptions(o *compare.Options, ways, cpus string, generic bool) error {
+// options reads flags.
+func (f *compareFlags) options() error {
+	o := &f.o
 	if o.Rounds < 1 || o.Count < 1 || o.For < 0 || o.Size < 60 || o.Size > 1514 {
 		return errors.New("--rounds and --count are 1 or more, --for is not negative, --size is 60 to 1514")
 	}
-	for w := range strings.SplitSeq(ways, ",") {
-		if ways == "" {
+	for w := range strings.SplitSeq(f.ways, ",") {
+		if f.ways == "" {
 			break
 		}
-		if !slices.Contains(compare.Ways(), compare.Way(w)) {
-			return fmt.Errorf("no way %q: %v", w, compare.Ways())
+		if !slices.Contains(f.all, compare.Way(w)) {
+			return fmt.Errorf("no way %q: %v", w, f.all)
 		}
 		o.Ways = append(o.Ways, compare.Way(w))
 	}
-	if generic {
+	if f.generic {
 		o.Mode = steer.Generic
 	}
-	switch cpus {
+	switch f.cpus {
 	case "":
 		o.A.CPU, o.B.CPU = compare.CPUs()
 	case "none":
 		o.A.CPU, o.B.CPU = -1, -1
 	default:
-		if n, err := fmt.Sscanf(cpus, "%d,%d", &o.A.CPU, &o.B.CPU); n != 2 || err != nil || o.A.CPU < 0 || o.B.CPU < 0 {
-			return fmt.Errorf("--cpus is A,B or none, not %q", cpus)
+		if n, err := fmt.Sscanf(f.cpus, "%d,%d", &o.A.CPU, &o.B.CPU); n != 2 || err != nil || o.A.CPU < 0 || o.B.CPU < 0 {
+			return fmt.Errorf("--cpus is A,B or none, not %q", f.cpus)
 		}
 	}
 	return nil
@@ -102,7 +139,7 @@ func runCompare(c *cobra.Command, o compare.Options, asJSON bool) (err error) {
 	defer stop()
 	pair, err := topology.NewPair("va", "vb")
 	if err != nil {
-		return bypassError("compare", err)
+		return bypassError(c.Name(), err)
 	}
 	defer func() { err = errors.Join(err, pair.Close()) }()
 	for _, e := range []struct {
@@ -116,7 +153,7 @@ func runCompare(c *cobra.Command, o compare.Options, asJSON bool) (err error) {
 	tty := term.IsTerminal(os.Stderr)
 	o.Note = func(round int, w compare.Way, r compare.Role) {
 		if tty {
-			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-11s %-5s ", round+1, o.Rounds, w, r)
+			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-16s %-8s ", round+1, o.Rounds, w, r)
 		}
 	}
 	r, err := compare.Run(ctx, o)
@@ -124,7 +161,7 @@ func runCompare(c *cobra.Command, o compare.Options, asJSON bool) (err error) {
 		fmt.Fprint(os.Stderr, "\r                                        \r")
 	}
 	if err != nil && !errors.Is(err, context.Canceled) || r == nil {
-		return bypassError("compare", err)
+		return bypassError(c.Name(), err)
 	}
 	if asJSON {
 		return json.NewEncoder(c.OutOrStdout()).Encode(struct {

@@ -6,13 +6,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/bypass/compare"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/lab/topology"
 )
@@ -100,6 +103,32 @@ func TestXdpsockLine(t *testing.T) {
 	}
 }
 
+// TestTick: in each way every tick is answered by its order, or told to be lost.
+func TestTick(t *testing.T) {
+	ktest.Need(t, ktest.NetNS, ktest.XDP, ktest.AFXDP)
+	const count = 40
+	out, err := exec.Command(ktest.Fathom(t).Path, "bypass", "tick", "-S", "-j", "--rounds", "1", "--count", strconv.Itoa(count)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r compare.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Type != "tick" || len(r.Rows) != len(compare.TickWays()) {
+		t.Fatalf("%s", out)
+	}
+	for _, row := range r.Rows {
+		n := 0
+		for _, b := range row.Hist {
+			n += b.N
+		}
+		if len(row.Errs) > 0 || n == 0 || n+int(row.Lost) != count {
+			t.Errorf("%s: %d of %d ticks, %d lost, %q", row.Way, n, count, row.Lost, row.Errs)
+		}
+	}
+}
+
 // TestBypassExplain: the calls come in the order in which they must be made.
 func TestBypassExplain(t *testing.T) {
 	p := addressed(t)
@@ -150,6 +179,8 @@ func TestBypassRefuses(t *testing.T) {
 		{"bypass compare --ways sctp", `no way "sctp"`},
 		{"bypass compare --cpus x", "--cpus is A,B"},
 		{"bypass compare --rounds 0", "--rounds"},
+		{"bypass tick --ways udp", `no way "udp"`},
+		{"bypass tick --count 0", "--count"},
 		{"bypass prog attach x.o -i lo --at tc", "no place"},
 		{"bypass prog attach x.o -i lo --mode warp", "no mode"},
 		{"bypass prog attach x.o -i lo --at egress --mode native", "--mode is of XDP"},

@@ -215,6 +215,8 @@ var habits = []struct{ verb, flag, why string }{
 	{"bypass", "--frames", "memory for packets"},
 	{"bypass compare", "--cpus", "which, not how many"},
 	{"bypass compare", "--count", "how much is measured, not when it ends"},
+	{"bypass tick", "--cpus", "which, not how many"},
+	{"bypass tick", "--count", "how much is measured, not when it ends"},
 	{"bypass rtt", "--count", "how much is measured, not when it ends"},
 	{"explain", "--pstore", "may stand without its folder"},
 	{"lab boot", "--keep", "the guest under a name"},

@@ -24,6 +24,7 @@ const (
 	bypassRounds = 15
 	bypassTrips  = 10000
 	bypassFor    = 500 * time.Millisecond
+	tickCount    = 3000
 )
 
 // cWay is the program in C.
@@ -64,7 +65,13 @@ func bypassPage() (err error) {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeBypass(r), writeTCP(pair))
+	o.Ways, o.External, o.Tick, o.Count = nil, nil, true, tickCount
+	ticks, err := compare.Run(context.Background(), o)
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeBypass(r), writeTicks(ticks), writeTCP(pair))
 }
 
 // datagrams are the ways of the page's first table: connections are measured by tcp.go, in bulk too.
@@ -110,14 +117,33 @@ var bypassGoals = []goal{
 	{"shared memory, p50 of a round trip beside Go's UDP", compare.Memory, compare.UDP, "p50", 1. / 50, true},
 }
 
+var tickGoals = []goal{
+	{"ticks by AF_XDP, spinning, orders by the kernel's TCP, p50 beside Go's sockets", compare.XSKSpin, compare.Sockets, "p50", 1. / 3, true},
+	{"both by bypass/netstack, yielding, the order written where the tick is received, p50 beside Go's sockets", compare.StackInline, compare.Sockets, "p50", 1. / 2, true},
+}
+
+// writeTicks prints what was measured from tick to order.
+func writeTicks(r *compare.Report) error {
+	fmt.Printf("## From tick to order\n\nAn exchange sends ticks to a group of multicast, a strategy answers each with an order over TCP (`fathom bypass tick`); "+
+		"%d ticks for each way in each of %d rounds.\n\n", r.Count, r.Rounds)
+	return writeGoals(r, tickGoals, "")
+}
+
 func writeBypass(r *compare.Report) error {
 	load, _ := os.ReadFile("/proc/loadavg") // says how far to trust this
 	fmt.Printf("# Going around the kernel\n\nMade by `make bench-bypass` on %s, %d CPUs. Both sides are processes of their own, each on one CPU, on a veth pair between two "+
 		"namespaces; all ways take turns in each of %d rounds, in another order each time. Ratios are within a round. The machine is "+
 		"shared: only ratios count. XDP runs in generic mode: on veth its native mode first makes another buffer of each skb, and is slower. veth has no zero copy, and each packet sent costs a call and an skb: cards with zero copy differ. "+
 		"A spinning way suffers most from other programs on its CPU: the load was %s at the end (two processes of ours are 2).\n\n", kernel(), cpus(), r.Rounds, strings.Join(strings.Fields(string(load))[:1], ""))
-	fmt.Printf("## What was wanted\n\n| ratio | wanted | median | rounds from – to | holds |\n|---|---|---|---|---|\n")
-	for _, g := range bypassGoals {
+	ns := switches()
+	fmt.Printf("## What was wanted\n\n")
+	return writeGoals(r, bypassGoals, fmt.Sprintf("| a value delivered to code that waits (`bypass/coro`), ns a switch | ≤ 150 | %.0f | | %s |\n", ns, yes(ns <= 150)))
+}
+
+// writeGoals prints what was wanted of a report, more as further lines of that table, and all that was measured.
+func writeGoals(r *compare.Report, goals []goal, more string) error {
+	fmt.Printf("| ratio | wanted | median | rounds from – to | holds |\n|---|---|---|---|---|\n")
+	for _, g := range goals {
 		q := r.Ratio(g.of, g.to, g.metric)
 		if q.Rounds == 0 {
 			fmt.Printf("| %s | | not measured | | |\n", g.what)
@@ -129,14 +155,12 @@ func writeBypass(r *compare.Report) error {
 		}
 		fmt.Printf("| %s | %s %.3g | %.3g | %.3g – %.3g | %s |\n", g.what, sign, g.wanted, q.Median, q.Min, q.Max, yes(holds))
 	}
-	ns := switches()
-	fmt.Printf("| a value delivered to code that waits (`bypass/coro`), ns a switch | ≤ 150 | %.0f | | %s |\n\n", ns, yes(ns <= 150))
-	fmt.Printf("## All that was measured\n\n```\n")
+	fmt.Printf("%s\nAll that was measured:\n\n```\n", more)
 	var b strings.Builder
 	if err := r.WriteText(&b); err != nil {
 		return err
 	}
-	fmt.Print(strings.TrimRight(b.String(), "\n"), "\n```\n")
+	fmt.Print(strings.TrimRight(b.String(), "\n"), "\n```\n\n")
 	return nil
 }
 

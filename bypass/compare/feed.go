@@ -1,0 +1,304 @@
+package compare
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fathom-trace/fathom/bypass/netstack"
+	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/bypass/traffic"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+)
+
+// group is ticks over a socket as package net has it, the kernel's or netstack's.
+type group struct {
+	c    net.PacketConn
+	to   net.Addr
+	t    *traffic.Template
+	room []byte // for what is sent, or received
+}
+
+func openGroup(j Job, l traffic.Local, t *traffic.Template) (feed, error) {
+	g := &group{to: net.UDPAddrFromAddrPort(j.Group), t: t, room: make([]byte, t.Len())}
+	if j.Role == Strategy {
+		ifi, err := net.InterfaceByIndex(l.Index)
+		if err != nil {
+			return nil, err
+		}
+		c, err := net.ListenMulticastUDP("udp4", ifi, net.UDPAddrFromAddrPort(j.Group))
+		if err != nil {
+			return nil, err
+		}
+		g.c = c
+		return g, c.SetReadBuffer(rcvbuf)
+	}
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(j.Local))
+	if err != nil {
+		return nil, err
+	}
+	g.c = c
+	r, err := c.SyscallConn()
+	if err != nil {
+		return g, err
+	}
+	var serr error
+	err = r.Control(func(fd uintptr) { serr = leaveBy(int(fd), l.Index) })
+	return g, errors.Join(err, serr)
+}
+
+// leaveBy has what a socket sends to groups go out by a device, for which no route is needed.
+func leaveBy(fd, index int) error {
+	return os.NewSyscallError("IP_MULTICAST_IF", unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)}))
+}
+
+func openGroupStack(j Job, s *netstack.Stack, t *traffic.Template) (feed, error) {
+	at := j.Local
+	if j.Role == Strategy {
+		at = j.Group
+	}
+	c, err := s.ListenPacket("udp4", at.String())
+	if err != nil {
+		return nil, err
+	}
+	return &group{c: c, to: net.UDPAddrFromAddrPort(j.Group), t: t, room: make([]byte, t.Len())}, nil
+}
+
+func (g *group) Close() error { return g.c.Close() }
+func (g *group) interrupt()   { _ = g.c.SetReadDeadline(time.Unix(1, 0)) } // fails only if it is closed
+
+func (g *group) send(seq uint64) error {
+	_, err := g.c.WriteTo(g.t.Payload(g.room, seq), g.to)
+	return err
+}
+
+func (g *group) recv(stop *atomic.Bool) (uint64, bool, error) {
+	for {
+		n, _, err := g.c.ReadFrom(g.room)
+		if err != nil {
+			return 0, false, over(err, stop)
+		}
+		if seq, verdict := traffic.ReadPayload(g.room[:n]); verdict == traffic.Good {
+			return seq, true, nil
+		}
+	}
+}
+
+// groupSpin is ticks over a socket of the kernel's that is read without waiting.
+type groupSpin struct {
+	fd   int
+	to   unix.SockaddrInet4
+	t    *traffic.Template
+	room []byte
+}
+
+func openGroupSpin(j Job, l traffic.Local, t *traffic.Template) (_ feed, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	g := &groupSpin{fd: fd, to: unix.SockaddrInet4{Addr: j.Group.Addr().As4(), Port: int(j.Group.Port())}, t: t, room: make([]byte, t.Len())}
+	at := j.Local
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rcvbuf), leaveBy(fd, l.Index))
+	if j.Role == Strategy {
+		at = j.Group
+		err = errors.Join(err, unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: g.to.Addr, Ifindex: int32(l.Index)}))
+	}
+	err = errors.Join(err, unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}))
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return g, nil
+}
+
+func (g *groupSpin) Close() error { return unix.Close(g.fd) }
+func (g *groupSpin) interrupt()   {}
+
+func (g *groupSpin) send(seq uint64) error {
+	return os.NewSyscallError("sendto", unix.Sendto(g.fd, g.t.Payload(g.room, seq), 0, &g.to))
+}
+
+func (g *groupSpin) recv(stop *atomic.Bool) (uint64, bool, error) {
+	for {
+		n, err := spun(g.fd, g.room, stop)
+		if err != nil || n < 0 {
+			return 0, false, err
+		}
+		if seq, verdict := traffic.ReadPayload(g.room[:n]); verdict == traffic.Good {
+			return seq, true, nil
+		}
+	}
+}
+
+// spun reads without waiting, until there is something or stop says that it is enough: n is less than 0 then.
+func spun(fd int, b []byte, stop *atomic.Bool) (n int, err error) {
+	for spins := 1; ; spins++ {
+		n, err := unix.Read(fd, b)
+		switch {
+		case err == nil:
+			return n, nil
+		case err != unix.EAGAIN && err != unix.EINTR:
+			return 0, os.NewSyscallError("read", err)
+		case stop.Load():
+			return -1, nil
+		case spins%4096 == 0:
+			runtime.Gosched()
+		}
+	}
+}
+
+// spinRead fills b from a connection.
+func spinRead(fd int, b []byte, late *atomic.Bool) error {
+	for at := 0; at < len(b); {
+		n, err := spun(fd, b[at:], late)
+		switch {
+		case err != nil:
+			return err
+		case n < 0 && at == 0:
+			return errLate
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+		at += max(n, 0)
+	}
+	return nil
+}
+
+// groupXSK is ticks over AF_XDP. A socket of the kernel's is a member of the group, so that the device and the network pass its
+// packets on.
+type groupXSK struct {
+	*xskEnd
+	member *net.UDPConn
+	buf    [64]xsk.Frame
+	have   []xsk.Frame // of buf, received and not told of yet
+}
+
+func openGroupXSK(j Job, l traffic.Local, t *traffic.Template, w xsk.Wait) (_ feed, err error) {
+	fl := steer.Flow{Proto: "udp", DstPort: steer.Ports{First: j.Group.Port()}, Group: j.Group.Addr()}
+	if j.Role == Exchange { // it only sends: what its own port gets
+		fl = steer.Flow{Proto: "udp", Src: netip.PrefixFrom(j.Remote.Addr(), 32), DstPort: steer.Ports{First: j.Local.Port()}}
+	}
+	r, err := fl.Rule(steer.ToSocket)
+	if err != nil {
+		return nil, err
+	}
+	e, err := openXSKRule(j, t, w, r)
+	if err != nil {
+		return nil, err
+	}
+	g := &groupXSK{xskEnd: e}
+	if j.Role != Strategy {
+		return g, nil
+	}
+	ifi, err := net.InterfaceByIndex(l.Index)
+	if err == nil {
+		g.member, err = net.ListenMulticastUDP("udp4", ifi, net.UDPAddrFromAddrPort(j.Group))
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return g, nil
+}
+
+func (g *groupXSK) Close() (err error) {
+	if g.member != nil {
+		err = g.member.Close()
+	}
+	return errors.Join(err, g.xskEnd.Close())
+}
+
+func (g *groupXSK) send(seq uint64) error {
+	for g.q.Alloc(g.buf[:1]) == 0 {
+		if err := g.q.Kick(); err != nil { // what was sent comes back
+			return err
+		}
+	}
+	f := &g.buf[0]
+	f.SetLen(g.t.Len())
+	g.t.Write(f.Bytes(), seq)
+	for {
+		n, err := g.q.Send(g.buf[:1])
+		if n == 1 || err != nil {
+			return err
+		}
+		if err := g.q.Kick(); err != nil {
+			return err
+		}
+	}
+}
+
+func (g *groupXSK) recv(*atomic.Bool) (uint64, bool, error) {
+	for {
+		for len(g.have) > 0 {
+			f := g.have[:1]
+			seq, verdict := traffic.Read(f[0].Bytes())
+			g.have = g.have[1:]
+			g.q.Free(f)
+			if verdict == traffic.Good {
+				return seq, true, nil
+			}
+		}
+		n, err := g.q.Recv(g.buf[:])
+		if err != nil {
+			return 0, false, err
+		}
+		if g.have = g.buf[:n]; n > 0 {
+			continue
+		}
+		if err := g.q.Wait(g.ctx); errors.Is(err, context.Canceled) {
+			return 0, false, nil
+		} else if err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// inline is a strategy whose orders are written where ticks are received.
+type inline struct {
+	in   *netstack.Inline
+	over chan struct{}
+
+	mu sync.Mutex // what follows: ticks may come before there is a connection
+	o  *connection
+	n  uint64
+	b  [orderLen]byte
+	er error
+}
+
+func openInline(j Job, s *netstack.Stack) (_ *inline, err error) {
+	x := &inline{over: make(chan struct{})}
+	x.in, err = s.HandleUDP("udp4", j.Group.String(), x.tick)
+	return x, err
+}
+
+// goes says which connection orders go over.
+func (x *inline) goes(o *connection) { x.mu.Lock(); defer x.mu.Unlock(); x.o = o }
+
+func (x *inline) tick(_ netip.AddrPort, payload []byte) netstack.Reply {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if seq, verdict := traffic.ReadPayload(payload); verdict == traffic.Good && x.o != nil && x.er == nil {
+		putOrder(x.b[:], seq)
+		x.n++
+		x.er = x.o.write(x.b[:])
+	}
+	return nil
+}
+
+func (x *inline) result() (uint64, error) { x.mu.Lock(); defer x.mu.Unlock(); return x.n, x.er }
+
+func (x *inline) Close() error {
+	if x.in == nil {
+		return nil
+	}
+	return x.in.Close()
+}

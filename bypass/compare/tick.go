@@ -1,0 +1,317 @@
+package compare
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/fathom-trace/fathom/bypass/netstack"
+	"github.com/fathom-trace/fathom/bypass/traffic"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+)
+
+// Ways from tick to order: market data comes as datagrams to a group of multicast, and an order goes over a connection of TCP.
+const (
+	Sockets     Way = "sockets"      // Go's net for both
+	SocketsSpin Way = "sockets-spin" // the kernel's sockets, read without waiting
+	// Ticks by AF_XDP, orders by the kernel's TCP: [XSKNetpoll] with Go's net, [XSKSpin] with a connection that is read without waiting.
+	// Both by package netstack: [StackNetpoll], [StackYield], and
+	StackInline Way = "netstack-inline" // the same as StackYield, but the order is written where the tick is received
+)
+
+// TickWays lists them, the one that others are compared with first.
+func TickWays() []Way {
+	return []Way{Sockets, SocketsSpin, XSKNetpoll, XSKSpin, StackNetpoll, StackYield, StackInline}
+}
+
+// feed is market data, sent by one side and received by the other.
+type feed interface {
+	send(seq uint64) error
+	recv(stop *atomic.Bool) (seq uint64, ok bool, err error) // waits for a tick; not ok at the end
+	interrupt()
+	io.Closer
+}
+
+// orders is the connection that orders go over.
+type orders interface {
+	accept() error // of the exchange: waits for the strategy
+	write(b []byte) error
+	read(b []byte, late *atomic.Bool) error // errLate once late says that enough was waited
+	hurry()                                 // has a read that waits look at late
+	io.Closer
+}
+
+// errLate is an order that did not come in time.
+var errLate = errors.New("no order came in time")
+
+// market is one side of the measurement from tick to order: an exchange or a strategy.
+type market struct {
+	feed
+	orders
+	stack  *netstack.Stack // nil: the kernel's TCP
+	inline *inline         // of the way netstack-inline, the strategy's
+}
+
+// orderLen is the number of the tick that an order is for, and its price.
+const orderLen = 16
+
+// price is what a strategy bids for a tick: the exchange knows by it that the tick was read.
+func price(seq uint64) uint64 { return 10_000 + seq%997*3 }
+
+func putOrder(b []byte, seq uint64) {
+	binary.BigEndian.PutUint64(b, seq)
+	binary.BigEndian.PutUint64(b[8:], price(seq))
+}
+
+// openMarket runs on a thread in the device's namespace. A strategy hears ticks before it connects.
+func openMarket(j Job, l traffic.Local) (_ side, err error) {
+	m := &market{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	ip := j.Group.Addr().As4() // the group's address of Ethernet: RFC 1112, section 6.4
+	t, err := traffic.NewTemplate(traffic.Flow{SrcMAC: l.MAC, DstMAC: net.HardwareAddr{0x01, 0x00, 0x5e, ip[1] & 0x7f, ip[2], ip[3]}, Src: j.Local, Dst: j.Group}, j.Size)
+	if err != nil {
+		return nil, err
+	}
+	listen, dial, spin := net.Listen, net.Dial, false
+	switch j.Way {
+	case Sockets:
+		m.feed, err = openGroup(j, l, t)
+	case SocketsSpin:
+		m.feed, err = openGroupSpin(j, l, t)
+		spin = true
+	case XSKNetpoll:
+		m.feed, err = openGroupXSK(j, l, t, xsk.Netpoll)
+	case XSKSpin:
+		m.feed, err = openGroupXSK(j, l, t, xsk.Spin)
+		spin = true
+	case StackNetpoll, StackYield, StackInline:
+		wait := xsk.SpinYield
+		if j.Way == StackNetpoll {
+			wait = xsk.Netpoll
+		}
+		if m.stack, err = netstack.Open(j.Device, netstack.Options{Queues: []int{0}, Wait: wait, Mode: j.Mode}); err != nil {
+			return nil, err
+		}
+		listen, dial = m.stack.Listen, m.stack.Dial
+		if j.Way == StackInline && j.Role == Strategy {
+			m.inline, err = openInline(j, m.stack)
+		} else {
+			m.feed, err = openGroupStack(j, m.stack, t)
+		}
+	default:
+		err = fmt.Errorf("no way %q from tick to order", j.Way)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o := &connection{spin: spin}
+	if j.Role == Exchange {
+		o.l, err = listen("tcp4", j.Local.String())
+	} else {
+		o.c, err = dial("tcp4", j.Remote.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.orders = o
+	if m.inline != nil {
+		m.inline.goes(o)
+	}
+	return m, o.raw()
+}
+
+func (m *market) stats() *xsk.Stats {
+	var s netstack.Stats
+	var err error
+	if m.stack != nil {
+		if s, err = m.stack.Stats(); err == nil {
+			return &s.Queues
+		}
+		return nil
+	}
+	if f, ok := m.feed.(*groupXSK); ok {
+		return f.stats()
+	}
+	return nil
+}
+
+func (m *market) interrupt() {
+	if m.inline != nil {
+		close(m.inline.over)
+		return
+	}
+	m.feed.interrupt()
+}
+
+func (m *market) Close() (err error) {
+	if m.orders != nil {
+		err = m.orders.Close()
+	}
+	if m.inline != nil {
+		err = errors.Join(err, m.inline.Close())
+	}
+	if m.feed != nil {
+		err = errors.Join(err, m.feed.Close())
+	}
+	if m.stack != nil {
+		err = errors.Join(err, m.stack.Close())
+	}
+	return err
+}
+
+// exchange sends ticks, and takes the time until the order for each is there. Orders must be for the tick and at its price.
+func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err error) {
+	if err := m.accept(); err != nil {
+		return 0, err
+	}
+	var late atomic.Bool
+	var sent atomic.Uint64
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go watch(ctx, &sent, func() { late.Store(true); m.hurry() })
+	var b [orderLen]byte
+	for seq := range uint64(n) {
+		late.Store(false)
+		sent.Store(seq + 1)
+		start := time.Now()
+		if err := m.send(seq); err != nil {
+			return lost, err
+		}
+		for {
+			err := m.read(b[:], &late)
+			if errors.Is(err, errLate) {
+				lost++
+				break
+			}
+			if err != nil {
+				return lost, err
+			}
+			got, at := binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])
+			if got > seq || at != price(got) {
+				return lost, fmt.Errorf("an order for tick %d at %d, where tick %d at %d was the last", got, at, seq, price(seq))
+			}
+			if got == seq {
+				took(time.Since(start))
+				break
+			} // else it is for one that was given up
+		}
+	}
+	return lost, nil
+}
+
+// watch calls late when nothing was sent for lostAfter, or half as long again, and again while that is so: to note that something
+// was sent costs a store, where a deadline for each would show in the times.
+func watch(ctx context.Context, sent *atomic.Uint64, late func()) {
+	tick := time.NewTicker(lostAfter / 2)
+	defer tick.Stop()
+	last, idle := uint64(0), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if n := sent.Load(); n != last {
+			last, idle = n, 0
+		} else if idle++; idle >= 2 && n > 0 {
+			late()
+		}
+	}
+}
+
+// strategy sends an order for each tick, and gives how many.
+func (m *market) strategy(stop *atomic.Bool) (n uint64, err error) {
+	if m.inline != nil {
+		<-m.inline.over
+		return m.inline.result()
+	}
+	var b [orderLen]byte
+	for {
+		seq, ok, err := m.recv(stop)
+		if !ok || err != nil {
+			return n, err
+		}
+		putOrder(b[:], seq)
+		if err := m.write(b[:]); err != nil {
+			return n, err
+		}
+		n++
+	}
+}
+
+// accepting is how long an exchange waits for its strategy.
+const accepting = time.Minute
+
+// connection is orders over TCP, the kernel's or netstack's.
+type connection struct {
+	l    net.Listener
+	c    net.Conn
+	spin bool // read without waiting
+	fd   int  // then
+}
+
+func (o *connection) accept() (err error) {
+	if d, ok := o.l.(interface{ SetDeadline(time.Time) error }); ok {
+		if err := d.SetDeadline(time.Now().Add(accepting)); err != nil {
+			return err
+		}
+	}
+	if o.c, err = o.l.Accept(); err != nil {
+		return err
+	}
+	return o.raw()
+}
+
+// raw finds the descriptor of a connection that is read without waiting.
+func (o *connection) raw() error {
+	if !o.spin || o.c == nil {
+		return nil
+	}
+	r, err := o.c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	return r.Control(func(fd uintptr) { o.fd = int(fd) }) // it stays open as long as o.c
+}
+
+func (o *connection) write(b []byte) error {
+	_, err := o.c.Write(b)
+	return err
+}
+
+func (o *connection) read(b []byte, late *atomic.Bool) error {
+	if o.spin {
+		return spinRead(o.fd, b, late)
+	}
+	_, err := io.ReadFull(o.c, b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.Join(errLate, o.c.SetReadDeadline(time.Time{}))
+	}
+	return err
+}
+
+func (o *connection) hurry() {
+	if !o.spin {
+		_ = o.c.SetReadDeadline(time.Unix(1, 0)) // fails only if it is closed
+	}
+}
+
+func (o *connection) Close() (err error) {
+	if o.c != nil {
+		err = o.c.Close()
+	}
+	if o.l != nil {
+		err = errors.Join(err, o.l.Close())
+	}
+	return err
+}
