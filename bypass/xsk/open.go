@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -39,6 +40,16 @@ func (d Device) In(f func() error) error {
 		return err
 	}
 	return errors.Join(ns.Do(f), ns.Close())
+}
+
+// Present says if there is such a device; an error, that its namespace cannot be looked into.
+func (d Device) Present() (there bool, err error) {
+	err = d.In(func() error {
+		ifs, err := net.Interfaces()
+		there = slices.ContainsFunc(ifs, func(i net.Interface) bool { return i.Name == d.Name })
+		return err
+	})
+	return there, err
 }
 
 // Copying says whether the kernel copies packets between its own memory and the UMEM.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -143,20 +141,15 @@ func (f *bypassFlags) config() (c traffic.Config, err error) {
 }
 
 // present says if a device is not there, and what lists those that are. A namespace that is not there is said by who goes in.
-func present(d xsk.Device) (err error) {
-	_ = d.In(func() error {
-		ifs, lerr := net.Interfaces()
-		if lerr != nil || slices.ContainsFunc(ifs, func(i net.Interface) bool { return i.Name == d.Name }) {
-			return lerr
-		}
-		where, list := "here", "fathom nic"
-		if d.NetNS != "" {
-			where, list = "in namespace "+d.NetNS, "fathom nic --netns "+d.NetNS
-		}
-		err = fmt.Errorf("no network device %q %s; %s lists them", d.Name, where, list)
+func present(d xsk.Device) error {
+	if there, err := d.Present(); there || err != nil {
 		return nil
-	})
-	return err
+	}
+	where, list := "here", "fathom nic"
+	if d.NetNS != "" {
+		where, list = "in namespace "+d.NetNS, "fathom nic --netns "+d.NetNS
+	}
+	return fmt.Errorf("no network device %q %s; %s lists them", d.Name, where, list)
 }
 
 func (f *bypassFlags) waiting() (xsk.Wait, error) {
