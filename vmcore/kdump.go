@@ -75,6 +75,7 @@ type kdumpMemory struct {
 	files []*kdumpFile
 	bs    uint64
 	cache pageCache
+	bad   map[uint64]MissingError // pages that could not be loaded, by PFN: tables that are searched come by them again and again
 	unz   decompressor
 	raw   []byte
 }
@@ -326,9 +327,26 @@ func (m *kdumpMemory) page(pfn uint64) ([]byte, *MissingError) {
 			}
 			continue
 		}
-		return m.load(k, pfn, i)
+		if e, ok := m.bad[pfn]; ok {
+			return nil, &e
+		}
+		b, err := m.load(k, pfn, i)
+		if err != nil {
+			m.remember(pfn, *err)
+		}
+		return b, err
 	}
 	return nil, &MissingError{Reason: reason}
+}
+
+// maxBad bounds the errors that are kept: some megabytes.
+const maxBad = 1 << 14
+
+func (m *kdumpMemory) remember(pfn uint64, e MissingError) {
+	if m.bad == nil || len(m.bad) >= maxBad {
+		m.bad = map[uint64]MissingError{}
+	}
+	m.bad[pfn] = e
 }
 
 func (m *kdumpMemory) load(k *kdumpFile, pfn, index uint64) ([]byte, *MissingError) {
