@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/answers/core"
+	"github.com/fathom-trace/fathom/debuginfo/orc"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
@@ -37,6 +39,7 @@ func TestAsk(t *testing.T) {
 					askSockets(t, c, d)
 					askBPF(t, d)
 					askStacks(t, d)
+					askOnce(t, d)
 					askValues(t, d)
 				})
 			}
@@ -234,6 +237,34 @@ func askStacks(t *testing.T, d *dump.Dump) {
 		t.Errorf("stacks of %d tasks, of %d", tasks, want)
 	}
 	_ = ask(t, d, everyIterator)
+}
+
+// lookedUp is a dump that counts how often its unwind tables are asked for.
+type lookedUp struct {
+	*dump.Dump
+	n int
+}
+
+func (l *lookedUp) Unwind(addr uint64) *orc.Table {
+	l.n++
+	return l.Dump.Unwind(addr)
+}
+
+// askOnce wants a task's stack unwound once, not for each of its files and mappings.
+func askOnce(t *testing.T, d *dump.Dump) {
+	asked := func(kind string) int {
+		l := &lookedUp{Dump: d}
+		o := script.Options{On: l, Source: &syntax.Source{Name: "stdin", Text: "iter:" + kind + " { @[kstack] = count(); }"}, Stdout: io.Discard, Stderr: io.Discard}
+		if _, err := script.Run(t.Context(), o); err != nil {
+			t.Error(kind, err)
+		}
+		return l.n
+	}
+	for _, kind := range []string{"task_file", "task_vma"} {
+		if tasks, n := asked("task"), asked(kind); n == 0 || n > tasks {
+			t.Errorf("unwinding was done in %d steps for iter:%s, in %d for each task once", n, kind, tasks)
+		}
+	}
 }
 
 // askValues compares values of expressions with what struct and sym say.
