@@ -66,8 +66,13 @@ type kdumpFile struct {
 	bitmapLen               int64    // bytes of one bitmap
 	rank                    []uint64 // pages dumped before each run of rankBits
 
-	block   []byte // the part of bitmap2 last asked
-	blockAt int64
+	last1, last2 bitmapPart // of each bitmap, last asked
+}
+
+// bitmapPart is what a bitmap says of one run of rankBits pages; less where the file ends.
+type bitmapPart struct {
+	b  []byte
+	at int64 // in the bitmap, one more than where it begins: 0 is none
 }
 
 // kdumpMemory is all files of a dump and the pages last read.
@@ -75,6 +80,7 @@ type kdumpMemory struct {
 	files []*kdumpFile
 	bs    uint64
 	cache pageCache
+	bad   map[uint64]MissingError // pages that could not be loaded, by PFN: tables that are searched come by them again and again
 	unz   decompressor
 	raw   []byte
 }
@@ -128,7 +134,7 @@ func compressions(status uint32) string {
 }
 
 func openKdumpFile(f File) (*kdumpFile, error) {
-	k := &kdumpFile{File: f, blockAt: -1}
+	k := &kdumpFile{File: f}
 	if err := k.readHeader(); err != nil {
 		return nil, err
 	}
@@ -263,27 +269,32 @@ func (k *kdumpFile) before(pfn uint64) (uint64, bool) {
 	if run >= uint64(len(k.rank)) {
 		return 0, false
 	}
-	if at := int64(run) * (rankBits / 8); k.blockAt != at {
-		k.block = append(k.block[:0], make([]byte, rankBits/8)...)
-		n, _ := k.R.ReadAt(k.block[:min(rankBits/8, k.bitmapLen-at)], k.bitmap2+at)
-		k.block, k.blockAt = k.block[:n], at
-	}
+	block := k.part(&k.last2, k.bitmap2, run)
 	byteAt, bit := pfn%rankBits/8, pfn%8
-	if byteAt >= uint64(len(k.block)) {
+	if byteAt >= uint64(len(block)) {
 		return 0, false
 	}
-	n := k.rank[run] + ones(k.block[:byteAt]) + uint64(bits.OnesCount8(k.block[byteAt]&(1<<bit-1)))
-	return n, k.block[byteAt]>>bit&1 != 0
+	n := k.rank[run] + ones(block[:byteAt]) + uint64(bits.OnesCount8(block[byteAt]&(1<<bit-1)))
+	return n, block[byteAt]>>bit&1 != 0
+}
+
+// part reads a run of a bitmap, if it is not the one that was asked last.
+func (k *kdumpFile) part(last *bitmapPart, bitmap int64, run uint64) []byte {
+	if at := int64(run) * (rankBits / 8); last.at != at+1 {
+		b := append(last.b[:0], make([]byte, rankBits/8)...)
+		n, _ := k.R.ReadAt(b[:max(0, min(rankBits/8, k.bitmapLen-at))], bitmap+at)
+		last.b, last.at = b[:n], at+1
+	}
+	return last.b
 }
 
 // exists says if the first bitmap has the page: the machine had it, the dump may not.
 func (k *kdumpFile) exists(pfn uint64) bool {
-	var b [1]byte
 	if k.bitmap1 == k.bitmap2 || int64(pfn/8) >= k.bitmapLen {
 		return false
 	}
-	k.R.ReadAt(b[:], k.bitmap1+int64(pfn/8)) // unreadable is: does not exist
-	return b[0]>>(pfn%8)&1 != 0
+	block, byteAt := k.part(&k.last1, k.bitmap1, pfn/rankBits), pfn%rankBits/8
+	return byteAt < uint64(len(block)) && block[byteAt]>>(pfn%8)&1 != 0 // unreadable is: does not exist
 }
 
 func (m *kdumpMemory) ranges() []Range {
@@ -326,9 +337,26 @@ func (m *kdumpMemory) page(pfn uint64) ([]byte, *MissingError) {
 			}
 			continue
 		}
-		return m.load(k, pfn, i)
+		if e, ok := m.bad[pfn]; ok {
+			return nil, &e
+		}
+		b, err := m.load(k, pfn, i)
+		if err != nil {
+			m.remember(pfn, *err)
+		}
+		return b, err
 	}
 	return nil, &MissingError{Reason: reason}
+}
+
+// maxBad bounds the errors that are kept: some megabytes.
+const maxBad = 1 << 14
+
+func (m *kdumpMemory) remember(pfn uint64, e MissingError) {
+	if m.bad == nil || len(m.bad) >= maxBad {
+		m.bad = map[uint64]MissingError{}
+	}
+	m.bad[pfn] = e
 }
 
 func (m *kdumpMemory) load(k *kdumpFile, pfn, index uint64) ([]byte, *MissingError) {

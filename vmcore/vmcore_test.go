@@ -224,3 +224,46 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("more than a page: %v", err)
 	}
 }
+
+// TestDamagedOnce: what does not decompress is tried once; its error says where it was asked for.
+func TestDamagedOnce(t *testing.T) {
+	all := func(int) bool { return true }
+	raw := buildKdump(6, statusZlib, 4, all, all, 0, 0)
+	for i := range raw[len(raw)-16:] { // of the last page
+		raw[len(raw)-16+i] = 0xff
+	}
+	f := &countedReads{Reader: bytes.NewReader(raw)}
+	c, err := Open(File{f, int64(len(raw))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := 0
+	for i := range 100 {
+		var b [8]byte
+		at := uint64(3*testPage + 8*i)
+		var m *MissingError
+		if err := c.ReadPhys(b[:], at); !errors.As(err, &m) || m.Reason != Damaged || m.Addr != at {
+			t.Fatalf("%#x: %v", at, err)
+		}
+		if i == 0 {
+			after = f.n
+		}
+	}
+	if f.n != after {
+		t.Errorf("%d reads for a page that is damaged, %d once it was known", after, f.n-after)
+	}
+	if got := pageIs(c, 2); got != "ok" {
+		t.Errorf("the page before it: %s", got)
+	}
+}
+
+// countedReads counts how often it is read.
+type countedReads struct {
+	*bytes.Reader
+	n int
+}
+
+func (r *countedReads) ReadAt(p []byte, off int64) (int, error) {
+	r.n++
+	return r.Reader.ReadAt(p, off)
+}

@@ -29,11 +29,11 @@ func (s *Session) cause(w io.Writer, text string) {
 		fmt.Fprintf(w, "\nwhy      the log has no oops and no panic: the machine ran when it was read\n")
 		return
 	default:
-		s.explain(w, cause.Explain(reports[max(pick, 0)]))
+		s.explain(w, cause.Explain(reports[max(pick, 0)], nil))
 	}
 	for shown := 0; pick >= 0 && shown < laterIncidents; shown++ {
 		if pick = serious(reports, pick+1); pick >= 0 {
-			fmt.Fprintf(w, "then     %s\n", cause.Explain(reports[pick]).Cause)
+			fmt.Fprintf(w, "then     %s\n", cause.Explain(reports[pick], nil).Cause)
 		}
 	}
 	if len(reports) > 1 {

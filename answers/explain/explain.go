@@ -10,11 +10,11 @@ import (
 	"github.com/fathom-trace/fathom/oops/cause"
 )
 
-// Oopses are the incidents of a text, explained.
-func Oopses(text []byte) []cause.Oops {
+// Oopses are the incidents of a text, explained; for lab see [cause.Explain].
+func Oopses(text []byte, lab func(release string) string) []cause.Oops {
 	var out []cause.Oops
 	for _, r := range oops.Parse(text) {
-		out = append(out, cause.Explain(r))
+		out = append(out, cause.Explain(r, lab))
 	}
 	return out
 }
@@ -155,6 +155,7 @@ type line struct {
 	Stack    []string          `json:"stack,omitempty"`
 	Panic    string            `json:"panic,omitempty"`
 	Source   []string          `json:"source,omitempty"` // of the instruction: "function at file:line", inlined ones first
+	Try      []string          `json:"try,omitempty"`    // commands that lead on
 }
 
 // JSON writes one object a line.
@@ -164,7 +165,7 @@ func JSON(w io.Writer, list []cause.Oops, src Sources) error {
 		where := o.Where()
 		l := line{Type: "oops", Kind: o.Report.Kind, Line: o.Line, Title: o.Title, Cause: o.Cause, Access: o.Access, Comm: o.Comm,
 			Context: o.Context, Kernel: o.Release, Tainted: o.Tainted, Module: o.Guilty(), Function: where.Symbol, Offset: where.Off,
-			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic, Source: src.of(&o.Report, where, o.Calls())}
+			Operand: o.Operand, Regs: o.Regs, Panic: o.Panic, Source: src.of(&o.Report, where, o.Calls()), Try: o.Next}
 		if o.HasAddr {
 			l.Address = &o.Addr
 		}

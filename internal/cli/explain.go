@@ -11,6 +11,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/explain"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/oops"
 )
 
@@ -62,7 +63,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			list := explain.Oopses(text)
+			list := explain.Oopses(text, guest.NameOf)
 			if len(list) == 0 {
 				fmt.Fprintln(os.Stderr, "fathom: the text has no oops, warning, lockup or panic")
 				return exitError{exitNegative}

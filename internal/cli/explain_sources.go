@@ -15,6 +15,7 @@ import (
 	"github.com/fathom-trace/fathom/answers/explain"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/netlog"
+	"github.com/fathom-trace/fathom/lab/guest"
 	"github.com/fathom-trace/fathom/oops"
 	"github.com/fathom-trace/fathom/oops/cause"
 )
@@ -115,7 +116,7 @@ func (x *explainer) listen(ctx context.Context, addr string, d time.Duration) er
 		if h.Lost > 0 {
 			fmt.Fprintf(os.Stderr, "fathom: %d messages of %s did not come\n", h.Lost, h.Host)
 		}
-		list := explain.Oopses(h.Text)
+		list := explain.Oopses(h.Text, guest.NameOf)
 		if len(list) == 0 {
 			return nil
 		}

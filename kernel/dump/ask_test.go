@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,9 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/answers/core"
+	"github.com/fathom-trace/fathom/debuginfo/orc"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/dump"
+	"github.com/fathom-trace/fathom/kernel/walk"
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
@@ -37,6 +40,7 @@ func TestAsk(t *testing.T) {
 					askSockets(t, c, d)
 					askBPF(t, d)
 					askStacks(t, d)
+					askOnce(t, d)
 					askValues(t, d)
 				})
 			}
@@ -234,6 +238,40 @@ func askStacks(t *testing.T, d *dump.Dump) {
 		t.Errorf("stacks of %d tasks, of %d", tasks, want)
 	}
 	_ = ask(t, d, everyIterator)
+}
+
+// lookedUp is a dump that counts how often its unwind tables are asked for.
+type lookedUp struct {
+	*dump.Dump
+	n int
+}
+
+func (l *lookedUp) Unwind(addr uint64) *orc.Table {
+	l.n++
+	return l.Dump.Unwind(addr)
+}
+
+// askOnce wants a task's stack unwound once, not for each of its files or mappings.
+func askOnce(t *testing.T, d *dump.Dump) {
+	for _, kind := range []string{"task_file", "task_vma"} {
+		l := &lookedUp{Dump: d}
+		var out strings.Builder
+		o := script.Options{On: l, Source: &syntax.Source{Name: "stdin", Text: "iter:" + kind + ` { @["owner", tid] = count(); @stacks[kstack] = count(); }`}, Stdout: &out, Stderr: io.Discard}
+		if _, err := script.Run(t.Context(), o); err != nil {
+			t.Error(kind, err)
+		}
+		once := &lookedUp{Dump: d}
+		owners := 0
+		for task, err := range walk.Tasks(once) {
+			if err == nil && task.PID != 0 && strings.Contains(out.String(), fmt.Sprintf("[owner, %d]: ", task.PID)) {
+				walk.Stack(once, task)
+				owners++
+			}
+		}
+		if l.n == 0 || l.n > once.n || owners < 2 {
+			t.Errorf("unwinding was done in %d steps for iter:%s, in %d for each of %d tasks once", l.n, kind, once.n, owners)
+		}
+	}
 }
 
 // askValues compares values of expressions with what struct and sym say.

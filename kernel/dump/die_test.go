@@ -173,8 +173,8 @@ func addNeighbours() error {
 // ownersFile says who allocated the objects of a slab cache.
 const ownersFile = "/sys/kernel/debug/slab/signal_cache/alloc_traces"
 
-// slowReads is how many reads a disk is given that answers one in eight seconds.
-const slowReads = 24
+// slowReads is how many reads a disk is given that answers one in eight seconds; a few it answers at once.
+const slowReads = 32
 
 // readSlowly has reads wait for a disk, if there is one, and returns when it has some of them.
 func readSlowly(disk string) error {

@@ -164,7 +164,8 @@ func start(ctx context.Context, dir, kernel string, said io.Writer) (*guest.Gues
 	if err := errors.Join(os.WriteFile(slow, nil, 0o600), os.Truncate(slow, 64<<20)); err != nil {
 		return nil, err
 	}
-	o.QEMUArgs = []string{"-device", "vmcoreinfo", "-drive", "file=" + swap + ",format=raw,if=virtio", "-drive", "file=" + slow + ",format=raw,if=virtio,throttling.bps-total=512"}
+	// The slow disk's first reads are quick: those for a partition table, for which a boot waits.
+	o.QEMUArgs = []string{"-device", "vmcoreinfo", "-drive", "file=" + swap + ",format=raw,if=virtio", "-drive", "file=" + slow + ",format=raw,if=virtio,throttling.bps-total=512,throttling.bps-total-max=32768"}
 	o.Stdout = said
 	o.Modules = append(o.Modules, "qemu_fw_cfg") // without it QEMU does not learn where the note is
 	return guest.Start(ctx, o)

@@ -38,6 +38,16 @@ func KernelNames() []string {
 	return names
 }
 
+// NameOf is the name of [KernelNames] that a release, as uname -r says it, is a kernel of; "" if it is of none.
+func NameOf(release string) string {
+	for _, d := range debian {
+		if d.pkg.MatchString("linux-image-" + release) {
+			return d.name
+		}
+	}
+	return ""
+}
+
 // Kernel is an unpacked kernel package.
 type Kernel struct {
 	Name    string // debian-6.12

@@ -17,7 +17,7 @@ type Oops struct {
 	Operand string   // of the faulting instruction, with the registers' values: "0x28(%rax), RAX=0x0"
 	Code    []Line   // disassembled; nil if there is none
 	Taint   []string // letters in words
-	Next    []string // what to do
+	Next    []string // commands that lead on
 
 	operandAddr uint64
 	hasOperand  bool
@@ -30,12 +30,12 @@ type Line struct {
 	Fault bool
 }
 
-// Explain interprets a report.
-func Explain(r oops.Report) Oops {
+// Explain interprets a report. lab gives the name under which fathom lab boot knows a release, "" if it knows none; it may be nil.
+func Explain(r oops.Report, lab func(release string) string) Oops {
 	o := Oops{Report: r, Taint: Taint(r.Tainted)}
 	o.disassemble()
 	o.Cause = o.cause()
-	o.Next = o.next()
+	o.Next = o.next(lab)
 	return o
 }
 
@@ -248,15 +248,6 @@ func orElse(s, other string) string {
 		return other
 	}
 	return s
-}
-
-// next gives commands that lead on; each is complete for what the text said.
-func (o *Oops) next() []string {
-	var out []string
-	if m := o.Guilty(); m != "" {
-		out = append(out, "modinfo "+m)
-	}
-	return append(out, "fathom doctor kdump")
 }
 
 // taints are the letters of "Tainted:" (kernel/panic.c, Documentation/admin-guide/tainted-kernels.rst).

@@ -15,7 +15,7 @@ func explain(t *testing.T, text string) Oops {
 	if len(rs) == 0 {
 		t.Fatalf("no incident in %q", text)
 	}
-	return Explain(rs[0])
+	return Explain(rs[0], nil)
 }
 
 const tail = "CPU: 0 PID: 12 Comm: cat Not tainted 6.1.0 #1\nRIP: 0010:bad_fn+0x10/0x20 [mod]\n"

@@ -33,8 +33,11 @@ func (s *Session) setEnv(used map[int64]bool) {
 
 // enter makes the task that an object belongs to the current one.
 func (s *Session) enter(o object) {
+	if o.task != nil && s.now.task != nil && s.now.task.Addr == o.task.Addr {
+		return // its next file or mapping: the stack is the same
+	}
 	s.forget()
-	if o.task == nil || s.now.task != nil && s.now.task.Addr == o.task.Addr {
+	if o.task == nil {
 		return
 	}
 	e, k := s.env, o.task

@@ -166,7 +166,7 @@ func recompressed(dir, flat, suffix string) (map[string]string, error) {
 	made := map[string]string{}
 	for _, how := range encodings {
 		made[how] = filepath.Join(dir, how+suffix)
-		cmd := exec.Command("/usr/bin/python3", "kernel/dump/testdata/recompress.py", made["zlib"], made[how], how)
+		cmd := exec.Command("/usr/bin/python3", "kernel/dump/testdata/recompress.py", made["zlib"], how, made[how])
 		if how == "zlib" {
 			cmd = exec.Command("makedumpfile", "-R", made[how])
 			cmd.Stdin = in
