@@ -186,6 +186,9 @@ func (s *Sockets) Missing() (out []nic.Missing) {
 	for _, m := range s.c.missing {
 		out = append(out, nic.Missing{What: "who makes sockets; of TCP it is seen who listens and connects", Why: m})
 	}
+	for _, m := range s.c.unnamed {
+		out = append(out, nic.Missing{What: "names of the code that modules run once, when they are loaded", Why: m})
+	}
 	return out
 }
 
