@@ -213,13 +213,13 @@ type Group struct {
 
 // Socket is a socket of the internet protocols, raw or packet.
 type Socket struct {
-	Proto  string         `json:"proto"` // "tcp", "udp", "udplite", "raw", "packet", "xdp"
+	Proto  string         `json:"proto"` // "tcp", "udp", "udplite", "raw", "packet", "xdp", "sctp", "vsock"
 	Family int            `json:"family,omitempty"`
 	State  string         `json:"state,omitempty"` // of TCP: "listen", "established", …; of UDP "connected" or ""
 	Local  netip.AddrPort `json:"local,omitzero"`
 	Remote netip.AddrPort `json:"remote,omitzero"`
 	Dev    int            `json:"dev,omitempty"`    // bound to this link
-	Number int            `json:"number,omitempty"` // of raw: IP protocol; of packet: EtherType
+	Number int            `json:"number,omitempty"` // of raw: IP protocol; of packet: EtherType; of vsock: its port
 	V6Only bool           `json:"v6only,omitempty"`
 	Inode  uint64         `json:"inode,omitempty"`
 	UID    uint32         `json:"uid"`

@@ -17,7 +17,8 @@ import (
 )
 
 // guests have an e1000e and a virtio card that are joined, and a virtio card with four queues.
-var guests = ktest.Config{Modules: []string{"virtio_net", "e1000e", "veth", "vxlan"}, CPUs: 4}
+// What e1000e maps goes through a swiotlb of 512 slots: more than its ring needs, and less than one that is enlarged.
+var guests = ktest.Config{Modules: []string{"virtio_net", "e1000e", "veth", "vxlan", "sctp_diag", "vsock_diag"}, CPUs: 4, Append: []string{"swiotlb=512,force"}}
 
 // Modules of package lab/modules that tests load.
 const (

@@ -207,8 +207,11 @@ func (m *Map) checkSilent(placed map[*nic.Queue]bool) {
 			unlinked = append(unlinked, strconv.FormatUint(uint64(n.ID), 10))
 		}
 	}
-	if len(unlinked) > 0 && len(m.Vectors) > 0 {
-		m.find("NAPI %s: the driver says neither which interrupt nor which queue they are of; fathom nic --latency sees it when packets come", strings.Join(unlinked, ", "))
+	switch list := strings.Join(unlinked, ", "); {
+	case len(unlinked) > 0 && len(m.Vectors) > 0:
+		m.find("NAPI %s: the driver says neither which interrupt nor which queue they are of; fathom nic --latency sees it when packets come", list)
+	case len(unlinked) > 0:
+		m.find("NAPI %s: the driver does not say which queue they are of", list)
 	}
 	mapped := slices.ContainsFunc(m.NAPIs, func(n nic.NAPI) bool { return n.IRQ != 0 })
 	if len(m.NAPIs) > 0 && len(m.Vectors) > 0 && !mapped {

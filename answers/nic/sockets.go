@@ -13,6 +13,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/ir/emit"
+	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/nic"
 	"github.com/fathom-trace/fathom/netstate/sockdiag"
 	"github.com/fathom-trace/fathom/probe"
@@ -38,6 +39,7 @@ type KernelSocket struct {
 	Local    netip.AddrPort
 	Remote   netip.AddrPort // the zero value of one that is connected to nobody
 	Path     string         // of Unix sockets
+	Orphan   bool           // no process has it open; that it is the kernel's, and how it was made, is not told
 	Kern     bool           // it was made as the kernel's (sock_create_kern), not as a process would
 	HoldsNS  bool           // it keeps its network namespace alive
 	NetNS    uint64         // inode
@@ -56,6 +58,36 @@ func (s *KernelSocket) address() string {
 		return s.Local.String() + " → " + s.Remote.String()
 	}
 	return s.Local.String()
+}
+
+// Orphans are sockets of kinds that the kernel has no iterators over, of which no process was found to have them.
+func Orphans(socks []netstate.Socket, netns uint64) (out []KernelSocket) {
+	given := func(a netip.AddrPort) netip.AddrPort {
+		if a.Port() == 0 && a.Addr().IsUnspecified() {
+			return netip.AddrPort{}
+		}
+		return a
+	}
+	for _, k := range socks {
+		s := KernelSocket{Proto: k.Proto, State: k.State, Local: given(k.Local), Remote: given(k.Remote), NetNS: netns, Inode: k.Inode, Orphan: true}
+		switch k.Proto {
+		case "raw":
+			family := uint64(afINET)
+			if k.Family == 6 {
+				family = afINET6
+			}
+			s.Proto = protoName(family, sockRaw, uint64(k.Number))
+		case "packet":
+			s.Proto = protoName(afPacket, sockRaw, uint64(k.Number))
+		case "vsock":
+			if k.Number == 0 {
+				break
+			}
+			s.Path = fmt.Sprintf("port %d", k.Number)
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // SocketEvent is something that the kernel did with a socket of its own.
@@ -186,6 +218,9 @@ func (s *Sockets) Missing() (out []nic.Missing) {
 	for _, m := range s.c.missing {
 		out = append(out, nic.Missing{What: "who makes sockets; of TCP it is seen who listens and connects", Why: m})
 	}
+	for _, m := range s.c.unnamed {
+		out = append(out, nic.Missing{What: "names of the code that modules run once, when they are loaded", Why: m})
+	}
 	return out
 }
 
@@ -250,9 +285,13 @@ func (s *Sockets) Close() error {
 func decodeSocket(b []byte, name func(uint64) Place) KernelSocket {
 	le := binary.LittleEndian
 	word := func(off int) uint64 { return le.Uint64(b[off:]) }
+	protocol := word(srProtocol)
+	if word(srFamily) == afPacket { // in network byte order
+		protocol = protocol>>8&0xff | protocol&0xff<<8
+	}
 	s := KernelSocket{
 		Kern: word(srFlags)&sockKern != 0, HoldsNS: word(srFlags)&sockHolds != 0, NetNS: word(srNetNS), Inode: word(srInode),
-		Proto: protoName(word(srFamily), word(srType), word(srProtocol)),
+		Proto: protoName(word(srFamily), word(srType), protocol),
 	}
 	if fn := word(srReceives); fn != 0 {
 		s.Receives = name(fn)

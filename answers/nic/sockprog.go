@@ -137,6 +137,8 @@ type sockCode struct {
 	*code
 	l     *sockLayout
 	netns uint32 // of sockets whose making is told; 0 is any
+	// unnamed is what is missing to name the code that modules run once.
+	unnamed []string
 }
 
 // flag reads a bitfield: 0 or 1.
@@ -261,9 +263,11 @@ func (c *sockCode) turned() {
 // with it is read.
 func (c *sockCode) modules() {
 	if c.l.modSize == 0 {
-		c.missing = append(c.missing, "names of the code that modules run once, at their begin")
+		c.unnamed = []string{"where struct module has it"}
 		return
 	}
+	n := len(c.missing)
+	defer func() { c.missing, c.unnamed = c.missing[:n:n], append(c.unnamed, c.missing[n:]...) }()
 	c.at("module_load", []string{"mod"}, func(u *unit) {
 		mod := u.Var(u.arg("mod"))
 		rec := c.record(u, ir.Imm(int64(sockModule)))

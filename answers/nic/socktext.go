@@ -16,7 +16,14 @@ const (
 	afINET    = 2
 	afINET6   = 10
 	afNetlink = 16
+	afPacket  = 17
+
+	sockRaw = 3 // SOCK_RAW
 )
+
+// familyNames are other families, whose sockets are told of as they are made.
+var familyNames = map[uint64]string{3: "ax25", 9: "x25", 15: "key", 21: "rds", 29: "can", 30: "tipc", 31: "bluetooth", 33: "rxrpc", 38: "alg", 39: "nfc", 40: "vsock", 41: "kcm",
+	42: "qipcrtr", 43: "smc", 44: "xdp", 45: "mctp"}
 
 // netlinkNames are the protocols of netlink (include/uapi/linux/netlink.h).
 var netlinkNames = map[uint64]string{0: "route", 2: "usersock", 4: "sock_diag", 6: "xfrm", 7: "selinux", 8: "iscsi", 9: "audit", 10: "fib_lookup", 11: "connector", 12: "netfilter",
@@ -38,7 +45,7 @@ func protoName(family, typ, protocol uint64) string {
 		default:
 			name = fmt.Sprintf("protocol %d", protocol)
 		}
-		if typ == 3 {
+		if typ == sockRaw {
 			name = "raw " + name
 		}
 		if family == afINET6 {
@@ -50,12 +57,23 @@ func protoName(family, typ, protocol uint64) string {
 			return "netlink " + n
 		}
 		return fmt.Sprintf("netlink %d", protocol)
+	case afPacket:
+		if protocol == 0 {
+			return "packet"
+		}
+		return fmt.Sprintf("packet 0x%04x", protocol)
+	}
+	if n, ok := familyNames[family]; ok {
+		return n
 	}
 	return fmt.Sprintf("family %d", family)
 }
 
 // how says how a socket was made.
 func (s *KernelSocket) how() string {
+	if s.Orphan {
+		return "no process has it"
+	}
 	if s.Kern {
 		return "as the kernel's"
 	}
@@ -130,6 +148,7 @@ type socketJSON struct {
 	Path      string  `json:"path,omitempty"`
 	Kernel    bool    `json:"kern"`
 	HoldsNS   bool    `json:"holds_netns"`
+	Orphan    bool    `json:"orphan,omitempty"`
 	NetNS     uint32  `json:"netns,omitempty"`
 	Inode     uint64  `json:"inode,omitempty"`
 	Receives  *Place  `json:"receives,omitempty"`
@@ -146,7 +165,7 @@ func (s *KernelSocket) json() socketJSON {
 		}
 		return a.String()
 	}
-	j := socketJSON{Type: "socket", Proto: s.Proto, State: s.State, Local: text(s.Local), Remote: text(s.Remote), Path: s.Path, Kernel: s.Kern, HoldsNS: s.HoldsNS, NetNS: uint32(s.NetNS), Inode: s.Inode}
+	j := socketJSON{Type: "socket", Proto: s.Proto, State: s.State, Local: text(s.Local), Remote: text(s.Remote), Path: s.Path, Kernel: s.Kern, HoldsNS: s.HoldsNS, Orphan: s.Orphan, NetNS: uint32(s.NetNS), Inode: s.Inode}
 	if s.Receives != (Place{}) {
 		j.Receives = &s.Receives
 	}

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	if pid1.IsInit() { // of a guest that a script boots
 		os.Exit(Main(os.Args))
 	}
-	if len(os.Args) == 3 && os.Args[2] == keeperVerb { // started by a script's lab boot --keep
+	if len(os.Args) == 3 && (os.Args[2] == keeperVerb || os.Args[2] == sessionKeeper) { // started by a script's lab boot --keep, or record create
 		os.Exit(Main(os.Args))
 	}
 	if len(os.Args) > 2 && os.Args[1] == "bypass" && os.Args[2] == enterCommand { // started by a script's bypass run

@@ -127,17 +127,18 @@ func TestAddressesByFiles(t *testing.T) {
 	}
 }
 
-// guestText has a guest with nokaslr, whose code begins there, say what addresses at random are of, what its symbols are, and what
-// its system calls are.
+// guestText has a guest with nokaslr, whose code begins there, say what addresses at random are of, what its symbols are, what its
+// system calls are, and which fields their events have.
 func guestText() string {
 	const begin, size = 0xffffffff81000000, 12 << 20 // of code, less than any of Debian's has
 	r := rand.New(rand.NewPCG(3, 4))
 	var b strings.Builder
-	b.WriteString("\necho ASKED symbols; $B gzip -c /proc/kallsyms | $B base64; echo END\necho ASKED addresses; /init explain address")
+	b.WriteString("\nB=/bin/busybox\necho ASKED symbols; $B gzip -c /proc/kallsyms | $B base64; echo END\necho ASKED addresses; /init explain address")
 	for range manyAddresses {
 		fmt.Fprintf(&b, " %#x", begin+r.Uint64N(size))
 	}
-	b.WriteString("; echo END\necho ASKED syscalls; /init explain syscall -j")
+	b.WriteString("; echo END\necho ASKED fields; cd /sys/kernel/tracing/events/syscalls; $B grep -H field: sys_enter_*/format | $B gzip | $B base64; cd /; echo END")
+	b.WriteString("\necho ASKED syscalls; /init explain syscall -j")
 	for _, n := range sysno.Names("amd64") {
 		if n != "" {
 			b.WriteString(" " + n)
@@ -146,18 +147,21 @@ func guestText() string {
 	return b.String() + "; echo END\n"
 }
 
-// checkGuestText compares what the guest said.
-func checkGuestText(t *testing.T, out string) {
+// guestAnswer is what the guest said to a question.
+func guestAnswer(t *testing.T, out, to string) string {
 	t.Helper()
-	answer := func(to string) string {
-		_, rest, ok := strings.Cut(out, "ASKED "+to+"\n")
-		text, _, end := strings.Cut(rest, "END\n")
-		if !ok || !end {
-			t.Fatalf("no answer to %s", to)
-		}
-		return text
+	_, rest, ok := strings.Cut(out, "ASKED "+to+"\n")
+	text, _, end := strings.Cut(rest, "END\n")
+	if !ok || !end {
+		t.Fatalf("no answer to %s:\n%s", to, out)
 	}
-	packed, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(answer("symbols"), "\n", ""))
+	return text
+}
+
+// unpacked is what the guest has packed and written in letters.
+func unpacked(t *testing.T, text string) string {
+	t.Helper()
+	packed, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(text, "\n", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,20 +169,60 @@ func checkGuestText(t *testing.T, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := io.ReadAll(z)
+	b, err := io.ReadAll(z)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := readSymbols(t, string(text)).compare(t, strings.TrimSuffix(answer("addresses"), "\n")); n != manyAddresses {
+	return string(b)
+}
+
+// checkGuestText compares what the guest said.
+func checkGuestText(t *testing.T, out string) {
+	t.Helper()
+	syms := readSymbols(t, unpacked(t, guestAnswer(t, out, "symbols")))
+	if n := syms.compare(t, strings.TrimSuffix(guestAnswer(t, out, "addresses"), "\n")); n != manyAddresses {
 		t.Errorf("%d of %d addresses have the symbols that kallsyms says", n, manyAddresses)
 	}
-	numbers := map[int]bool{}
-	events := 0
-	for line := range strings.Lines(answer("syscalls")) {
+	checkSyscalls(t, guestAnswer(t, out, "syscalls"), fieldsOf(t, unpacked(t, guestAnswer(t, out, "fields"))), syms)
+}
+
+// fieldsOf reads the fields of events out of lines of their formats, by event: "const char * filename".
+func fieldsOf(t *testing.T, text string) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for l := range strings.Lines(text) {
+		event, rest, ok := strings.Cut(l, "/format:")
+		_, field, found := strings.Cut(rest, "field:")
+		field, _, _ = strings.Cut(field, ";")
+		if !ok || !found {
+			t.Fatalf("%q", l)
+		}
+		if _, name, _ := strings.Cut(field, " common_"); name == "" {
+			out[event] = append(out[event], field)
+		}
+	}
+	for event, f := range out {
+		out[event] = f[1:] // the first is the number
+	}
+	return out
+}
+
+// checkSyscalls: all system calls have an entry, whose function is the kernel's, and the arguments that their events have.
+func checkSyscalls(t *testing.T, answers string, events map[string][]string, syms symbolText) {
+	t.Helper()
+	functions := map[string]bool{}
+	for _, names := range syms.names {
+		for _, n := range names {
+			functions[n] = true
+		}
+	}
+	seen := map[int]bool{}
+	explained, absent := 0, []string(nil)
+	for line := range strings.Lines(answers) {
 		var c struct {
 			Name   string
 			Number int
-			Args   []struct{ Name, Register string }
+			Args   []struct{ Name, Type, Register string }
 			Path   []string
 			Event  string
 			Absent bool
@@ -189,21 +233,38 @@ func checkGuestText(t *testing.T, out string) {
 		if err := json.Unmarshal([]byte(line), &c); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
-		numbers[c.Number] = true
-		if c.Event != "" {
-			events++
+		seen[c.Number] = true
+		// What is there has an event, and a function; and the other way round, but for those that stand for what is not there.
+		last := c.Path[len(c.Path)-1]
+		if c.Absent == (c.Event != "") || c.Absent && strings.HasPrefix(last, "__x64_sys_") || slices.ContainsFunc(c.Path, func(f string) bool { return !functions[f] }) {
+			t.Errorf("%s: absent %v, event %q, its way in is %v", c.Name, c.Absent, c.Event, c.Path)
 		}
-		if c.Event != "" && c.Absent || !c.Absent && len(c.Path) == 0 || slices.ContainsFunc(c.Args, func(a struct{ Name, Register string }) bool { return a.Name == "" || a.Register == "" }) {
-			t.Errorf("%+v", c)
+		var args []string
+		for _, a := range c.Args {
+			if a.Name == "" || a.Type == "" || a.Register == "" {
+				t.Errorf("%s: %+v", c.Name, a)
+			}
+			args = append(args, a.Type+" "+a.Name)
+		}
+		want, ok := events[strings.TrimPrefix(c.Event, "syscalls:")]
+		switch {
+		case ok && !slices.Equal(args, want):
+			t.Errorf("%s: %q, its event has %q", c.Name, args, want)
+		case ok:
+			explained++
+		case c.Absent:
+			absent = append(absent, c.Name)
+		default:
+			t.Errorf("%s: its event %q is not among those of the guest", c.Name, c.Event)
 		}
 	}
 	for nr, name := range sysno.Names("amd64") {
-		if name != "" && !numbers[nr] {
+		if name != "" && !seen[nr] {
 			t.Errorf("%s, %d, has no entry", name, nr)
 		}
 	}
-	if events < 300 {
-		t.Errorf("only %d system calls have an event", events)
+	if explained < 300 {
+		t.Errorf("only %d system calls have the arguments of their event", explained)
 	}
-	t.Logf("%d system calls, %d with an event", len(numbers), events)
+	t.Logf("%d system calls: %d as their events say; not in this kernel: %v", len(seen), explained, absent)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/sysno"
 	"github.com/fathom-trace/fathom/traceevent"
@@ -45,6 +47,12 @@ func TestSyscalls(t *testing.T) {
 		}
 		if c.Absent && c.Event != "" {
 			t.Errorf("%s has an event and no function", name)
+		}
+		if c.Absent { // which the kernel says itself
+			const none = ^uintptr(0)
+			if _, _, e := unix.RawSyscall6(uintptr(nr), none, none, none, none, none, none); e != unix.ENOSYS {
+				t.Errorf("%s is said to be absent, and gives %v", name, e)
+			}
 		}
 	}
 	n := 0

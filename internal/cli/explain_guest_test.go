@@ -64,6 +64,25 @@ func TestPstore(t *testing.T) {
 	checkGuestText(t, out.Stdout)
 }
 
+// TestGuestText has the oldest of the guests say what its addresses and system calls are, as TestPstore does in another.
+func TestGuestText(t *testing.T) {
+	k := ktest.Bootable(t, "debian-6.1")
+	busybox := ktest.Oracle(t, "busybox")
+	accel, err := guest.ParseAccel(os.Getenv(ktest.EnvAccel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := guest.Run(t.Context(), guest.Options{
+		Kernel: k, Init: ktest.Fathom(t).Path, Accel: accel, Mem: 1024, Append: []string{"nokaslr"},
+		Files:    []guest.File{{Name: "/bin/busybox", Path: busybox}},
+		Commands: []pid1.Command{{Args: []string{"/bin/busybox", "sh", "-e", "-c", guestText()}}},
+	})
+	if err != nil || len(res.Commands) == 0 || res.Commands[0].Code != 0 {
+		t.Fatalf("%v\n%v\n%+v", err, res.Log, res.Commands)
+	}
+	checkGuestText(t, res.Commands[0].Stdout)
+}
+
 // afterwards prints each address that is asked for, and behind "is" what it must be said to be.
 const afterwards = `B=/bin/busybox
 of() { echo "ASKED $*"; /init explain address "$@"; echo "END"; }

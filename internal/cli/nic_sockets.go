@@ -43,6 +43,11 @@ func (f *nicFlags) sockets(ctx context.Context, r *netlive.Reader, stdout, stder
 	if err != nil {
 		return err
 	}
+	more, unseen := r.Orphans()
+	socks = append(socks, nic.Orphans(more, r.NS().Inode)...)
+	for _, m := range unseen {
+		missing = append(missing, netnic.Missing{What: m.What, Why: m.Err})
+	}
 	if f.json {
 		err = nic.WriteSocketsJSON(out, socks, missing, lost)
 	} else {

@@ -54,6 +54,8 @@ const (
 	All = 1<<iota - 1
 	// Deciding are those of the Sysctls that answers are made of (netstate.DecidingSysctls); nothing beside Sysctls.
 	Deciding = 1 << iota
+	// MoreSockets are those of SCTP and AF_VSOCK, where a kernel has these loaded.
+	MoreSockets
 )
 
 // timeout bounds each answer of the kernel.
@@ -143,6 +145,7 @@ func (r *Reader) Read(parts Parts) *netstate.State {
 	}
 	s.rtnetlink()
 	s.sockets()
+	s.moreSockets()
 	s.nftables()
 	s.policies()
 	s.within()

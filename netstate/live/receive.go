@@ -37,6 +37,7 @@ func (r *Reader) Receive() *nic.Sample {
 		}
 	}
 	r.daemons(s)
+	s.Bounce, s.DMAErrors = dmaFiles("/sys/kernel/debug")
 	for _, k := range state.Sockets {
 		if k.Drops > 0 || k.RcvMem > 0 {
 			name := fmt.Sprintf("%s %s %s", k.Proto, k.Local, k.Owner)
@@ -44,6 +45,27 @@ func (r *Reader) Receive() *nic.Sample {
 		}
 	}
 	return s
+}
+
+// dmaFiles reads what debugfs has of the swiotlb and of drivers' mappings.
+func dmaFiles(debugfs string) (b *nic.Bounce, errors *uint64) {
+	number := func(name string) (uint64, bool) {
+		text, err := readShort(filepath.Join(debugfs, name))
+		if err != nil {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(text, 10, 64)
+		return n, err == nil
+	}
+	if slots, ok := number("swiotlb/io_tlb_nslabs"); ok {
+		b = &nic.Bounce{Slots: slots}
+		b.Used, _ = number("swiotlb/io_tlb_used")
+		b.Most, _ = number("swiotlb/io_tlb_used_hiwater")
+	}
+	if n, ok := number("dma-api/error_count"); ok {
+		errors = &n
+	}
+	return b, errors
 }
 
 func (r *Reader) sample(parts Parts) (*nic.Sample, *netstate.State) {

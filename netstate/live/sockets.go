@@ -46,18 +46,10 @@ func (s *reading) sockets() {
 	}
 	var files []query
 	for _, q := range queries() {
-		n := len(s.out.Sockets)
-		err := s.dump(unix.NETLINK_SOCK_DIAG, sockdiag.ByFamily, q.body, func(_ uint16, b []byte) error {
-			sk, err := q.decode(b)
-			if err == nil {
-				s.out.Sockets = append(s.out.Sockets, sk)
-			}
-			return err
-		})
+		err := s.diag(q)
 		if err == nil {
 			continue
 		}
-		s.out.Sockets = s.out.Sockets[:n]
 		switch {
 		case q.file != "":
 			files = append(files, q)

@@ -70,6 +70,13 @@ func ParseSoftirqs(text string) map[string][]uint64 {
 	return out
 }
 
+// Bounce is the swiotlb, the pool through which memory is copied that a device cannot reach, in slots of 2 KiB
+// (/sys/kernel/debug/swiotlb).
+type Bounce struct {
+	Slots, Used uint64
+	Most        uint64 // that were ever used, since Linux 6.3; 0 before
+}
+
 // Sample is what the receive path has counted until a moment.
 type Sample struct {
 	Counters   map[string]uint64 // of netstate.State: "iplink.eth0.rx_missed_errors", "ethtool.eth0.rx_drops", "Udp.RcvbufErrors"
@@ -80,6 +87,8 @@ type Sample struct {
 	CPU        map[int]CPUTime
 	Daemons    map[int]uint64 // ticks that ksoftirqd has run, by CPU
 	Sockets    []Drops        // that dropped anything, or whose queue holds something
+	Bounce     *Bounce        // nil if debugfs does not tell
+	DMAErrors  *uint64        // rules of the DMA API that drivers broke (CONFIG_DMA_API_DEBUG); nil if that is not counted
 	Missing    []Missing
 }
 

@@ -1,5 +1,5 @@
-// Package sockdiag makes the requests of NETLINK_SOCK_DIAG and decodes its answers: sockets of TCP, UDP, raw IP, packets and
-// AF_XDP (include/uapi/linux/{inet_diag,packet_diag,xdp_diag,sock_diag}.h). Every function takes the payload of one message.
+// Package sockdiag makes the requests of NETLINK_SOCK_DIAG and decodes its answers: sockets of TCP, UDP, SCTP, raw IP, packets,
+// AF_XDP and AF_VSOCK (include/uapi/linux/{inet_diag,packet_diag,xdp_diag,vm_sockets_diag,sock_diag}.h). Every function takes the payload of one message.
 package sockdiag
 
 import (
@@ -18,10 +18,12 @@ const (
 	INet   = 2
 	INet6  = 10
 	Packet = 17
+	VSock  = 40
 	XDP    = 44
 
 	TCP     = 6
 	UDP     = 17
+	SCTP    = 132
 	UDPLite = 136
 	Raw     = 255
 )
@@ -68,6 +70,14 @@ func PacketRequest() []byte {
 // XDPRequest asks for AF_XDP sockets with their rings and statistics.
 func XDPRequest() []byte { return request(XDP, 0x1f) }
 
+// VSockRequest asks for AF_VSOCK sockets in all states.
+func VSockRequest() []byte {
+	b := make([]byte, 24) // struct vsock_diag_req
+	b[0] = VSock
+	binary.LittleEndian.PutUint32(b[4:], 0xffffffff)
+	return b
+}
+
 func request(family uint8, show uint32) []byte {
 	b := make([]byte, 20)
 	b[0] = family
@@ -95,7 +105,7 @@ func StateName(proto string, n uint8) string {
 	return "unknown"
 }
 
-var protoNames = map[uint8]string{TCP: "tcp", UDP: "udp", UDPLite: "udplite", Raw: "raw"}
+var protoNames = map[uint8]string{TCP: "tcp", UDP: "udp", UDPLite: "udplite", SCTP: "sctp", Raw: "raw"}
 
 // DecodeINet reads struct inet_diag_msg. proto is what was asked for.
 func DecodeINet(proto uint8, b []byte) (netstate.Socket, error) {
@@ -189,5 +199,18 @@ func DecodeXDP(b []byte) (netstate.Socket, error) {
 		Proto: "xdp", Inode: uint64(nlattr.U32(b[4:])), Cookie: nlattr.U64(b[8:]), UID: a.U32(uid), Dev: x.Link, XSK: x,
 	}
 	memory(&s, a.Get(meminfo))
+	return s, nil
+}
+
+// DecodeVSock reads struct vsock_diag_msg. Its states are those of TCP.
+func DecodeVSock(b []byte) (netstate.Socket, error) {
+	const msg = 32
+	if _, err := nlattr.ParseAt(b, msg); err != nil {
+		return netstate.Socket{}, err
+	}
+	s := netstate.Socket{Proto: "vsock", State: StateName("tcp", b[2]), Inode: uint64(nlattr.U32(b[20:])), Cookie: nlattr.U64(b[24:])}
+	if port := nlattr.U32(b[8:]); port != 0xffffffff { // VMADDR_PORT_ANY
+		s.Number = int(port)
+	}
 	return s, nil
 }

@@ -59,6 +59,14 @@ func TestDecode(t *testing.T) {
 	if d := cmp.Diff(netstate.Socket{Proto: "xdp", Inode: 8, Cookie: 1, Dev: 4, XSK: &netstate.XSK{Link: 4, Queue: 2, RxDropped: 1, RingFull: 3, FillEmpty: 5}}, got, compare); d != "" || err != nil {
 		t.Error(d, err)
 	}
+	b = append([]byte{sockdiag.VSock, 1, 10, 0}, words(0xffffffff, 5000, 0xffffffff, 0xffffffff, 8, 1, 0)...)
+	got, err = sockdiag.DecodeVSock(b)
+	if d := cmp.Diff(netstate.Socket{Proto: "vsock", State: "listen", Number: 5000, Inode: 8, Cookie: 1}, got, compare); d != "" || err != nil {
+		t.Error(d, err)
+	}
+	if _, err := sockdiag.DecodeVSock(b[:31]); err == nil {
+		t.Error("a message that is cut short is no error")
+	}
 	if _, err := sockdiag.DecodeINet(sockdiag.UDP, listener()[:50]); err == nil {
 		t.Error("half a message is no error")
 	}
@@ -72,5 +80,6 @@ func FuzzDecode(f *testing.F) {
 		}
 		_, _ = sockdiag.DecodePacket(b)
 		_, _ = sockdiag.DecodeXDP(b)
+		_, _ = sockdiag.DecodeVSock(b)
 	})
 }

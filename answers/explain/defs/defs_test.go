@@ -3,6 +3,7 @@ package defs
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -58,13 +59,15 @@ func TestTree(t *testing.T) {
 
 // known is a kernel with two system calls and a few functions.
 func known() *Source {
-	has := map[string]string{"entry_SYSCALL_64": "", "do_syscall_64": "", "__x64_sys_read": "", "ksys_read": "", "__x64_sys_umount": "", "nf_hook": "nf_tables"}
+	has := map[string]string{"entry_SYSCALL_64": "", "do_syscall_64": "", "__x64_sys_read": "", "ksys_read": "", "__x64_sys_umount": "", "__x64_sys_uselib": "", "nf_hook": "nf_tables"}
 	return &Source{
 		Arch:   "amd64",
 		Symbol: func(n string) (string, bool) { m, ok := has[n]; return m, ok },
 		Parts:  func(n string) []string { return map[string][]string{"gone": {"gone.isra.0"}}[n] },
 		Format: func(system, name string) (*traceevent.Format, error) {
-			if name != "sys_enter_read" {
+			if name == "sys_enter_umount" {
+				return &traceevent.Format{Name: name, Fields: []traceevent.Field{{Name: "__syscall_nr", Type: "int", Offset: 8}}}, nil
+			} else if name != "sys_enter_read" {
 				return nil, fs.ErrNotExist
 			}
 			return &traceevent.Format{Name: name, Fields: []traceevent.Field{{Name: "common_pid", Type: "int", Common: true}, {Name: "__syscall_nr", Type: "int", Offset: 8},
@@ -124,6 +127,10 @@ func TestSyscall(t *testing.T) {
 		t.Errorf("%s%v, absent %t", diff, c.At, c.Absent)
 	}
 	if c, err = known().Syscall("create_module"); err != nil || !c.Absent {
+		t.Errorf("%+v, %v", c, err)
+	}
+	// A function that stands for what was not built in leads nowhere.
+	if c, err = known().Syscall("uselib"); err != nil || !c.Absent || slices.Contains(c.Path, "__x64_sys_uselib") {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, n := range []string{"nosuch", "-1", "99999", ""} {

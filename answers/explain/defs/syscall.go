@@ -72,11 +72,11 @@ func (s *Source) Syscall(text string) (*Syscall, error) {
 	inside := c.Name
 	if n, ok := entries[c.Name]; ok {
 		inside = n
+	} else if n, ok := entries[s.Arch+" "+c.Name]; ok {
+		inside = n
 	}
-	if s.Format != nil {
-		if _, err := s.Format("syscalls", "sys_enter_"+inside); err == nil {
-			c.Event = "syscalls:sys_enter_" + inside
-		}
+	if s.event(inside) {
+		c.Event = "syscalls:sys_enter_" + inside
 	}
 	if s.Tree != nil {
 		c.At = defined(s.Tree, syscallPlace, inside)
@@ -93,7 +93,17 @@ func (s *Source) Syscall(text string) (*Syscall, error) {
 
 // entries are the system calls that have another name within the kernel, which has kept older ones beside them
 // (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
-var entries = map[string]string{"stat": "newstat", "fstat": "newfstat", "lstat": "newlstat", "uname": "newuname", "sendfile": "sendfile64", "umount2": "umount"}
+var entries = map[string]string{"stat": "newstat", "fstat": "newfstat", "lstat": "newlstat", "uname": "newuname", "sendfile": "sendfile64", "umount2": "umount",
+	"arm64 fadvise64": "fadvise64_64"}
+
+// event says if a system call has an event.
+func (s *Source) event(inside string) bool {
+	if s.Format == nil {
+		return false
+	}
+	_, err := s.Format("syscalls", "sys_enter_"+inside)
+	return err == nil
+}
 
 func (s *Source) has(function string) bool {
 	if s.Symbol == nil {
@@ -140,14 +150,17 @@ func (s *Source) arguments(c *Syscall, inside string) {
 // way lists the functions on the way in, and what can be attached to.
 func (s *Source) way(c *Syscall, abi ABI, inside string) {
 	wrapper := abi.wrapper + inside
-	names := append(slices.Clone(abi.entry), wrapper, "__se_sys_"+inside, "__do_sys_"+inside, "ksys_"+inside, "__sys_"+inside)
+	// The kernel has an event of each call that its table leads to, and a function also of some that it does not: of those that were
+	// not built in (COND_SYSCALL), and of those that only programs of 32 bits have, as set_thread_area (kernel/trace/trace_syscalls.c).
+	c.Absent = s.Symbol != nil && !s.has(wrapper) || c.Event == "" && s.event("read")
+	names := slices.Clone(abi.entry)
+	if !c.Absent {
+		names = append(names, wrapper, "__se_sys_"+inside, "__do_sys_"+inside, "ksys_"+inside, "__sys_"+inside)
+	}
 	for _, n := range names {
 		if s.has(n) {
 			c.Path = append(c.Path, n)
 		}
-	}
-	if s.Symbol != nil && !s.has(wrapper) {
-		c.Absent = true
 	}
 	event := ""
 	switch {
@@ -157,7 +170,7 @@ func (s *Source) way(c *Syscall, abi ABI, inside string) {
 		event = "tracefs is not to be read"
 	}
 	c.Probes = append(c.Probes, s.probe(Tracepoint, "syscalls:sys_enter_"+inside, event), s.probe(Raw, "sys_enter", ""))
-	if f, err := s.Function(wrapper); err == nil {
+	if f, err := s.Function(wrapper); err == nil && !c.Absent {
 		c.Probes = append(c.Probes, f.Probes...)
 	}
 }

@@ -48,9 +48,12 @@ func (c *Syscall) Text(out io.Writer, asm bool) error {
 	if c.Absent {
 		w.row("absent", "this kernel does not have it: it gives ENOSYS")
 	}
-	if c.ArgsFrom != "" {
+	switch {
+	case c.ArgsFrom != "":
 		w.row("arguments", "by "+c.ArgsFrom)
-	} else {
+	case c.Absent:
+		w.row("arguments", "of a call that is not there no event tells; --tree DIR has them")
+	default:
 		w.row("arguments", "not known here: tracefs, which root can read, or --tree DIR has them")
 	}
 	w.printf("  %-10s %s = %d", "registers", c.ABI.Number, c.Number)
