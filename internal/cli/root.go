@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/docs"
 	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/remote"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
@@ -39,6 +40,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 func Main(args []string) int {
 	if pid1.IsInit() { // of a guest that lab boot started
 		return report(os.Stderr, pid1.Main())
+	}
+	if dir, ok := remote.Far(args); ok { // this is another's machine, over ssh
+		return runFar(dir)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
