@@ -36,7 +36,9 @@ type FrameError struct {
 	Msg string
 }
 
-func (e *FrameError) Error() string { return fmt.Sprintf("offset %d of the connection: %s", e.Off, e.Msg) }
+func (e *FrameError) Error() string {
+	return fmt.Sprintf("offset %d of the connection: %s", e.Off, e.Msg)
+}
 
 // frames reads frames.
 type frames struct {
