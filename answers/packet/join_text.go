@@ -235,7 +235,7 @@ func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 	}
 	legs, joined := j.counts()
 	return enc.Encode(map[string]any{"type": "end", "hosts": len(j.Hosts), "sent": sent, "delivered": delivered, "dropped": dropped, "open": sent - delivered - dropped,
-		"joined": joined, "legs": legs, "ambiguous": j.Ambiguous, "merged": j.Merged, "lost_ring": lost, "missed": missed})
+		"joined": joined, "seen": legs, "ambiguous": j.Ambiguous, "merged": j.Merged, "lost_ring": lost, "missed": missed})
 }
 
 func (j *Joined) packet(enc *json.Encoder, c Chain) error {
