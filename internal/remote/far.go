@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,8 +37,9 @@ func Far(args []string) (dir string, ok bool) {
 // Start is what a host is to run.
 type Start struct {
 	Args []string `json:"args"`
-	// Fetch: the verb writes into a folder, which is given as the last argument, and which is sent when it has ended.
-	Fetch bool `json:"fetch,omitempty"`
+	// Fetch is the flag, with =, by which the verb is given a folder to write into, which is sent when it has ended; "" if it
+	// writes none. It stands behind the verb's name, Args[0].
+	Fetch string `json:"fetch,omitempty"`
 }
 
 // exit is how the verb ended.
@@ -85,12 +87,12 @@ func ServeFar(dir string, in io.Reader, out io.Writer) (err error) {
 
 // serve runs the verb. It does not wait for ever to tell a near side that takes nothing any more.
 func (f *far) serve(s Start) (err error) {
-	if s.Fetch {
+	if s.Fetch != "" && len(s.Args) > 0 {
 		if f.dir, err = os.MkdirTemp("", "fathom-"); err != nil {
 			return f.exit(exit{Error: err.Error()})
 		}
 		defer os.RemoveAll(f.dir)
-		s.Args = append(append([]string{}, s.Args...), filepath.Join(f.dir, fetched))
+		s.Args = slices.Insert(s.Args, 1, s.Fetch+filepath.Join(f.dir, fetched))
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.run(s) }()
@@ -197,7 +199,7 @@ func (f *far) run(s Start) error {
 	close(ended)
 	watched.Wait()
 	x := exitOf(cmd, err)
-	if s.Fetch {
+	if f.dir != "" {
 		if err := f.files(f.dir); err != nil {
 			x.Error = err.Error()
 		}

@@ -248,6 +248,7 @@ func (r *running) take(s said) (ended int) {
 			s.err = errors.New("the connection was cut")
 		}
 		res.Err = s.err
+		r.conns[s.host].said(res.Host, s.err.Error()+": what it would have said is missing")
 		return 1
 	}
 	here := r.conns[s.host].Clock().Here(s.time)
