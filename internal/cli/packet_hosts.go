@@ -71,7 +71,7 @@ func (f *packetFlags) onHosts(c *cobra.Command, expr string) error {
 		if i >= len(seen) || seen[i].Rec == nil {
 			return fmt.Errorf("host %s ended without telling what it saw", x.Host.Name)
 		}
-		seen[i].Offset, seen[i].Error = x.Clock.Offset, x.Clock.Error
+		seen[i].Offset, seen[i].Error = x.Clock.Offset, x.Clock.Error+x.Moved
 	}
 	return f.tellHosts(packet.Join(seen))
 }

@@ -310,6 +310,9 @@ func (f *flood) check(t *testing.T) {
 	}
 	t.Logf("%d packets, %d arrived; of %d to be joined %d were, %d wrong; %d lost ones misplaced; rules blamed: %v\n%s",
 		f.n, len(f.arrived), shouldJoin, right, wrong, misplaced, blamed, f.err)
+	if len(seen) < f.n {
+		t.Logf("what was said ends with\n%s", f.out[max(0, len(f.out)-4000):])
+	}
 	if end.Type == "" || end.LostRing > 0 {
 		t.Errorf("%d events found the ring full", end.LostRing)
 	}

@@ -47,6 +47,13 @@ type estimate struct {
 	at    int64 // when that was
 }
 
+// now gives the clock as known at a moment: what is old is less certain.
+func (e *estimate) now(now int64) Clock {
+	c := e.clock
+	c.Error = e.best/2 + 1 + int64(float64(now-e.at)*drift)
+	return c
+}
+
 // drift is how much two clocks may part from each other: 100 ppm, more than what NTP would let pass, in ns for each ns.
 const drift = 1e-4
 
@@ -63,7 +70,6 @@ func (e *estimate) add(p pong, now, real int64) {
 	}
 	e.best, e.at = trip, now
 	e.clock.Offset = (int64(p.Sent) - int64(p.Received) + now - int64(p.Answered)) / 2
-	e.clock.Error = trip/2 + 1
 	// When it answered, our date was that of now less half the way.
 	e.clock.Real = int64(p.Real) - (real - trip/2)
 }

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,8 +58,14 @@ type Conn struct {
 	cancel context.CancelFunc
 	stderr sync.WaitGroup
 
+	first Clock // as it was known when the connection was made
+
+	over atomic.Bool // nothing more is read of it
+
 	mu    sync.Mutex
 	guess estimate
+	heard int64 // when something came last
+	busy  bool  // what came is being passed on
 }
 
 // Dial connects to a host and starts the binary there.
@@ -261,6 +268,7 @@ func (c *Conn) greet() error {
 		}
 		c.pong(body)
 	}
+	c.first = c.Clock()
 	return nil
 }
 
@@ -281,11 +289,28 @@ func (c *Conn) pong(body []byte) (there uint64, ok bool) {
 	return p.Answered, true
 }
 
+// hears notes that something came, which may have to wait until it is taken: then it is busy. silence is for how long nothing has
+// come.
+func (c *Conn) hears(busy bool) {
+	c.mu.Lock()
+	c.heard, c.busy = bootTime(), busy
+	c.mu.Unlock()
+}
+
+func (c *Conn) silence() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		return 0
+	}
+	return time.Duration(bootTime() - c.heard)
+}
+
 // Clock is what is known of the host's clock so far.
 func (c *Conn) Clock() Clock {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.guess.clock
+	return c.guess.now(bootTime())
 }
 
 // cause says why a connection ended before it was one: ssh has said the rest by now.

@@ -75,7 +75,7 @@ func parse(text string) (h Host, err error) {
 	if host == "" || user == "@" {
 		return h, fmt.Errorf("host %q: write [user@]host[:port]", text)
 	}
-	if strings.HasPrefix(text, "-") || strings.HasPrefix(host, "-") || strings.ContainsAny(text, " \t\n\x00/") {
+	if strings.Trim(host, ".") == "" || strings.HasPrefix(text, "-") || strings.HasPrefix(host, "-") || strings.ContainsAny(text, " \t\n\x00/") {
 		return h, fmt.Errorf("host %q: that is no name of a host", text) // ssh would take it for an option
 	}
 	h.Dest = user + host

@@ -39,7 +39,8 @@ type Result struct {
 	Code  int    // the verb's exit code
 	Err   error  // it did not end by itself, or the connection did
 	Late  uint64 // lines that came after later ones of others had been given
-	Clock Clock
+	Clock Clock  // as it was known at the end
+	Moved int64  // by how much its offset is another than in the beginning: as much as clocks parted, and as they are uncertain
 	Sudo  bool
 }
 
@@ -110,14 +111,18 @@ func Run(ctx context.Context, conns []*Conn, ask Ask) ([]Result, error) {
 		if err := c.out.send(frameStart, false, b); err != nil {
 			r.results[i].Err = err // its reader will see that it has ended
 		}
+		c.hears(false)
 		wg.Add(1)
 		go func() { defer wg.Done(); r.read(i) }()
 	}
+	wg.Add(1)
+	go func() { defer wg.Done(); r.beat() }()
 	err := r.loop(ctx)
 	close(r.stop)
 	for i, c := range conns {
 		c.Close()
-		r.results[i].Clock, r.results[i].Late = c.Clock(), r.merge.late[i]
+		clock := c.Clock()
+		r.results[i].Clock, r.results[i].Moved, r.results[i].Late = clock, max(clock.Offset-c.first.Offset, c.first.Offset-clock.Offset), r.merge.late[i]
 	}
 	wg.Wait()
 	return r.results, err
@@ -136,9 +141,12 @@ type running struct {
 func (r *running) read(host int) {
 	c := r.conns[host]
 	files := &receiver{dir: r.ask.Dir, host: c.Host}
-	defer files.close()
+	defer c.over.Store(true)
+	defer files.close() // a file that is cut short was told of by the connection's end
 	pass := func(s said) bool {
 		s.host = host
+		c.hears(true)
+		defer c.hears(false)
 		select {
 		case r.said <- s:
 			return true
@@ -153,6 +161,7 @@ func (r *running) read(host int) {
 			pass(said{err: err})
 			return
 		}
+		c.hears(false)
 		s := said{kind: kind}
 		switch kind {
 		case framePart:
@@ -182,6 +191,12 @@ func (r *running) read(host int) {
 				return
 			}
 			continue
+		case frameExit:
+			if err := files.closeFile(); err != nil {
+				pass(said{err: err})
+				return
+			}
+			fallthrough
 		default:
 			s.text = append(s.text, body...)
 		}
@@ -195,8 +210,6 @@ func (r *running) read(host int) {
 const mostLine = 512 << 20
 
 func (r *running) loop(ctx context.Context) error {
-	beats := time.NewTicker(beat)
-	defer beats.Stop()
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
 	alive, done := len(r.conns), ctx.Done()
@@ -204,12 +217,6 @@ func (r *running) loop(ctx context.Context) error {
 		select {
 		case s := <-r.said:
 			alive -= r.take(s)
-		case <-beats.C:
-			for i, c := range r.conns {
-				if !r.merge.ended[i] {
-					_ = c.ping() // its reader sees that it has ended
-				}
-			}
 		case <-wake.C:
 		case <-r.ask.Interrupt:
 			r.interrupt()
@@ -225,6 +232,31 @@ func (r *running) loop(ctx context.Context) error {
 		}
 	}
 	return r.give(bootTime() + int64(r.ask.Hold))
+}
+
+// beat asks hosts for the time until nobody listens any more, whether or not what they say is taken meanwhile. A host of which
+// nothing is heard is given up: its reader sees that the connection ends.
+func (r *running) beat() {
+	beats := time.NewTicker(beat)
+	defer beats.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-beats.C:
+		}
+		for _, c := range r.conns {
+			switch {
+			case c.over.Load():
+			case c.silence() > silent:
+				c.said(c.Host, fmt.Sprintf("nothing was heard of it for %v", silent))
+				c.over.Store(true)
+				c.cancel()
+			default:
+				_ = c.ping() // its reader sees that it has ended
+			}
+		}
+	}
 }
 
 // interrupt is Ctrl-C for all.
@@ -323,7 +355,9 @@ func (r *receiver) take(kind byte, body []byte) error {
 		}
 		return nil
 	}
-	r.closeFile()
+	if err := r.closeFile(); err != nil {
+		return err
+	}
 	var f file
 	if err := json.Unmarshal(body, &f); err != nil {
 		return fmt.Errorf("name of a file: %w", err)
@@ -353,16 +387,23 @@ func (r *receiver) take(kind byte, body []byte) error {
 	return err
 }
 
-func (r *receiver) closeFile() {
-	if r.file != nil {
-		r.file.Close()
-		r.file = nil
+// closeFile ends a file, whose bytes must all have come.
+func (r *receiver) closeFile() error {
+	if r.file == nil {
+		return nil
 	}
+	name, err := r.file.Name(), r.file.Close()
+	r.file = nil
+	if err == nil && r.left > 0 {
+		err = fmt.Errorf("%s: %d bytes are missing", name, r.left)
+	}
+	return err
 }
 
-func (r *receiver) close() {
-	r.closeFile()
+func (r *receiver) close() error {
+	err := r.closeFile()
 	if r.root != nil {
-		r.root.Close()
+		err = errors.Join(err, r.root.Close())
 	}
+	return err
 }
