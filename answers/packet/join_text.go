@@ -177,7 +177,7 @@ type hostLeg struct {
 	Packet uint64 `json:"packet"`
 	Flow   string `json:"flow,omitempty"` // as this host saw it first
 	ID     uint32 `json:"ip_id"`
-	Time   int64  `json:"t"` // ns since boot of who joins
+	Time   uint64 `json:"t"` // ns since boot of who joins
 	// Took is how long it was on its way from the host before, in ns, TookError how far off that may be.
 	Took      int64 `json:"took_ns,omitempty"`
 	TookError int64 `json:"took_error_ns,omitempty"`
@@ -252,7 +252,7 @@ func (j *Joined) packet(enc *json.Encoder, c Chain) error {
 	}{"packet", v.Class, v.Host, v.Netns, v.Dev, v.Function, v.Reason, nil}
 	for i, l := range c {
 		s := j.Hosts[l.Host]
-		leg := hostLeg{Host: s.Host, Packet: l.Trail.Packet, ID: l.Trail.ID, Time: s.at(l.Trail.In.Time)}
+		leg := hostLeg{Host: s.Host, Packet: l.Trail.Packet, ID: l.Trail.ID, Time: uint64(s.at(l.Trail.In.Time))}
 		if f := s.flow(l.Trail.Flow); f != nil {
 			leg.Flow = f.Tuple.String()
 		}

@@ -23,7 +23,7 @@ import (
 type hostFlags struct{ hosts []string }
 
 func (f *hostFlags) add(fl *pflag.FlagSet) {
-	fl.StringSliceVar(&f.hosts, "host", nil, "do this on other `HOSTS`, [user@]host[:port],…, by ssh, told as one; nothing stays there")
+	fl.StringSliceVar(&f.hosts, "host", nil, "do this on other `HOSTS`, [user@]host[:port],…, by ssh, told as one (fathom help hosts)")
 }
 
 // given says if other machines are asked.
