@@ -157,13 +157,13 @@ func (j *Joined) match(outs, ins []*occurrence) {
 // alike joins packets that cannot be told apart: as many left one host as came to another, so all of them did, and in their
 // order.
 func (j *Joined) alike(o *occurrence) {
-	from, to := []*occurrence{o}, o.best
+	to := o.best
 	for i := 0; i < len(to); i++ {
 		if to[i].host != to[0].host || len(to[i].best) != len(to[0].best) {
 			return
 		}
 	}
-	from = to[0].best
+	from := to[0].best
 	if len(from) != len(to) {
 		return
 	}

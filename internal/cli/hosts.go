@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -186,6 +185,3 @@ func stamp(boot int64) int64 { return boot + bootToReal() }
 
 // bootToReal is what to add to ns since boot to have ns since 1970.
 func bootToReal() int64 { return remote.BootToReal() }
-
-// clockText writes a time of day.
-func clockText(boot int64) string { return time.Unix(0, stamp(boot)).Format("15:04:05.000000") }

@@ -401,3 +401,79 @@ func TestHostsKilled(t *testing.T) {
 		})
 	}
 }
+
+// TestHostsVerbs asks two hosts by each of the other verbs: one answer, from both, and nothing is left there.
+func TestHostsVerbs(t *testing.T) {
+	h := newHosts(t, fmt.Sprintf(line, ""), "a", "b")
+	late := false // what a machine that has too much to do tells too late is not in order, and it says so
+	records := func(args ...string) (out []map[string]any) {
+		t.Helper()
+		r := run(t, h.command(t, args...))
+		if r.code != 0 {
+			t.Fatalf("fathom %v: exit code %d\n%s%s", args, r.code, r.stdout, r.stderr)
+		}
+		late = strings.Contains(r.stderr, " late: ")
+		for l := range strings.Lines(r.stdout) {
+			var rec map[string]any
+			if err := json.Unmarshal([]byte(l), &rec); err != nil {
+				t.Fatalf("%s: %v", l, err)
+			}
+			out = append(out, rec)
+		}
+		return out
+	}
+	t.Run("trace", func(t *testing.T) {
+		said, last, sum := map[any]int{}, 0.0, any(nil)
+		for _, r := range records("trace", "--host", "a,b", "-j", "-e", `BEGIN { @n = count(); @v = 3; } interval:ms:50 { printf("%d\n", @v); if (@v == 0) { exit(); } @v--; }`) {
+			if r["type"] == "printf" {
+				said[r["host"]]++
+				if at, _ := r["time"].(float64); at < last && !late {
+					t.Errorf("%v comes after what was said at %f", r, last)
+				} else {
+					last = at
+				}
+			}
+			if data, ok := r["data"].(map[string]any); ok && r["type"] == "map" && data["@n"] != nil {
+				if sum != nil || r["host"] != nil {
+					t.Errorf("the counts are not one: %v", r)
+				}
+				sum = data["@n"]
+			}
+		}
+		if said["a"] != 4 || said["b"] != 4 || sum != 2.0 {
+			t.Errorf("hosts said %v, and counted %v", said, sum)
+		}
+	})
+	t.Run("rank", func(t *testing.T) {
+		hits := map[any]float64{}
+		for _, r := range records("rank", "--host", "a,b", "-j", "raw_syscalls:sys_enter", "--by", "host,comm", "--if", `comm == "uname"`, "--", "uname") {
+			if keys, ok := r["keys"].(map[string]any); ok {
+				hits[keys["host"]] += r["hits"].(float64)
+			}
+		}
+		if hits["a"] == 0 || hits["b"] == 0 {
+			t.Errorf("system calls by host: %v", hits)
+		}
+	})
+	t.Run("record", func(t *testing.T) {
+		dir := h.dir + "/recorded"
+		events := 0.0
+		for _, r := range records("record", "--host", "a,b", "-j", "-e", "raw_syscalls:sys_enter", "-F", "-o", dir, "--", "uname") {
+			if r["type"] == "recording" {
+				events += r["events"].(float64)
+			}
+		}
+		n := 0
+		for l := range strings.Lines(do(t, fathom(t), "view", "-j", dir)) {
+			if strings.Contains(l, "sys_enter") {
+				n++
+			}
+		}
+		if n == 0 || float64(n) != events {
+			t.Errorf("%v events were recorded on two hosts, %d are shown", events, n)
+		}
+	})
+	for _, node := range []string{"a", "b"} {
+		h.nothingLeft(t, node)
+	}
+}
