@@ -25,7 +25,7 @@ func TestHosts(t *testing.T) {
 		want  string
 	}{
 		{[]string{"comm"}, []string{"comm"}, "  hits  len  comm\n     8   80  x\n     2   20  y\n     1   10  z\n"},
-		{[]string{"comm", "host"}, []string{"comm"}, "  hits  len  comm  host\n     5   50  x     b\n     3   30  x     a\n     2   20  y     a\n     1   10  z     b\n"},
+		{[]string{"comm", "host"}, []string{"comm"}, "  hits  len  comm  host\n     5   50  x  b\n     3   30  x  a\n     2   20  y  a\n     1   10  z  b\n"},
 		{[]string{"host"}, []string{"cpu"}, "  hits  len  host\n     6   60  b\n     5   50  a\n"},
 	} {
 		h := NewHosts(c.by)
