@@ -123,6 +123,9 @@ func (h *hosts) flood(t *testing.T, n int) *flood {
 		receive(f.arrived)
 		return len(f.arrived)+known+h.lostByChance(t) >= n
 	})
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)); err != nil || len(b) == 0 {
+		t.Errorf("fathom ended before it was told to: %v\n%s", err, stderr.String())
+	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
