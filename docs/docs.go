@@ -47,3 +47,8 @@ var Record string
 //
 //go:embed bypass.md
 var Bypass string
+
+// Hosts is about other machines, in Markdown.
+//
+//go:embed hosts.md
+var Hosts string

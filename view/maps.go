@@ -14,6 +14,7 @@ type row struct {
 	key    []byte
 	val    []byte // of plain maps
 	num    int64  // what sorting goes by
+	unset  bool   // of min, max: nothing was put in yet
 	count  int64  // avg, stats
 	total  int64
 	hist   map[uint64]uint64 // bucket → count
@@ -201,6 +202,7 @@ func combine(t *types.Type, e Entry) row {
 	if t.Kind == types.Avg || t.Kind == types.Stats {
 		r.num = average(t, r)
 	}
+	r.unset = !set && (t.Kind == types.Min || t.Kind == types.Max)
 	return r
 }
 

@@ -27,6 +27,7 @@ type Packet struct {
 	loss    *Loss   // what it is counted in
 	timed   *Hop    // the last event that a stage begins with
 	repeats *Packet // the segment of TCP that it sends again
+	trail   *trail  // nil unless trails are told
 }
 
 // State is what became of a packet.
@@ -41,6 +42,9 @@ const (
 
 // Flow is the packets of one tuple that were first seen in one namespace.
 type Flow struct {
+	// Number is by which order flows were first seen, from 1.
+	Number int `json:"number,omitempty"`
+
 	Tuple Tuple  `json:"tuple"`
 	Netns uint32 `json:"netns"` // where they were first seen
 	Dev   string `json:"dev,omitempty"`

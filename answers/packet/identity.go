@@ -24,7 +24,7 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 	if len(p.Hops) == 0 {
 		return true
 	}
-	was := lastEvent(p.Hops) // a function that has the packet changes nothing of where it is
+	was := lastPlace(p.Hops) // a function that has the packet changes nothing of where it is
 	a, b := &was.View, &h.View
 	freed := h.Kind == Drop || h.Kind == Consume || h.Kind == Copied
 	switch {

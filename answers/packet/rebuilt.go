@@ -38,6 +38,17 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 	return nil
 }
 
+// lastPlace is the last of hops at which the packet itself was somewhere: a copy of it that went, such as the one that a
+// neighbour is asked with, was elsewhere.
+func lastPlace(hops []*Hop) *Hop {
+	for _, h := range slices.Backward(hops) {
+		if h.Kind != Step && (h.Kind != Consume || h.Last) {
+			return h
+		}
+	}
+	return lastEvent(hops)
+}
+
 // lastEvent is the last of hops, not empty, at which a packet was somewhere: no function that only has it in its hands,
 // unless there is nothing else.
 func lastEvent(hops []*Hop) *Hop {

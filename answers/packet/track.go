@@ -48,6 +48,8 @@ type Tracker struct {
 	paths    map[uint64]named // by a hash of the stack
 	next     uint64
 	unkept   uint64
+	within   map[uint32]bool // namespaces of the host; nil if all are
+	tell     func(*Trail)    // may be nil
 }
 
 type fragKey struct {
@@ -103,6 +105,7 @@ func (t *Tracker) Add(e Event) *Loss {
 		}
 	}
 	p.last = e.Time
+	t.note(p, h)
 	t.timed(p, h)
 	if len(p.Hops) < mostHops {
 		p.Hops = append(p.Hops, h)
@@ -199,6 +202,7 @@ func (t *Tracker) begin(h *Hop) *Packet {
 	t.order = append(t.order, p)
 	if len(t.order) > mostPackets {
 		t.forget(t.order[0])
+		t.told(t.order[0])
 		t.order[0].Hops = t.kept(t.order[0])
 		t.order = t.order[1:]
 	}
@@ -277,7 +281,7 @@ func (t *Tracker) flow(p *Packet, h *Hop) *Flow {
 	if len(t.flows) >= mostFlows {
 		return nil
 	}
-	f := &Flow{Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time}
+	f := &Flow{Number: len(t.list) + 1, Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time}
 	if len(h.Path) > 0 && entered[h.Path[len(h.Path)-1]] {
 		f.Sender = Process{h.PID, h.Comm}
 	}

@@ -76,6 +76,9 @@ type Recording struct {
 	Missed      uint64       `json:"missed"`
 	Unkept      uint64       `json:"unkept"`
 	Losses      bool         `json:"losses_only,omitempty"` // what was not lost was not looked at
+	// Begun and Ended are since and until when packets were seen, in ns since boot; 0 if that is not known.
+	Begun uint64 `json:"begun,omitempty"`
+	Ended uint64 `json:"ended,omitempty"`
 }
 
 // State gives what is known of a namespace when something was lost in it, else at the end, else before; nil if nothing is.

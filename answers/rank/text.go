@@ -140,7 +140,7 @@ func clean(s string) string { return strings.NewReplacer(";", ":", "\n", " ").Re
 
 // Summary tells in a line what became of every event.
 func (t *Table) Summary() string {
-	s := fmt.Sprintf("%s: %s in %s, by %s", t.Event, count(t.Hits, "event"), count(uint64(len(t.Rows)), "row"), map[string]string{"hist": "hist triggers in an instance of our own", "bpf": "BPF programs"}[t.Engine])
+	s := fmt.Sprintf("%s: %s in %s, by %s", t.Event, count(t.Hits, "event"), count(uint64(len(t.Rows)), "row"), map[string]string{"hist": "hist triggers in an instance of our own", "bpf": "BPF programs", "mixed": "hist triggers on some hosts, BPF programs on others"}[t.Engine])
 	if n := t.Lost(); n > 0 {
 		s += fmt.Sprintf("; %d not counted (%d found no room in the table: --size; %d came while another was being counted)", n, t.Dropped, t.Missed)
 	}

@@ -37,6 +37,7 @@ type packetFlags struct {
 	save    string
 	mark    int64
 	pids    []uint
+	hosts   hostFlags
 }
 
 func packetCommand() *cobra.Command {
@@ -53,7 +54,12 @@ Examples:
   fathom packet host 10.0.0.2 and udp port 53
   fathom packet --netns web --for 10s -j 'tcp port 443'
   fathom packet drops --for 1m`,
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, strings.Join(args, " ")) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if f.hosts.given() {
+				return f.onHosts(c, strings.Join(args, " "))
+			}
+			return f.run(c, strings.Join(args, " "))
+		},
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
@@ -62,6 +68,7 @@ Examples:
 	fl.StringVar(&f.o.Comm, "comm", "", "begin with packets that processes of this `NAME` send")
 	fl.BoolVar(&f.o.Plain, "plain", false, "look at tracepoints alone, also where functions can be watched")
 	f.latencyFlag(fl)
+	f.hosts.add(fl)
 	c.AddCommand(packetDropsCommand(), packetExplainCommand(), packetDiffCommand(), packetWhyCommand())
 	return c
 }
@@ -91,6 +98,7 @@ Examples:
 func (f *packetFlags) flags(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringSliceVar(&f.o.Netns, "netns", nil, "begin with packets seen in these namespaces: `NAME`s, process numbers or paths")
+	fl.BoolVar(&f.o.Within, "within", false, "follow packets in those namespaces only, as if they were a machine of their own")
 	fl.StringSliceVar(&f.o.Devs, "dev", nil, "begin with packets seen on these `DEVICE`s")
 	fl.Int64Var(&f.mark, "mark", -1, "begin with packets that have this `MARK`; -1 is any")
 	fl.Uint64VarP(&f.o.Count, "count", "c", 0, "end after `N` packets")
@@ -143,6 +151,8 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 		return bad("--expect is delivered or dropped, not %q", f.expect)
 	case f.dry && answered(c.Flags()) != "":
 		return bad("--%s: with --dry-run there is no answer", answered(c.Flags()))
+	case f.o.Within && len(f.o.Netns) == 0:
+		return bad("--within is about the namespaces of --netns")
 	case f.mark > 0xffffffff || f.mark < -1:
 		return bad("--mark %d: out of range", f.mark)
 	}
@@ -201,9 +211,16 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	// Garbage is collected once packets are seen; what is made until then, programs, is soon forgotten.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer frugal(memory)()
+	var told func(*packet.Recording) error
+	if far() {
+		told = f.farTrails()
+	}
 	rec, err := packets.Run(c.Context(), f.o)
 	if err != nil {
 		return absent(err)
+	}
+	if told != nil {
+		return told(rec)
 	}
 	if f.save != "" {
 		if err := toFile(f.save, rec.Save); err != nil {

@@ -46,6 +46,7 @@ type rankFlags struct {
 	whole        bool         // --top is not given
 	events       []string
 	cmd          []string
+	hosts        hostFlags
 }
 
 func rankCommand() *cobra.Command {
@@ -68,6 +69,9 @@ Examples:
 			f.events = args
 			if err := f.check(c.Flags()); err != nil {
 				return usageError{c.CommandPath(), err}
+			}
+			if f.hosts.given() {
+				return f.onHosts(c)
 			}
 			if f.find {
 				return f.search(c.OutOrStdout())
@@ -100,6 +104,7 @@ Examples:
 	fl.BoolVarP(&f.json, "json", "j", false, "one JSON object a line for each row")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages, only the table")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if an event was not counted")
+	f.hosts.add(fl)
 	forVar(fl, &f.forTime, "count for this `TIME`, such as 10s")
 	return c
 }

@@ -250,14 +250,25 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	out := bufio.NewWriter(stdout)
-	var folded []*rank.Table
-	var lost uint64
-	for i, c := range r.counters {
+	var ts []*rank.Table
+	for _, c := range r.counters {
 		t, err := c.Table()
 		if err != nil {
 			return err
 		}
+		ts = append(ts, t)
+	}
+	if far() {
+		return farTables(stdout, ts)
+	}
+	return r.show(ts, stdout, stderr)
+}
+
+// show prints tables, and the account of each.
+func (r *ranking) show(ts []*rank.Table, stdout, stderr io.Writer) error {
+	out := bufio.NewWriter(stdout)
+	var lost uint64
+	for i, t := range ts {
 		order, top := t.Order, r.f.top
 		if r.f.order != nil {
 			order = r.f.order
@@ -265,13 +276,13 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 			top = 0 // a trigger's own order, which can have the largest last, as the kernel's tables
 		}
 		t.Sort(order...)
-		folded = append(folded, t)
 		lost += t.Lost()
+		var err error
 		switch {
 		case r.f.json:
 			err = t.JSON(out, top)
 		default:
-			if len(r.counters) > 1 {
+			if len(ts) > 1 {
 				fmt.Fprintf(out, "%s%s\n", strings.Repeat("\n", min(i, 1)), t.Event)
 			}
 			err = t.Text(out, top)
@@ -284,7 +295,7 @@ func (r *ranking) tables(stdout, stderr io.Writer) error {
 		}
 	}
 	if r.f.stacks() {
-		if err := r.fold(folded, stdout); err != nil {
+		if err := r.fold(ts, stdout); err != nil {
 			return err
 		}
 	}

@@ -41,6 +41,7 @@ type recordFlags struct {
 	quiet   bool
 	strict  bool
 	segs    segmentFlags
+	hosts   hostFlags
 }
 
 // recorder is what records: into one folder, or in segments.
@@ -95,9 +96,15 @@ Examples:
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if f.hosts.given() {
+				return f.onHosts(c, args)
+			}
+			return f.run(c, args)
+		},
 	}
 	fl := c.Flags()
+	f.hosts.add(fl)
 	fl.StringArrayVarP(&f.events, "event", "e", nil, "record `EVENT`: 'sched:*', syscall:openat, 'kprobe:vfs_read n=$arg3', uprobe:FILE:NAME, 'EVENT if CONDITION'")
 	fl.StringVar(&f.ask, "ask", "", "record what this `PROGRAM` needs (a file, a tool, or the text), for fathom trace --on DIR PROGRAM")
 	conditionVar(fl, &f.filter, "filter", "condition in the kernel's filter `LANGUAGE` for all events without one of their own")
@@ -218,18 +225,22 @@ func (f *recordFlags) options(c *cobra.Command, command []string) (o record.Opti
 	return o, nil
 }
 
+// asked is the program that --ask means: a file, a tool, or the text itself.
+func asked(program string) *syntax.Source {
+	if b, err := os.ReadFile(program); err == nil {
+		return &syntax.Source{Name: program, Text: string(b)}
+	} else if t, ok := examples.Find(program); ok {
+		return &syntax.Source{Name: t.Name + ".bt", Text: t.Text}
+	}
+	return &syntax.Source{Name: "--ask", Text: program}
+}
+
 // asks tells what must be recorded for a program; nothing without one.
 func asks(program, filter string) (specs []record.Spec, stacks record.Stacks, err error) {
 	if program == "" {
 		return nil, stacks, nil
 	}
-	src := &syntax.Source{Name: "--ask", Text: program}
-	if b, err := os.ReadFile(program); err == nil {
-		src = &syntax.Source{Name: program, Text: string(b)}
-	} else if t, ok := examples.Find(program); ok {
-		src = &syntax.Source{Name: t.Name + ".bt", Text: t.Text}
-	}
-	specs, stacks, ds := script.Asks(src)
+	specs, stacks, ds := script.Asks(asked(program))
 	if len(ds) > 0 {
 		diag.Render(os.Stderr, ds, style())
 		return nil, stacks, script.ErrDiagnosed

@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/docs"
 	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/remote"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/lab/guest/pid1"
 )
@@ -39,6 +40,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 func Main(args []string) int {
 	if pid1.IsInit() { // of a guest that lab boot started
 		return report(os.Stderr, pid1.Main())
+	}
+	if dir, ok := remote.Far(args); ok { // this is another's machine, over ssh
+		return runFar(dir)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -162,6 +166,7 @@ var topics = map[string]func(io.Writer) error{
 	"lang":     func(w io.Writer) error { _, err := io.WriteString(w, docs.Language); return err },
 	"bypass":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Bypass); return err },
 	"cookbook": func(w io.Writer) error { _, err := io.WriteString(w, docs.Cookbook); return err },
+	"hosts":    func(w io.Writer) error { _, err := io.WriteString(w, docs.Hosts); return err },
 	"graph":    func(w io.Writer) error { _, err := io.WriteString(w, docs.Graph); return err },
 	"nic":      func(w io.Writer) error { _, err := io.WriteString(w, docs.NIC); return err },
 	"packet":   func(w io.Writer) error { _, err := io.WriteString(w, docs.Packet); return err },
@@ -191,7 +196,8 @@ Topics:
   tools   the tools that come along            record  recordings and sessions
   packet  following packets                    watch   who changed what
   nic     devices and the receive path         graph   call graphs
-  bypass  going around the kernel              cookbook  command lines, by question
+  bypass  going around the kernel              hosts   other machines, by ssh
+  cookbook  command lines, by question
 
 Examples:
   fathom help trace

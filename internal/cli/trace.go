@@ -62,6 +62,7 @@ type traceFlags struct {
 	showVer    bool
 	format_    bool
 	on         deadFlags // --on, --part, --guest
+	hosts      hostFlags
 }
 
 func traceCommand(name string) *cobra.Command {
@@ -113,6 +114,7 @@ Examples:
 	fl.BoolVar(&f.format_, "fmt", false, "print the program formatted")
 	if name != "bpftrace" {
 		fl.StringVar(&f.on.file, "on", "", "ask a recording, or the kernel in a crash dump: `FILE`")
+		f.hosts.add(fl)
 		fl.StringArrayVar(&f.on.parts, "part", nil, "another `FILE` of a split dump; may be repeated")
 		fl.StringVar(&f.on.guest, "guest", "", "ask the kernel of the live guest `NAME`, or of a QMP socket, which stands still meanwhile")
 	}
@@ -188,6 +190,8 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return doctorInfo(c.Context(), c.OutOrStdout())
 	case f.on.given() && (f.pid != "" || f.command != "" || f.mode != "" || f.test || f.bench):
 		return usageError{verbOf(name), errors.New("-p, -c and --mode are about programs that run: --on and --guest ask a kernel that does not")}
+	case f.hosts.given() && f.list:
+		return usageError{verbOf(name), errors.New("--host: probes are listed on this machine: no -l")}
 	case f.list && f.on.given():
 		return f.listPlace(c.OutOrStdout(), args)
 	case f.list:
@@ -204,6 +208,9 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 	src, params, err := f.source(name, args, c.Flags().ArgsLenAtDash())
 	if err != nil {
 		return err
+	}
+	if f.hosts.given() {
+		return f.onHosts(c, src, params)
 	}
 	if f.format_ {
 		return f.printFormatted(c, src)
@@ -339,7 +346,7 @@ func (f *traceFlags) options(src *syntax.Source, params []string) (script.Option
 		Traceable: f.traceable, Headers: f.headers, DebugInfo: f.debugInfo, Source: src, Unsafe: f.unsafe, PID: pid, JSON: f.format == "json", Quiet: f.quiet, Verbose: f.verbose, Failures: f.failures,
 		Strict: f.strict, DryRun: f.dryRun, NoWarn: f.noWarnings, For: f.forTime, Stdout: os.Stdout, Stderr: os.Stderr,
 		Buffering: f.buffering, Mode: f.mode, Notify: os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "",
-		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"),
+		ClockMap: os.Getenv("BPFTRACE_DUMMY_TS_MAP"), Portable: far(),
 	}
 	for _, p := range f.dwarfPIDs {
 		n, err := parsePID(p)

@@ -153,6 +153,9 @@ func (s shifted) Next(e *traceevent.Event) bool {
 // openRecordings opens recordings; all are shown in the clock of the first. What ended before the time from, in ns of that clock,
 // is passed over where that saves reading.
 func openRecordings(names []string, from uint64) (_ *opened, err error) {
+	if names, err = ofHosts(names); err != nil {
+		return nil, err
+	}
 	o := &opened{}
 	defer func() {
 		if err != nil {

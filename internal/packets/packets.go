@@ -34,12 +34,15 @@ type Options struct {
 	Terms  []capture.Term
 	Plain  bool   // tracepoints alone
 	Losses bool   // only what is lost, of all packets
+	Within bool   // the namespaces of Netns are all there is: packets that leave them are followed no further
 	Count  uint64 // end after so many packets; 0 is no limit
 	For    time.Duration
 	// Ready is called when packets are seen, with the means. Unless only tracepoints or losses are asked for, More is called
 	// once what more there is has been added, with all means, and with why there are none; it may be nil.
 	Ready func(level string, missing []string)
 	More  func(level string, missing []string)
+	// Trail is called with the way of each packet of IP once it is no longer followed; may be nil.
+	Trail func(*packet.Trail)
 	// Lost is called at the first loss of each kind, as it happens; may be nil.
 	Lost      func(*packet.Verdict)
 	Interrupt <-chan os.Signal
@@ -137,13 +140,27 @@ func (r *run) open() error {
 	}
 	want, keep := wanted(&r.o, only)
 	r.track = packet.NewTracker(r.names, want, keep)
+	if r.o.Within {
+		r.track.Within(only)
+	}
+	if r.o.Trail != nil {
+		r.track.Trails(r.o.Trail)
+	}
 	r.rec.Kernel, _ = r.live.Release()
 	r.rec.BootToReal = r.live.Clocks().BootToReal
 	if r.cap, err = capture.Open(r.world, r.wants(only)); err != nil {
 		return err
 	}
 	r.rec.Level = "tracepoints"
+	r.rec.Begun = bootTime()
 	return nil
+}
+
+// bootTime is the clock that events have their time from.
+func bootTime() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // it is always there
+	return uint64(ts.Nano())
 }
 
 // wants are the options for what sees packets.
@@ -207,18 +224,26 @@ func (r *run) spaces() (only []uint32, err error) {
 		only = append(only, uint32(x.NS().Inode))
 		r.add(x)
 	}
+	if r.o.Within {
+		return only, r.devices()
+	}
 	for _, x := range netlive.OpenAll(most) {
 		if x.NS().Name == "init" {
 			r.rec.Init = x.NS().Inode
 		}
 		r.add(x)
 	}
+	return only, r.devices()
+}
+
+// devices looks for the devices asked for.
+func (r *run) devices() error {
 	for _, d := range r.o.Devs {
 		if !r.hasDevice(d) {
-			return nil, fmt.Errorf("%w: device %s, in any network namespace", ErrAbsent, d)
+			return fmt.Errorf("%w: device %s, in any network namespace", ErrAbsent, d)
 		}
 	}
-	return only, nil
+	return nil
 }
 
 // ErrAbsent says that a namespace or device that was asked for is not there.
@@ -238,6 +263,14 @@ const most = 512
 
 // counted is what is read of every namespace at the beginning and at the end: what may have moved.
 const counted = netlive.Counters | netlive.Sockets | netlive.Links
+
+// counted is that, with the addresses by which other hosts know this one, if they are to.
+func (r *run) counted() netlive.Parts {
+	if r.o.Trail != nil {
+		return counted | netlive.Addrs
+	}
+	return counted
+}
 
 // whole is what is read of a namespace in which something was lost.
 const whole = netlive.All&^netlive.Sysctls | netlive.Deciding
@@ -263,7 +296,7 @@ func (r *run) add(x *netlive.Reader) *netlive.Reader {
 		return old
 	}
 	r.readers[inode] = x
-	r.rec.Before[inode] = x.Read(counted)
+	r.rec.Before[inode] = x.Read(r.counted())
 	return x
 }
 
@@ -337,6 +370,9 @@ func (r *run) drain(until time.Time) error {
 		if r.own != 0 && uint64(e.Netns) == r.own {
 			continue
 		}
+		if r.track.Foreign(&e) {
+			continue
+		}
 		if e.Kind == packet.Refused {
 			r.rec.Errnos[e.Reason] = unix.ErrnoName(unix.Errno(e.Reason))
 			r.look(&packet.Loss{Netns: e.Netns})
@@ -385,6 +421,7 @@ func (r *run) finish() (*packet.Recording, error) {
 	if r.more != nil {
 		r.level(<-r.more)
 	}
+	r.rec.Ended = bootTime()
 	r.cap.Stop()
 	for !r.cap.Empty() {
 		if err := r.drain(time.Now().Add(slice)); err != nil {
@@ -401,14 +438,15 @@ func (r *run) finish() (*packet.Recording, error) {
 			any, active = x, append(active, s)
 			r.rec.After[inode] = s
 		case uint64(inode) == r.rec.Init:
-			r.rec.After[inode] = x.Read(counted | netlive.Deciding)
+			r.rec.After[inode] = x.Read(r.counted() | netlive.Deciding)
 		default:
-			r.rec.After[inode] = x.Read(counted)
+			r.rec.After[inode] = x.Read(r.counted())
 		}
 	}
 	if any != nil {
 		any.Owners(active...)
 	}
+	r.track.End()
 	lost := r.cap.Lost()
 	r.rec.LostRing, r.rec.Missed = lost.Ring, lost.Missed
 	r.fill()

@@ -61,6 +61,9 @@ func (r *job) printMap(m *ir.Map, top, div uint64) error {
 	if err != nil {
 		return err
 	}
+	if r.o.Portable && top == 0 && div == 0 {
+		return r.out.Portable(m, entries(es), true)
+	}
 	return r.out.Map(m, entries(es), top, div)
 }
 
@@ -119,7 +122,12 @@ func (r *job) printMaps() error {
 		if len(es) == 0 || r.cleared[m] && m.Key == nil && allZero(es) {
 			continue // nothing was put in it, or not since it was cleared
 		}
-		if err := r.out.Map(m, entries(es), 0, 0); err != nil {
+		if r.o.Portable {
+			err = r.out.Portable(m, entries(es), false)
+		} else {
+			err = r.out.Map(m, entries(es), 0, 0)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -64,6 +64,8 @@ type Options struct {
 	Stderr    io.Writer
 	Buffering string // "line", "full", "none"
 	Mode      string // "", "test", "bench"
+	// Portable: the maps at the end are to be joined with those of other machines (view.Portable); with JSON.
+	Portable bool
 	// Diags renders diagnostics; it is given all of them at once.
 	Diags func([]syntax.Diag)
 	// Interrupt is closed or sent to on Ctrl-C.

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/internal/remote"
+)
+
+// farTrails has a run tell what someone needs who joins hosts. The returned function writes what is left of that.
+func (f *packetFlags) farTrails() (flush func(rec *packet.Recording) error) {
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	var failed error
+	f.o.Trail = func(t *packet.Trail) {
+		b, err := json.Marshal(struct {
+			Type string `json:"type"`
+			*packet.Trail
+		}{"trail", t})
+		if err == nil {
+			_, err = w.Write(append(b, '\n'))
+		}
+		failed = errors.Join(failed, err)
+	}
+	return func(rec *packet.Recording) error {
+		if failed != nil {
+			return failed
+		}
+		return errors.Join(rec.Save(w), w.Flush())
+	}
+}
+
+// onHosts follows packets on several hosts.
+func (f *packetFlags) onHosts(c *cobra.Command, expr string) error {
+	if err := refuseHere(c, "several hosts are watched", "output", "html", "chrome", "write", "dry-run", "count", "pid", "comm"); err != nil {
+		return err
+	}
+	for _, w := range strings.Fields(expr) {
+		if w == "pid" || w == "comm" || w == "cgroup" {
+			return usageError{c.CommandPath(), fmt.Errorf("--host: a packet has its sender on one host alone: no %s in the filter", w)}
+		}
+	}
+	if err := f.check(c, expr); err != nil {
+		return err
+	}
+	args := append([]string{"packet"}, farArgs(c.Flags(), "json", "color", "expect", "strict", "verbose", "latency")...)
+	args = append(args, "--json", "--", expr)
+	r := &hostRun{verb: c.CommandPath(), root: true, quiet: f.quiet, ask: remote.Ask{Start: remote.Start{Args: args}}}
+	var seen []*packet.Seen
+	r.ask.Line = func(l remote.Line) error {
+		for len(seen) < len(r.hosts) {
+			seen = append(seen, &packet.Seen{Host: r.hosts[len(seen)].Name})
+		}
+		return f.hostLine(r, seen[l.Host], l)
+	}
+	results, err := r.run(c.Context(), &f.hosts)
+	if err != nil {
+		return err
+	}
+	if err := ended(results); err != nil {
+		return err
+	}
+	for i, x := range results {
+		if i >= len(seen) || seen[i].Rec == nil {
+			return fmt.Errorf("host %s ended without telling what it saw", x.Host.Name)
+		}
+		seen[i].Offset, seen[i].Error = x.Clock.Offset, x.Clock.Error+x.Moved
+	}
+	return f.tellHosts(packet.Join(seen))
+}
+
+// mostTrails bounds how many packets of a host are joined.
+const mostTrails = 4 << 20
+
+// hostLine takes a line of a host.
+func (f *packetFlags) hostLine(r *hostRun, s *packet.Seen, l remote.Line) error {
+	var rec struct {
+		Type    string   `json:"type"`
+		Level   string   `json:"level"`
+		Missing []string `json:"missing"`
+	}
+	if bytes.HasPrefix(l.Text, []byte(`{"format":`)) { // what packet -o saves, all that was seen
+		var err error
+		s.Rec, err = packet.Load(bytes.NewReader(l.Text))
+		return badLine(s.Host, err)
+	}
+	if bytes.HasPrefix(l.Text, []byte(`{"type":"trail"`)) {
+		if len(s.Trails) >= mostTrails {
+			return fmt.Errorf("host %s saw more than %d packets: a narrower filter, or a shorter time", s.Host, mostTrails)
+		}
+		s.Trails = append(s.Trails, packet.Trail{})
+		return badLine(s.Host, json.Unmarshal(l.Text, &s.Trails[len(s.Trails)-1]))
+	}
+	if err := json.Unmarshal(l.Text, &rec); err != nil {
+		return badLine(s.Host, err)
+	}
+	switch rec.Type {
+	case "ready", "level":
+		if f.json {
+			return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": rec.Type, "host": s.Host, "level": rec.Level, "missing": rec.Missing})
+		}
+		if !f.quiet && rec.Type == "ready" {
+			r.say(s.Host, "following packets by "+rec.Level)
+		} else if !f.quiet {
+			r.say(s.Host, "from now on by "+rec.Level)
+		}
+	}
+	return nil
+}
+
+func badLine(host string, err error) error {
+	if err != nil {
+		return fmt.Errorf("host %s: what it said: %w", host, err)
+	}
+	return nil
+}
+
+// tellHosts writes the answer.
+func (f *packetFlags) tellHosts(j *packet.Joined) (err error) {
+	vs := j.Explain()
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	if f.json {
+		err = j.JSON(w, vs, f.verbose)
+	} else {
+		err = j.Text(w, vs, f.style())
+	}
+	if err := errors.Join(err, w.Flush()); err != nil {
+		return err
+	}
+	var lost uint64
+	var plain []*packet.Verdict
+	for _, s := range j.Hosts {
+		lost += s.Rec.LostRing + s.Rec.Missed
+	}
+	for _, v := range vs {
+		if v.Class != packet.ClassLeft {
+			plain = append(plain, v.Verdict)
+		}
+	}
+	return f.result(&packet.Recording{LostRing: lost}, plain)
+}
