@@ -96,3 +96,31 @@ func TestPatience(t *testing.T) {
 		t.Error("it waits for ever")
 	}
 }
+
+// TestForget: what programs saw of a message is kept as long as the message may wait in a queue; what has no message, for as long as
+// it may have to do with what is read again.
+func TestForget(t *testing.T) {
+	now := time.Now()
+	w := &Watcher{causes: map[*changes.Change]*sighting{}}
+	for i := range remembered + 100 {
+		w.sights = append(w.sights, &sighting{kind: recMessage, pid: i, at: now.Add(-time.Minute)})
+	}
+	told, late := &sighting{kind: recMessage, at: now.Add(-time.Minute)}, &sighting{kind: recMessage, at: now.Add(-queued - time.Second)}
+	set, old := &sighting{kind: recSysctl, at: now.Add(-time.Second)}, &sighting{kind: recSysctl, at: now.Add(-memory - time.Second)}
+	for _, s := range []*sighting{old, late, set} {
+		w.sights = append([]*sighting{s}, w.sights...)
+		w.causes[&changes.Change{}] = s
+	}
+	w.causes[&changes.Change{}] = told
+	w.forget(now)
+	if n := len(w.sights); n != remembered-1 || w.sights[0].pid != 101 || len(w.causes) != 2 {
+		t.Errorf("%d sightings are kept, from that of %d on, and %d causes", n, w.sights[0].pid, len(w.causes))
+	}
+	w.sights = append([]*sighting{set}, w.sights[:10]...)
+	if w.forget(now); len(w.sights) != 11 {
+		t.Errorf("%d of 11 sightings are kept", len(w.sights))
+	}
+	if w.forget(now.Add(queued)); len(w.sights) != 0 || len(w.causes) != 0 {
+		t.Errorf("%d sightings and %d causes are kept for ever", len(w.sights), len(w.causes))
+	}
+}

@@ -20,6 +20,9 @@ const behind = 20 * time.Second
 // detection takes some seconds where it is set to.
 const memory = 10 * time.Second
 
+// queued is how long that of a message is kept: its change may wait in the socket's queue while others are told, or nobody reads.
+const queued = 5 * time.Minute
+
 // near is how far apart a change and the sighting of its author may be where nothing else joins them.
 const near = 400 * time.Millisecond
 
@@ -59,7 +62,7 @@ func (w *Watcher) sighted(s *sighting) {
 		}
 		return
 	}
-	w.forget(time.Now().Add(-memory))
+	w.forget(time.Now())
 	w.sights = append(w.sights, s)
 }
 
@@ -67,17 +70,22 @@ func (w *Watcher) sighted(s *sighting) {
 const remembered = 4096
 
 // forget drops sightings that are old, or of which there are too many; they are in the order in which they came.
-func (w *Watcher) forget(before time.Time) {
-	n := max(0, len(w.sights)-remembered+1)
-	for n < len(w.sights) && w.sights[n].at.Before(before) {
-		n++
-	}
-	w.sights = slices.Delete(w.sights, 0, n)
+func (w *Watcher) forget(now time.Time) {
+	w.sights = slices.DeleteFunc(w.sights, func(s *sighting) bool { return s.old(now) })
+	w.sights = slices.Delete(w.sights, 0, max(0, len(w.sights)-remembered+1))
 	for c, s := range w.causes {
-		if s.at.Before(before) {
+		if s.old(now) {
 			delete(w.causes, c)
 		}
 	}
+}
+
+// old says if no change can be expected any more that belongs to s.
+func (s *sighting) old(now time.Time) bool {
+	if s.kind == recMessage {
+		return now.Sub(s.at) > queued
+	}
+	return now.Sub(s.at) > memory
 }
 
 // changed takes a change in, with the sighting that belongs to it if it came first.
