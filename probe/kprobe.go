@@ -51,14 +51,18 @@ func (w *World) FindFunctions(names []string) (out []Function, err error) {
 		return w.named(names)
 	}
 	if ks, err := w.live.Kallsyms(); err == nil && ks.Hidden() == nil {
+		wanted, found := map[string]bool{}, map[Function]bool{}
 		for _, name := range names {
-			found := map[string]bool{}
-			for s := range ks.Named(name) {
-				if s.IsText() && !found[s.Module] {
-					found[s.Module] = true
-					out = append(out, Function{s.Name, s.Module, s.Addr})
-				}
+			wanted[name] = true
+		}
+		for s := range ks.Text() { // an index of all names, for a few, would take more memory than it saves time
+			f := Function{Name: s.Name, Module: s.Module}
+			if !wanted[s.Name] || found[f] {
+				continue
 			}
+			found[f] = true
+			f.Addr = s.Addr
+			out = append(out, f)
 		}
 		return out, nil
 	}

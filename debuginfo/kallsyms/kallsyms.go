@@ -64,20 +64,35 @@ type Table struct {
 
 // Read reads all of r and parses it.
 func Read(r io.Reader) (*Table, error) {
-	b := bytes.NewBuffer(make([]byte, 0, 1<<20))
-	if _, err := b.ReadFrom(r); err != nil {
-		return nil, fmt.Errorf("read kallsyms: %w", err)
+	var parts [][]byte // of a size that is not known, so that it is in memory twice at most, and no more of it is kept
+	size := 0
+	for more := true; more; {
+		b := make([]byte, 256<<10)
+		n, err := io.ReadFull(r, b)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return nil, fmt.Errorf("read kallsyms: %w", err)
+		}
+		more = err == nil
+		parts, size = append(parts, b[:n]), size+n
 	}
-	return Parse(b.Bytes())
+	var text strings.Builder
+	text.Grow(size)
+	for i, b := range parts {
+		text.Write(b)
+		parts[i] = nil
+	}
+	return parse(text.String())
 }
 
 // Parse reads the text of /proc/kallsyms, of which the table keeps a copy. Wrong lines are a *[bin.FormatError]; a list without addresses is no error, see [Table.Hidden].
-func Parse(b []byte) (*Table, error) {
+func Parse(b []byte) (*Table, error) { return parse(string(b)) }
+
+func parse(b string) (*Table, error) {
 	if int64(len(b)) > math.MaxUint32 {
 		return nil, &bin.FormatError{What: "kallsyms", Msg: "more than 4 GiB"}
 	}
-	t := &Table{text: string(b)}
-	t.syms = make([]entry, 0, bytes.Count(b, []byte{'\n'})+1)
+	t := &Table{text: b}
+	t.syms = make([]entry, 0, strings.Count(b, "\n")+1)
 	for off := 0; off < len(b); {
 		addr, name, next, msg := parseLine(t.text, off)
 		if msg != "" {
