@@ -178,7 +178,7 @@ func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err err
 	var sent atomic.Uint64
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go watch(ctx, &sent, func() { late.Store(true); m.hurry() })
+	go traffic.Watchdog(ctx, lostAfter, &sent, func() { late.Store(true); m.hurry() })
 	var b [orderLen]byte
 	for seq := range uint64(n) {
 		late.Store(false)
@@ -207,26 +207,6 @@ func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err err
 		}
 	}
 	return lost, nil
-}
-
-// watch calls late when nothing was sent for lostAfter, or half as long again, and again while that is so: to note that something
-// was sent costs a store, where a deadline for each would show in the times.
-func watch(ctx context.Context, sent *atomic.Uint64, late func()) {
-	tick := time.NewTicker(lostAfter / 2)
-	defer tick.Stop()
-	last, idle := uint64(0), 0
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if n := sent.Load(); n != last {
-			last, idle = n, 0
-		} else if idle++; idle >= 2 && n > 0 {
-			late()
-		}
-	}
 }
 
 // strategy sends an order for each tick, and gives how many.

@@ -200,8 +200,7 @@ func RoundTrips(ctx context.Context, q *xsk.Queue, t *Template, count int, timeo
 	return lost, nil
 }
 
-// dog ends a context when nothing has moved for a while. It looks itself, twice in the time: to tell it that something moved costs a
-// store, where setting a timer for each round trip would show in the times.
+// dog ends a context when nothing has moved for a while.
 type dog struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -211,24 +210,29 @@ type dog struct {
 func newDog(ctx context.Context, timeout time.Duration) dog {
 	c, cancel := context.WithCancel(ctx)
 	d := dog{c, cancel, new(atomic.Uint64)}
-	go func() {
-		tick := time.NewTicker(max(timeout/2, time.Nanosecond))
-		defer tick.Stop()
-		last, idle := uint64(0), 0
-		for {
-			select {
-			case <-c.Done():
-				return
-			case <-tick.C:
-			}
-			if n := d.moved.Load(); n != last {
-				last, idle = n, 0
-			} else if idle++; idle > 2 {
-				cancel()
-			}
-		}
-	}()
+	go Watchdog(c, timeout, d.moved, cancel)
 	return d
+}
+
+// Watchdog calls still when moved has not changed for timeout, or half as long again, and again while that is so, until ctx is done.
+// It looks itself, twice in the time: to tell it that something moved costs a store, where setting a timer for each round trip
+// would show in the times.
+func Watchdog(ctx context.Context, timeout time.Duration, moved *atomic.Uint64, still func()) {
+	tick := time.NewTicker(max(timeout/2, time.Nanosecond))
+	defer tick.Stop()
+	last, idle := uint64(0), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if n := moved.Load(); n != last {
+			last, idle = n, 0
+		} else if idle++; idle > 2 {
+			still()
+		}
+	}
 }
 
 // answer waits for a number.
