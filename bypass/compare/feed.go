@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,8 +128,8 @@ func (g *groupSpin) send(seq uint64) error {
 
 func (g *groupSpin) recv(stop *atomic.Bool) (uint64, bool, error) {
 	for {
-		n, err := spun(g.fd, g.room, stop)
-		if err != nil || n < 0 {
+		n, ok, err := spin(g.fd, g.room, stop.Load)
+		if !ok || err != nil {
 			return 0, false, err
 		}
 		if seq, verdict := traffic.ReadPayload(g.room[:n]); verdict == traffic.Good {
@@ -139,36 +138,19 @@ func (g *groupSpin) recv(stop *atomic.Bool) (uint64, bool, error) {
 	}
 }
 
-// spun reads without waiting, until there is something or stop says that it is enough: n is less than 0 then.
-func spun(fd int, b []byte, stop *atomic.Bool) (n int, err error) {
-	for spins := 1; ; spins++ {
-		n, err := unix.Read(fd, b)
-		switch {
-		case err == nil:
-			return n, nil
-		case err != unix.EAGAIN && err != unix.EINTR:
-			return 0, os.NewSyscallError("read", err)
-		case stop.Load():
-			return -1, nil
-		case spins%4096 == 0:
-			runtime.Gosched()
-		}
-	}
-}
-
 // spinRead fills b from a connection.
 func spinRead(fd int, b []byte, late *atomic.Bool) error {
 	for at := 0; at < len(b); {
-		n, err := spun(fd, b[at:], late)
+		n, ok, err := spin(fd, b[at:], late.Load)
 		switch {
 		case err != nil:
 			return err
-		case n < 0 && at == 0:
+		case !ok && at == 0:
 			return errLate
-		case n == 0:
+		case ok && n == 0:
 			return io.ErrUnexpectedEOF
 		}
-		at += max(n, 0)
+		at += n
 	}
 	return nil
 }

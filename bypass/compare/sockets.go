@@ -114,15 +114,17 @@ func (e *spinEnd) stats() *xsk.Stats { return nil }
 func (e *spinEnd) Close() error      { return unix.Close(e.fd) }
 func (e *spinEnd) interrupt()        {}
 
-// read spins until there is a datagram, or end says that it is enough.
-func (e *spinEnd) read(b []byte, end func() bool) (int, bool, error) {
+func (e *spinEnd) read(b []byte, end func() bool) (int, bool, error) { return spin(e.fd, b, end) }
+
+// spin reads without waiting, until there is something, or end says that it is enough: then ok is false.
+func spin(fd int, b []byte, end func() bool) (n int, ok bool, err error) {
 	for spins := 1; ; spins++ {
-		n, err := unix.Read(e.fd, b)
+		n, err := unix.Read(fd, b)
 		switch {
 		case err == nil:
 			return n, true, nil
 		case err != unix.EAGAIN && err != unix.EINTR:
-			return 0, false, err
+			return 0, false, os.NewSyscallError("read", err)
 		case spins%64 == 0 && end():
 			return 0, false, nil
 		case spins%4096 == 0:
