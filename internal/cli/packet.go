@@ -152,7 +152,7 @@ func (f *packetFlags) check(c *cobra.Command, expr string) error {
 	case f.dry && answered(c.Flags()) != "":
 		return bad("--%s: with --dry-run there is no answer", answered(c.Flags()))
 	case f.o.Within && len(f.o.Netns) == 0:
-		return bad("--within is about the namespaces of --netns")
+		return bad("--within is about the namespaces of --netns: name them, --netns NAME")
 	case f.mark > 0xffffffff || f.mark < -1:
 		return bad("--mark %d: out of range", f.mark)
 	}
