@@ -3,7 +3,6 @@ package kallsyms
 import (
 	"encoding/binary"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,36 +29,24 @@ type Embedded struct {
 
 // Builder collects symbols for a [Table].
 type Builder struct {
-	text strings.Builder
-	syms []entry
+	names names
+	syms  []entry
 }
 
 // Add appends a symbol; those beyond 4 GiB of names are left out. Names with control characters are not from a kernel and
 // are left out too: they would end the symbol.
 func (b *Builder) Add(s Sym) {
-	if s.Name == "" || strings.ContainsAny(s.Name, "\n\t") || strings.ContainsAny(s.Module, "\n]") || int64(b.text.Len())+int64(len(s.Name)+len(s.Module))+8 > math.MaxUint32 {
+	if s.Name == "" || strings.ContainsAny(s.Name, "\n\t") || strings.ContainsAny(s.Module, "\n]") {
 		return
 	}
-	b.text.WriteByte(s.Type)
-	b.text.WriteByte(' ')
-	b.syms = append(b.syms, entry{s.Addr, uint32(b.text.Len())})
-	b.text.WriteString(s.Name)
-	if s.Module != "" {
-		b.text.WriteString("\t[")
-		b.text.WriteString(s.Module)
-		b.text.WriteByte(']')
+	if at, ok := b.names.add(s.Type, []byte(s.Name), s.Module); ok {
+		b.syms = append(b.syms, entry{s.Addr, at})
 	}
-	b.text.WriteByte('\n')
 }
 
 // Table sorts what was added. The Builder must not be used any more.
 func (b *Builder) Table() *Table {
-	t := &Table{text: b.text.String(), syms: b.syms}
-	sortTail(t.syms)
-	if n := len(t.syms); n > 0 {
-		t.high = t.syms[n-1].addr>>63 != 0
-	}
-	t.index = sync.OnceValue(t.buildIndex)
+	t := newTable(b.names.sealed(), b.syms)
 	for s := range t.Named("_end") {
 		if s.Module == "" {
 			t.end = s.Addr
@@ -81,9 +68,8 @@ func (b *Builder) Decode(e Embedded) error {
 		return &bin.FormatError{What: "kallsyms_num_syms", Msg: "more symbols than offsets"}
 	}
 	b.syms = make([]entry, 0, e.N+e.N/8)
-	b.text.Grow(e.N * 28)
 	first := len(b.syms)
-	if err := b.names(e, tokens); err != nil {
+	if err := b.expand(e, tokens); err != nil {
 		return err
 	}
 	mode := e.mode(b, first)
@@ -93,8 +79,8 @@ func (b *Builder) Decode(e Embedded) error {
 	return nil
 }
 
-// names expands the names; their addresses follow.
-func (b *Builder) names(e Embedded, tokens [256]string) error {
+// expand adds the names; their addresses follow.
+func (b *Builder) expand(e Embedded, tokens [256]string) error {
 	r := &nameReader{r: e.Names}
 	x := newExpander(tokens)
 	for i := range e.N {
@@ -106,13 +92,14 @@ func (b *Builder) names(e Embedded, tokens [256]string) error {
 			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " of " + strconv.Itoa(e.N) + " is not readable"}
 		}
 		name := x.name(r.take(n))
-		if r.err != nil || len(name) < 2 || b.text.Len()+len(name) > math.MaxUint32-2 {
-			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " is empty, or the names are too long"}
+		if r.err != nil || len(name) == 0 {
+			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "symbol " + strconv.Itoa(i) + " is empty"}
 		}
-		b.text.WriteByte(name[0]) // the first character is the type
-		b.text.WriteByte(' ')
-		b.syms = append(b.syms, entry{name: uint32(b.text.Len())})
-		b.text.Write(name[1:])
+		at, ok := b.names.add(name[0], name[1:], "") // the first character is the type
+		if !ok {
+			return &bin.FormatError{What: "kallsyms_names", Off: r.off, Msg: "the names are too long"}
+		}
+		b.syms = append(b.syms, entry{name: at})
 	}
 	return nil
 }
@@ -132,12 +119,12 @@ func newExpander(tokens [256]string) *expander {
 	return x
 }
 
-// name gives the type and the name that tokens stand for, and a new line; valid until the next call.
+// name gives the type and the name that tokens stand for, valid until the next call.
 func (x *expander) name(tokens []byte) []byte {
 	n := 0
 	for _, i := range tokens {
 		t := x.tokens[i]
-		if len(x.buf)-n < max(len(t), 8)+1 {
+		if len(x.buf)-n < max(len(t), 8) {
 			x.buf = append(x.buf, make([]byte, len(x.buf)+len(t))...)
 		}
 		*(*[8]byte)(x.buf[n:]) = x.first[i]
@@ -146,8 +133,7 @@ func (x *expander) name(tokens []byte) []byte {
 		}
 		n += len(t)
 	}
-	x.buf[n] = '\n'
-	return x.buf[:n+1]
+	return x.buf[:n]
 }
 
 // mode tells the two forms of offsets apart.
@@ -159,9 +145,9 @@ func (e *Embedded) mode(b *Builder, first int) func(int32) uint64 {
 		}
 		return e.Base - 1 - uint64(int64(off))
 	}
-	text := b.text.String()
+	names := b.names.sealed()
 	for i, s := range b.syms[first:] {
-		if strings.HasPrefix(text[s.name:], e.Check+"\n") {
+		if strings.HasPrefix(at(names, s.name)[1:], e.Check+"\n") {
 			if off := int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])); percpu(off) == e.CheckAddr {
 				return percpu
 			}
@@ -231,10 +217,14 @@ func (t *Table) With(b *Builder) *Table {
 	if len(b.syms) == 0 {
 		return t
 	}
-	n := &Table{text: t.text + b.text.String(), end: t.end, high: t.high, hidden: t.hidden}
+	more := b.names.sealed()
+	if len(t.names)+len(more) > mostPieces {
+		return t
+	}
+	n := &Table{names: slices.Concat(t.names, more), end: t.end, high: t.high, hidden: t.hidden}
 	n.syms = append(make([]entry, 0, len(t.syms)+len(b.syms)), t.syms...)
 	for _, e := range b.syms {
-		n.syms = append(n.syms, entry{e.addr, e.name + uint32(len(t.text))})
+		n.syms = append(n.syms, entry{e.addr, e.name + uint32(len(t.names)<<pieceBits)})
 	}
 	sortTail(n.syms)
 	n.index = sync.OnceValue(n.buildIndex)
@@ -248,7 +238,7 @@ func (t *Table) With(b *Builder) *Table {
 func (t *Table) extend(old nameIndex, k int) nameIndex {
 	ix := nameIndex{seed: old.seed, head: slices.Clone(old.head), next: append(make([]uint32, 0, len(t.syms)), old.next...)}
 	for i, e := range t.syms[k:] {
-		name, _ := t.names(e)
+		name, _ := t.name(e)
 		ix.next = append(ix.next, 0)
 		at := &ix.head[ix.bucket(name)]
 		for *at != 0 { // chains are ascending

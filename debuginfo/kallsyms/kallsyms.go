@@ -1,7 +1,7 @@
 // Package kallsyms reads the kernel's symbol list in the text form of /proc/kallsyms (s_show in kernel/kallsyms.c), from a
 // running kernel or from a copy of the file.
 //
-// A [Table] keeps the text and 16 bytes a symbol. Names are cut out of the text when asked for.
+// A [Table] keeps the names and 16 bytes a symbol.
 package kallsyms
 
 import (
@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -45,7 +44,7 @@ func (s Sym) IsText() bool { return isText(s.Type) }
 
 func isText(c byte) bool { return c|0x20 == 't' || c|0x20 == 'w' || c == 'i' }
 
-// entry is a symbol's place in the text; its type stands two bytes before its name.
+// entry is a symbol: its address, and its name's place among the names.
 type entry struct {
 	addr uint64
 	name uint32
@@ -53,7 +52,7 @@ type entry struct {
 
 // Table is a symbol list sorted by address. It may be used from many goroutines.
 type Table struct {
-	text   string
+	names  []string // see names
 	syms   []entry
 	end    uint64 // address of _end: beyond it the kernel itself has no symbols
 	high   bool   // the kernel is in the upper half of the addresses
@@ -62,57 +61,92 @@ type Table struct {
 	index func() nameIndex
 }
 
-// Read reads all of r and parses it.
+// lineSize is how long a line of the list may be. Names of the kernel have 512 bytes at most (KSYM_NAME_LEN).
+const lineSize = 64 << 10
+
+// Read reads all of r. Wrong lines are a *[bin.FormatError]; a list without addresses is no error, see [Table.Hidden]. Of the text no
+// more is in memory at once than the longest line.
 func Read(r io.Reader) (*Table, error) {
-	var parts [][]byte // of a size that is not known, so that it is in memory twice at most, and no more of it is kept
-	size := 0
+	p := parser{}
+	buf, have := make([]byte, lineSize), 0
 	for more := true; more; {
-		b := make([]byte, 256<<10)
-		n, err := io.ReadFull(r, b)
+		n, err := io.ReadFull(r, buf[have:])
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			return nil, fmt.Errorf("read kallsyms: %w", err)
 		}
 		more = err == nil
-		parts, size = append(parts, b[:n]), size+n
+		whole := have + n
+		if more {
+			whole = bytes.LastIndexByte(buf, '\n') + 1
+			if whole == 0 {
+				return nil, p.wrong(0, "a line of more than 64 KiB")
+			}
+		}
+		if err := p.lines(buf[:whole]); err != nil {
+			return nil, err
+		}
+		have = copy(buf, buf[whole:have+n])
 	}
-	var text strings.Builder
-	text.Grow(size)
-	for i, b := range parts {
-		text.Write(b)
-		parts[i] = nil
-	}
-	return parse(text.String())
+	return p.table(), nil
 }
 
-// Parse reads the text of /proc/kallsyms, of which the table keeps a copy. Wrong lines are a *[bin.FormatError]; a list without addresses is no error, see [Table.Hidden].
-func Parse(b []byte) (*Table, error) { return parse(string(b)) }
+// Parse is [Read] of a text in memory, of which the table keeps nothing.
+func Parse(b []byte) (*Table, error) { return Read(bytes.NewReader(b)) }
 
-func parse(b string) (*Table, error) {
-	if int64(len(b)) > math.MaxUint32 {
-		return nil, &bin.FormatError{What: "kallsyms", Msg: "more than 4 GiB"}
-	}
-	t := &Table{text: b}
-	t.syms = make([]entry, 0, strings.Count(b, "\n")+1)
+// parser makes a table of lines.
+type parser struct {
+	off   int64 // of what lines gets next
+	names names
+	parts [][]entry // of a number that is not known, so that none are copied but once
+	syms  []entry   // what comes behind parts
+	end   uint64
+}
+
+func (p *parser) wrong(off int, msg string) error {
+	return &bin.FormatError{What: "kallsyms", Off: p.off + int64(off), Msg: msg}
+}
+
+// lines parses lines that are whole; the last may lack its end.
+func (p *parser) lines(b []byte) error {
 	for off := 0; off < len(b); {
-		addr, name, next, msg := parseLine(t.text, off)
+		addr, name, next, msg := parseLine(b, off)
 		if msg != "" {
-			return nil, &bin.FormatError{What: "kallsyms", Off: int64(off), Msg: msg}
+			return p.wrong(off, msg)
 		}
-		if addr != 0 && name+5 == next && t.text[name:next-1] == "_end" {
-			t.end = addr
+		line := bytes.TrimSuffix(b[name:next], newline)
+		if addr != 0 && string(line) == "_end" {
+			p.end = addr
 		}
-		t.syms = append(t.syms, entry{addr, uint32(name)})
+		at, ok := p.names.add(b[name-2], line, "")
+		if !ok {
+			return p.wrong(off, "more than 4 GiB of names")
+		}
+		if len(p.syms) == cap(p.syms) {
+			p.parts, p.syms = append(p.parts, p.syms), make([]entry, 0, 16<<10)
+		}
+		p.syms = append(p.syms, entry{addr, at})
 		off = next
 	}
-	sortTail(t.syms)
-	last := uint64(0)
-	if n := len(t.syms); n > 0 {
-		last = t.syms[n-1].addr
-	}
-	t.hidden = len(t.syms) > 0 && last == 0
-	t.high = last>>63 != 0
+	p.off += int64(len(b))
+	return nil
+}
+
+var newline = []byte("\n")
+
+func (p *parser) table() *Table {
+	t := newTable(p.names.sealed(), slices.Concat(append(p.parts, p.syms)...))
+	t.end = p.end
+	t.hidden = len(t.syms) > 0 && t.syms[len(t.syms)-1].addr == 0
+	return t
+}
+
+// newTable sorts symbols, which it keeps.
+func newTable(names []string, syms []entry) *Table {
+	t := &Table{names: names, syms: syms}
+	sortTail(syms)
+	t.high = len(syms) > 0 && syms[len(syms)-1].addr>>63 != 0
 	t.index = sync.OnceValue(t.buildIndex)
-	return t, nil
+	return t
 }
 
 // hex has the values of hexadecimal digits, 0xff for all else.
@@ -127,7 +161,7 @@ var hex = func() (h [256]byte) {
 }()
 
 // parseLine reads "ffffffff81000000 T _text\n" or "… t open\t[e1000]\n" at off.
-func parseLine(b string, off int) (addr uint64, name, next int, msg string) {
+func parseLine(b []byte, off int) (addr uint64, name, next int, msg string) {
 	i := off
 	for i < len(b) && hex[b[i]] != 0xff {
 		addr = addr<<4 | uint64(hex[b[i]])
@@ -140,7 +174,7 @@ func parseLine(b string, off int) (addr uint64, name, next int, msg string) {
 		return 0, 0, 0, "no type and name"
 	}
 	name = i + 3
-	if n := strings.IndexByte(b[name:], '\n'); n >= 0 {
+	if n := bytes.IndexByte(b[name:], '\n'); n >= 0 {
 		return addr, name, name + n + 1, ""
 	}
 	return addr, name, len(b), ""
@@ -183,14 +217,20 @@ func (t *Table) Hidden() error {
 }
 
 func (t *Table) sym(e entry) Sym {
-	s := Sym{Addr: e.addr, Type: t.text[e.name-2]}
-	s.Name, s.Module = t.names(e)
+	s := Sym{Addr: e.addr, Type: t.typ(e)}
+	s.Name, s.Module = t.name(e)
 	return s
 }
 
-// names cuts name and module out of the text.
-func (t *Table) names(e entry) (name, module string) {
-	s := t.text[e.name:]
+// from gives the names from a symbol's on.
+func (t *Table) from(e entry) string { return at(t.names, e.name)[1:] }
+
+// typ gives a symbol's type.
+func (t *Table) typ(e entry) byte { return at(t.names, e.name)[0] }
+
+// name gives a symbol's name and its module's.
+func (t *Table) name(e entry) (name, module string) {
+	s := t.from(e)
 	i := 0
 	for i < len(s) && s[i] != '\n' && s[i] != '\t' {
 		i++
@@ -273,7 +313,7 @@ func (t *Table) first(i int) int {
 
 // mapping reports one of the symbols that mark code and data for disassemblers (is_mapping_symbol): $x, $d, .L…
 func (t *Table) mapping(i int) bool {
-	s := t.text[t.syms[i].name:]
+	s := t.from(t.syms[i])
 	return s[0] == '$' || strings.HasPrefix(s, ".L")
 }
 
@@ -304,7 +344,7 @@ func (t *Table) Named(name string) iter.Seq[Sym] {
 }
 
 func (t *Table) isNamed(e entry, name string) bool {
-	s := t.text[e.name:]
+	s := t.from(e)
 	return strings.HasPrefix(s, name) && (len(s) == len(name) || s[len(name)] == '\n' || s[len(name)] == '\t')
 }
 
@@ -323,7 +363,7 @@ func (t *Table) All() iter.Seq[Sym] {
 func (t *Table) Text() iter.Seq[Sym] {
 	return func(yield func(Sym) bool) {
 		for _, e := range t.syms {
-			if isText(t.text[e.name-2]) && !yield(t.sym(e)) {
+			if isText(t.typ(e)) && !yield(t.sym(e)) {
 				return
 			}
 		}
@@ -350,7 +390,7 @@ func (t *Table) buildIndex() nameIndex {
 	}
 	ix := nameIndex{seed: maphash.MakeSeed(), head: make([]uint32, n), next: make([]uint32, len(t.syms))}
 	for i, e := range slices.Backward(t.syms) { // so that chains are ascending
-		name, _ := t.names(e)
+		name, _ := t.name(e)
 		b := ix.bucket(name)
 		ix.next[i], ix.head[b] = ix.head[b], uint32(i+1)
 	}
