@@ -90,7 +90,7 @@ func (s *Stack) sync() error {
 		return fmt.Errorf("look at %s: %w", s.dev, err)
 	}
 	if mtu := l.Attrs().MTU; mtu > 0 && uint32(mtu) != s.link.MTU() {
-		s.gv.SetNICMTU(nic, uint32(min(mtu, frameSize-headroom)))
+		s.gv.SetNICMTU(nic, uint32(min(mtu, s.most)))
 	}
 	all, err := s.near.h.AddrList(l, unix.AF_UNSPEC)
 	if err != nil {

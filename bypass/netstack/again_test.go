@@ -13,9 +13,11 @@ import (
 )
 
 // TestListenAgain: a port is listened on once at a time, and again while connections of the listener before live on, which they do.
-func TestListenAgain(t *testing.T) {
+func TestListenAgain(t *testing.T) { each(t, overListenAgain) }
+
+func overListenAgain(t *testing.T, o netstack.Options) {
 	asOn612(t)
-	w := newSite(t, netstack.Options{})
+	w := newSite(t, o)
 	const addr = ours + ":8085"
 	meet := func(l net.Listener) (near, far net.Conn) {
 		t.Helper()
@@ -60,7 +62,19 @@ func TestListenAgain(t *testing.T) {
 	}
 	// A socket that is bound elsewhere: its port becomes ours, and is its again. It listens, for what comes by other devices.
 	if err := w.p.A.NS.Do(func() error {
-		k, err := net.Listen("tcp", addr)
+		if o.Backend == netstack.Packet {
+			k, err := net.Listen("tcp", addr) // of MPTCP
+			if err != nil {
+				return err
+			}
+			if l, err := w.s.ListenBound(k.(*net.TCPListener)); !errors.Is(err, syscall.EOPNOTSUPP) {
+				t.Errorf("a socket that takes no filter: %v, %v", l, err)
+			}
+			k.Close()
+		}
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		k, err := lc.Listen(w.patient, "tcp", addr)
 		if err != nil {
 			return err
 		}

@@ -1,5 +1,5 @@
 // Package netstack is TCP and UDP of this process: connections and listeners whose packets go around the kernel, through
-// AF_XDP sockets (package xsk), on a device and with addresses that stay the kernel's.
+// AF_XDP sockets (package xsk), or AF_PACKET ones (package tpacket) where there are none, on a device and with addresses that stay the kernel's.
 //
 //	s, err := netstack.Open(xsk.Device{Name: "eth0"}, netstack.Options{})
 //	l, err := s.Listen("tcp", ":8080")

@@ -26,8 +26,13 @@ const victim = "FATHOM_NETSTACK_VICTIM"
 
 // hold listens on a device, and has a connection, until the process is killed.
 func hold(dev string) {
+	dev, way, _ := strings.Cut(dev, ",")
 	name, ns, _ := strings.Cut(dev, "@")
-	s, err := netstack.Open(xsk.Device{Name: name, NetNS: ns}, netstack.Options{Queues: []int{0}})
+	b, err := netstack.ParseBackend(way)
+	var s *netstack.Stack
+	if err == nil {
+		s, err = netstack.Open(xsk.Device{Name: name, NetNS: ns}, netstack.Options{Queues: []int{0}, Backend: b})
+	}
 	if err == nil {
 		_, err = s.Listen("tcp", ":9000")
 	}
@@ -61,7 +66,9 @@ func (w *site) lossy(ns netns.NS, dev string, n netlink.NetemQdiscAttrs) {
 // TestLoss sends through a link that loses, repeats, reorders and corrupts packets: what arrives is what was sent, and what was corrupted is
 // counted. Checksums are verified there. What AF_XDP sends passes no queueing discipline, so only the kernel's packets suffer, data and
 // acknowledgements.
-func TestLoss(t *testing.T) {
+func TestLoss(t *testing.T) { each(t, overLoss) }
+
+func overLoss(t *testing.T, o netstack.Options) {
 	size := 2 << 20
 	switch {
 	case ktest.Soak() && !ktest.InGuest():
@@ -69,7 +76,7 @@ func TestLoss(t *testing.T) {
 	case ktest.InGuest():
 		size = 1 << 17
 	}
-	w := newSite(t, netstack.Options{Checksums: netstack.ChecksumVerify})
+	w := newSite(t, netstack.Options{Backend: o.Backend, Checksums: netstack.ChecksumVerify})
 	w.finishChecksums()
 	w.lossy(w.p.B.NS, w.b.Name, netlink.NetemQdiscAttrs{Latency: 1000, Jitter: 500, Loss: 3, Duplicate: 1, ReorderProb: 2, CorruptProb: 5})
 	l, err := w.s.Listen("tcp", ":9000")
@@ -89,9 +96,11 @@ func TestLoss(t *testing.T) {
 }
 
 // TestSix: the same over IPv6, by a link-local address and a global one.
-func TestSix(t *testing.T) {
+func TestSix(t *testing.T) { each(t, overSix) }
+
+func overSix(t *testing.T, o netstack.Options) {
 	asOn612(t)
-	w := newSite(t, netstack.Options{})
+	w := newSite(t, o)
 	for ns, a := range map[netns.NS]string{w.p.A.NS: "fd00::1/64", w.p.B.NS: "fd00::2/64"} {
 		dev := map[string]string{"fd00::1/64": w.a.Name, "fd00::2/64": w.b.Name}[a]
 		if err := ns.Do(func() error {
@@ -156,9 +165,10 @@ func TestSix(t *testing.T) {
 }
 
 // TestKill: of a process that is killed no program, port or connection is left.
-func TestKill(t *testing.T) {
-	ktest.Need(t, ktest.NetNS, ktest.XDP, ktest.AFXDP)
-	w := newSite(t, netstack.Options{})
+func TestKill(t *testing.T) { each(t, overKill) }
+
+func overKill(t *testing.T, o netstack.Options) {
+	w := newSite(t, o)
 	if err := w.s.Close(); err != nil { // the device is for another process
 		t.Fatal(err)
 	}
@@ -166,7 +176,7 @@ func TestKill(t *testing.T) {
 	w.kernel(func() (err error) { kl, err = net.Listen("tcp", theirs+":9001"); return err })
 	defer kl.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), victim+"="+fmt.Sprintf("va@/proc/%d/fd/%d", os.Getpid(), w.p.A.FD()))
+	cmd.Env = append(os.Environ(), victim+"="+fmt.Sprintf("va@/proc/%d/fd/%d,%v", os.Getpid(), w.p.A.FD(), o.Backend))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -206,11 +216,13 @@ func TestKill(t *testing.T) {
 }
 
 // TestTools: a program that is not ours talks to it.
-func TestTools(t *testing.T) {
+func TestTools(t *testing.T) { each(t, overTools) }
+
+func overTools(t *testing.T, o netstack.Options) {
 	if ktest.InGuest() {
 		t.Skip("there are no tools in a guest")
 	}
-	w := newSite(t, netstack.Options{})
+	w := newSite(t, o)
 	l, err := w.s.Listen("tcp", ":9000")
 	if err != nil {
 		t.Fatal(err)

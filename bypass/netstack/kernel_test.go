@@ -104,6 +104,13 @@ func (w *site) dialKernel(network, addr string) (c net.Conn, err error) {
 	return c, err
 }
 
+// each runs a test with each backend.
+func each(t *testing.T, test func(*testing.T, netstack.Options)) {
+	for _, b := range []netstack.Backend{netstack.XDP, netstack.Packet} {
+		t.Run(b.String(), func(t *testing.T) { test(t, netstack.Options{Backend: b}) })
+	}
+}
+
 // asOn612 skips what is the same on both guests' kernels.
 func asOn612(t *testing.T) {
 	t.Helper()
@@ -115,8 +122,10 @@ func asOn612(t *testing.T) {
 const ours, theirs = "10.77.0.1", "10.77.0.2"
 
 // TestHTTP serves a page by net/http over our TCP to the kernel's, and asks the kernel's for one: nothing of net/http is changed.
-func TestHTTP(t *testing.T) {
-	w := newSite(t, netstack.Options{})
+func TestHTTP(t *testing.T) { each(t, overHTTP) }
+
+func overHTTP(t *testing.T, o netstack.Options) {
+	w := newSite(t, o)
 	page := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprintf(rw, "hello %s\n", r.RemoteAddr) })
 	get := func(dial func(context.Context, string, string) (net.Conn, error), addr string) string {
 		t.Helper()
@@ -172,14 +181,16 @@ func TestHTTP(t *testing.T) {
 }
 
 // TestStream sends megabytes both ways at once, between our TCP and the kernel's and between two of ours: all arrive as they were.
-func TestStream(t *testing.T) {
+func TestStream(t *testing.T) { each(t, overStream) }
+
+func overStream(t *testing.T, o netstack.Options) {
 	asOn612(t)
 	size := 8 << 20
 	if ktest.InGuest() {
 		size = 1 << 17
 	}
 	t.Run("kernel", func(t *testing.T) {
-		w := newSite(t, netstack.Options{})
+		w := newSite(t, o)
 		l, err := w.s.Listen("tcp", ":9000")
 		if err != nil {
 			t.Fatal(err)
@@ -199,8 +210,8 @@ func TestStream(t *testing.T) {
 		stream(t, kl, c, size)
 	})
 	t.Run("ours", func(t *testing.T) {
-		w := newSite(t, netstack.Options{})
-		other := w.open(w.b, netstack.Options{})
+		w := newSite(t, o)
+		other := w.open(w.b, o)
 		l, err := other.Listen("tcp", ":9000")
 		if err != nil {
 			t.Fatal(err)
@@ -256,9 +267,11 @@ func stream(t *testing.T, l net.Listener, client net.Conn, size int) {
 }
 
 // TestRefused: errors are those that package net gives.
-func TestRefused(t *testing.T) {
+func TestRefused(t *testing.T) { each(t, overRefused) }
+
+func overRefused(t *testing.T, o netstack.Options) {
 	asOn612(t)
-	w := newSite(t, netstack.Options{})
+	w := newSite(t, o)
 	if _, err := w.s.DialContext(w.patient, "tcp", theirs+":1"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("nobody listens: %v", err)
 	}
@@ -327,7 +340,9 @@ func TestRefused(t *testing.T) {
 }
 
 // TestMany opens and closes connections, some at once: the kernel's end is always answered.
-func TestMany(t *testing.T) {
+func TestMany(t *testing.T) { each(t, overMany) }
+
+func overMany(t *testing.T, o netstack.Options) {
 	asOn612(t)
 	n := 2000
 	switch {
@@ -336,7 +351,7 @@ func TestMany(t *testing.T) {
 	case ktest.InGuest():
 		n = 64
 	}
-	w := newSite(t, netstack.Options{})
+	w := newSite(t, o)
 	l, err := w.s.Listen("tcp", ":9000")
 	if err != nil {
 		t.Fatal(err)
@@ -403,8 +418,10 @@ func echoBack(_ netip.AddrPort, payload []byte) netstack.Reply {
 }
 
 // TestUDP: datagrams of a socket that is like the kernel's, of a handler, and of a group that the kernel joins.
-func TestUDP(t *testing.T) {
-	for _, o := range []netstack.Options{{Checksums: netstack.ChecksumTrust}, {Checksums: netstack.ChecksumVerify}} {
+func TestUDP(t *testing.T) { each(t, overUDP) }
+
+func overUDP(t *testing.T, o netstack.Options) {
+	for _, o := range []netstack.Options{{Backend: o.Backend, Checksums: netstack.ChecksumTrust}, {Backend: o.Backend, Checksums: netstack.ChecksumVerify}} {
 		t.Run(fmt.Sprint("checksums ", o.Checksums), func(t *testing.T) {
 			w := newSite(t, o)
 			if o.Checksums == netstack.ChecksumVerify {

@@ -12,7 +12,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
-	"github.com/fathom-trace/fathom/bypass/xsk"
 	wire "github.com/fathom-trace/fathom/wire/header"
 )
 
@@ -22,6 +21,7 @@ type link struct {
 	lanes []*lane
 	near  *neighbours
 	trust bool
+	most  int // bytes of a packet of IP that there is room for
 	mtu   atomic.Uint32
 	onEnd atomic.Pointer[func()]
 
@@ -31,8 +31,8 @@ type link struct {
 	inline                 atomic.Pointer[inlineHandlers]
 }
 
-func newLink(queues []*xsk.Queue, near *neighbours, trust bool) *link {
-	l := &link{near: near, trust: trust}
+func newLink(queues []queue, near *neighbours, trust bool, most int) *link {
+	l := &link{near: near, trust: trust, most: most}
 	l.mtu.Store(uint32(near.mtu))
 	for _, q := range queues {
 		n := &lane{link: l, q: q, kick: make(chan struct{}, 1)}
@@ -47,7 +47,7 @@ type lane struct {
 	link *link
 	gro  gro.GRO
 	mu   sync.Mutex
-	q    *xsk.Queue
+	q    queue
 	put  int           // packets that the kernel has not been told of
 	kick chan struct{} // has somebody tell it soon
 }
@@ -59,29 +59,28 @@ const (
 
 // receive gives packets to gVisor until the context ends, or the device does; the error says which.
 func (n *lane) receive(ctx context.Context) error {
-	frames := make([]xsk.Frame, burst)
 	for {
 		n.mu.Lock()
-		got, err := n.q.Recv(frames)
+		got, err := n.q.recv()
 		ready := false
-		if got == 0 && err == nil {
-			ready, err = n.q.Prepare()
+		if len(got) == 0 && err == nil {
+			ready, err = n.q.prepare()
 		}
 		n.mu.Unlock()
 		switch {
 		case err != nil:
 			return err
-		case got > 0:
-			n.deliver(frames[:got])
+		case len(got) > 0:
+			n.deliver(got)
 			n.mu.Lock()
-			n.q.Free(frames[:got])
+			n.q.free()
 			n.mu.Unlock()
 		case ready:
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 		default:
-			if err := n.q.Park(ctx); err != nil {
+			if err := n.q.park(ctx); err != nil {
 				return err
 			}
 		}
@@ -89,15 +88,15 @@ func (n *lane) receive(ctx context.Context) error {
 }
 
 // deliver gives a burst of packets to gVisor, which has a copy of each.
-func (n *lane) deliver(frames []xsk.Frame) {
+func (n *lane) deliver(packets []arrived) {
 	d := n.link.dispatch.Load()
 	if d == nil {
 		return
 	}
 	n.gro.Dispatcher = *d
 	handlers := n.link.inline.Load()
-	for i := range frames {
-		b := frames[i].Bytes()
+	for _, p := range packets {
+		b, sound := p.b, p.sound || n.link.trust
 		if len(b) < wire.EthernetLen {
 			continue
 		}
@@ -113,7 +112,7 @@ func (n *lane) deliver(frames []xsk.Frame) {
 		}
 		n.link.received.Add(1)
 		payload := b[wire.EthernetLen:]
-		if handlers != nil && handlers.take(n, proto, eth.Src(), payload) {
+		if handlers != nil && handlers.take(n, proto, eth.Src(), payload, sound) {
 			continue
 		}
 		if a, ok := source(proto, payload); ok {
@@ -121,7 +120,7 @@ func (n *lane) deliver(frames []xsk.Frame) {
 		}
 		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(payload))})
 		pkt.NetworkProtocolNumber = proto
-		pkt.RXChecksumValidated = n.link.trust
+		pkt.RXChecksumValidated = sound
 		n.gro.Enqueue(pkt)
 		pkt.DecRef()
 	}
@@ -171,40 +170,37 @@ func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
 	if l.ended.Load() {
 		return &tcpip.ErrClosedForSend{}
 	}
-	var frames [burst]xsk.Frame
-	room := n.q.Alloc(frames[:len(pkts)])
+	room := n.q.room(len(pkts))
 	used := 0
 	for i, p := range pkts {
 		if !known[i] {
 			continue
 		}
-		if used == room {
+		size := p.Size() + wire.EthernetLen
+		if used == len(room) || size > len(room[used]) {
 			l.noRoom.Add(1)
 			continue
 		}
-		f := &frames[used]
-		f.SetLen(p.Size() + wire.EthernetLen)
-		b := f.Bytes()
+		b := room[used][:size]
 		l.ethernet(b, macs[i], uint16(p.NetworkProtocolNumber))
 		at := wire.EthernetLen
 		for _, part := range p.AsSlices() {
 			at += copy(b[at:], part)
 		}
+		room[used] = b
 		used++
 	}
-	n.send(frames[:used], used > 0 && pkts[len(pkts)-1].Size() > int(l.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
-	n.q.Free(frames[used:room])
+	n.send(room[:used], used > 0 && pkts[len(pkts)-1].Size() > int(l.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
 	return nil
 }
 
-// send gives frames to the device; mu is held. What has no room is given back and counted. The kernel is told at once, which costs a call, but if
-// more is about to come: TCP sends a burst packet by packet.
-func (n *lane) send(frames []xsk.Frame, more bool) {
-	sent, err := n.q.Put(frames)
+// send gives packets to the device that were written into its buffers; mu is held. What has no room is counted. The kernel is told at once, which costs
+// a call, but if more is about to come: TCP sends a burst packet by packet.
+func (n *lane) send(packets [][]byte, more bool) {
+	sent, err := n.q.put(packets)
 	n.link.sent.Add(uint64(sent))
-	if sent < len(frames) || err != nil {
-		n.link.noRoom.Add(uint64(len(frames) - sent))
-		n.q.Free(frames[sent:])
+	if sent < len(packets) || err != nil {
+		n.link.noRoom.Add(uint64(len(packets) - sent))
 		more = false
 	}
 	if n.put += sent; more && n.put < burst/2 {
@@ -217,13 +213,10 @@ func (n *lane) send(frames []xsk.Frame, more bool) {
 	n.tell()
 }
 
-// tell has the kernel send what was put; mu is held. An error is one of the device's, which receiving meets, too.
+// tell has the kernel send what was put; mu is held.
 func (n *lane) tell() {
 	n.put = 0
-	_ = n.q.Kick()
-	if n.q.Outstanding() >= burst {
-		n.q.Reap()
-	}
+	n.q.kick()
 }
 
 // kicker tells the kernel of packets after which nothing came.
@@ -278,14 +271,14 @@ func (n *lane) sendBytes(b []byte) {
 	if n.link.ended.Load() {
 		return
 	}
-	var f [1]xsk.Frame
-	if n.q.Alloc(f[:]) == 0 {
+	room := n.q.room(1)
+	if len(room) == 0 || len(b) > len(room[0]) {
+		n.q.put(nil)
 		n.link.noRoom.Add(1)
 		return
 	}
-	f[0].SetLen(len(b))
-	copy(f[0].Bytes(), b)
-	n.send(f[:], false)
+	room[0] = room[0][:copy(room[0], b)]
+	n.send(room, false)
 }
 
 // end has nothing be sent any more: the queues are about to be closed.

@@ -39,14 +39,15 @@ type hop struct {
 // neighbours knows where packets go, from the kernel's routes and neighbours. The kernel does ARP and neighbour discovery; it is
 // told to when nobody is known yet (NTF_USE, net/core/neighbour.c).
 type neighbours struct {
-	dev   xsk.Device
-	h     *netlink.Handle
-	index int
-	mac   [6]byte
-	mtu   int
-	kind  string // of device: "veth"
-	ctx   context.Context
-	send  func(mac [6]byte, packets []held)
+	dev    xsk.Device
+	h      *netlink.Handle
+	index  int
+	mac    [6]byte
+	mtu    int
+	kind   string // of device: "veth"
+	queues int    // that receive
+	ctx    context.Context
+	send   func(mac [6]byte, packets []held)
 
 	failed atomic.Uint64 // packets
 
@@ -71,7 +72,7 @@ func openNeighbours(ctx context.Context, dev xsk.Device) (n *neighbours, err err
 		if len(a.HardwareAddr) != len(n.mac) {
 			return errors.Join(fmt.Errorf("%s has no Ethernet address: its kind is %s", dev, l.Type()), n.Close())
 		}
-		n.index, n.mtu, n.kind, n.mac = a.Index, a.MTU, l.Type(), [6]byte(a.HardwareAddr)
+		n.index, n.mtu, n.kind, n.queues, n.mac = a.Index, a.MTU, l.Type(), a.NumRxQueues, [6]byte(a.HardwareAddr)
 		return nil
 	})
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/fathom-trace/fathom/bypass/steer"
 )
 
 // port is one of TCP's or UDP's.
@@ -31,9 +29,10 @@ const (
 )
 
 // ports are those that are the stack's. Each is bound in the kernel too, so that nobody else gets it: a bound socket of TCP that does not
-// listen answers nothing and is given nothing, since the packets do not come to the kernel.
+// listen answers nothing and is given nothing, since the packets do not come to the kernel; where they do, there is a guard.
 type ports struct {
-	s *Stack
+	s     *Stack
+	guard *guard
 
 	mu     sync.Mutex
 	opened map[port]*opened
@@ -46,8 +45,9 @@ type ports struct {
 // opened is a port that somebody listens on, or that has connections of who did.
 type opened struct {
 	fd        int
-	group     netip.Addr // of multicast, whose packets come then
-	users     int        // listener and connections' keeps
+	undo      func(fd int) // with somebody's socket, when it is only theirs again
+	group     netip.Addr   // of multicast, whose packets come then
+	users     int          // listener and connections' keeps
 	listening bool
 }
 
@@ -89,7 +89,13 @@ func (p *ports) bindTo(proto string, addr netip.Addr, number uint16) (fd int, go
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0)
 	}
 	if err == nil {
+		err = p.guard.before(fd)
+	}
+	if err == nil {
 		err = unix.Bind(fd, sa)
+	}
+	if err == nil {
+		err = p.guard.after(fd, proto)
 	}
 	var b bound
 	if err == nil {
@@ -181,7 +187,19 @@ func (p *ports) adopt(proto string, fd int, number uint16) (port, error) {
 		unix.Close(fd)
 		return port{}, unix.EBADF
 	}
-	return p.take(port{proto, number}, &opened{fd: fd})
+	undo, err := p.guard.over(fd)
+	if err != nil {
+		unix.Close(fd)
+		return port{}, err
+	}
+	return p.take(port{proto, number}, &opened{fd: fd, undo: undo})
+}
+
+func (o *opened) close() {
+	if o.undo != nil {
+		o.undo(o.fd)
+	}
+	unix.Close(o.fd)
 }
 
 // again has a port listened on that only has connections yet; false if it has more, or is not open.
@@ -206,17 +224,17 @@ func (p *ports) silent(k port) {
 // take has the packets of a port that is bound come here. p.mu is held.
 func (p *ports) take(k port, o *opened) (port, error) {
 	if before := p.opened[k]; before.again() { // the socket that is there keeps its port as long as it is open
-		unix.Close(before.fd)
-		before.fd = o.fd
+		(&opened{fd: before.fd, undo: before.undo}).close()
+		before.fd, before.undo = o.fd, o.undo
 		return k, nil
 	} else if before != nil { // by another address
-		unix.Close(o.fd)
+		o.close()
 		return port{}, unix.EADDRINUSE
 	}
 	o.users, o.listening = 1, true
 	p.opened[k] = o
 	if err := p.set(); err != nil {
-		unix.Close(o.fd)
+		o.close()
 		delete(p.opened, k)
 		return port{}, err
 	}
@@ -238,7 +256,7 @@ func (p *ports) release(k port) {
 	if !p.ended {
 		_ = p.set() // if it fails the port stays steered to nobody, which answers as a closed one
 	}
-	unix.Close(o.fd)
+	o.close()
 }
 
 // outgoing calls try until there is a port for a connection: with 0 if gVisor may choose one, which knows which are free for an address, with
@@ -347,17 +365,17 @@ func (p *ports) apply() error {
 	return p.set()
 }
 
-// set gives the XDP program its rules; mu is held.
+// set says which packets are to come here; mu is held.
 func (p *ports) set() error {
 	var hosts []string
 	for _, a := range p.s.addrs.list() {
 		hosts = append(hosts, "dst host "+a.String())
 	}
 	slices.Sort(hosts)
-	var rules []steer.Rule
+	var filters []string
 	add := func(k port, last uint16, to []string) {
 		if len(to) > 0 {
-			rules = append(rules, steer.Rule{Filter: filter(k.proto, k.number, last, to)})
+			filters = append(filters, portFilter(k.proto, k.number, last, to))
 		}
 	}
 	for k, o := range p.opened {
@@ -372,16 +390,16 @@ func (p *ports) set() error {
 			add(port{proto, p.first}, p.last, hosts)
 		}
 	}
-	slices.SortFunc(rules, func(a, b steer.Rule) int { return strings.Compare(a.Filter, b.Filter) })
-	if err := p.s.session.Program.Set(rules); err != nil {
+	slices.Sort(filters)
+	if err := p.s.packets.take(filters); err != nil {
 		return fmt.Errorf("steer packets here: %w", err)
 	}
 	return nil
 }
 
-// filter writes the rule of ports in tcpdump's language: the packets to them, and the errors of ICMP about packets from them, which say
-// that a host is not there or that packets are too long. Those quote the packet: IP's header, here without options, and the first bytes after it.
-func filter(proto string, first, last uint16, hosts []string) string {
+// portFilter writes the rule of ports in tcpdump's language: the packets to them, and the errors of ICMP about packets from them, which say
+// that a host is not there or that packets are too long. Fragments are the kernel's: only the first has ports. Errors quote the packet: IP's header, here without options, and the first bytes after it.
+func portFilter(proto string, first, last uint16, hosts []string) string {
 	number := map[string]int{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[proto]
 	quoted := func(icmp string, at int) string {
 		if first == last {
@@ -389,7 +407,7 @@ func filter(proto string, first, last uint16, hosts []string) string {
 		}
 		return fmt.Sprintf("%s[%d:2] >= %d and %s[%d:2] <= %d", icmp, at, first, icmp, at, last)
 	}
-	return fmt.Sprintf("(%s) and ((%s dst portrange %d-%d) or (icmp[0] = 3 and icmp[17] = %d and %s) or (icmp6[0] <= 2 and icmp6[14] = %d and %s))",
+	return fmt.Sprintf("(%s) and ((%s dst portrange %d-%d and not ip[6:2] & 0x3fff != 0) or (icmp[0] = 3 and icmp[17] = %d and %s) or (icmp6[0] <= 2 and icmp6[14] = %d and %s))",
 		strings.Join(hosts, " or "), proto, first, last, number, quoted("icmp", 28), number, quoted("icmp6", 48))
 }
 
@@ -399,7 +417,7 @@ func (p *ports) close() {
 	defer p.mu.Unlock()
 	p.ended = true
 	for _, o := range p.opened {
-		unix.Close(o.fd)
+		o.close()
 	}
 	closeAll(p.kept)
 	p.opened, p.kept = map[port]*opened{}, nil

@@ -18,7 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"github.com/fathom-trace/fathom/bypass/steer"
-	"github.com/fathom-trace/fathom/bypass/traffic"
 	"github.com/fathom-trace/fathom/bypass/xsk"
 )
 
@@ -36,9 +35,10 @@ const (
 
 // Options say how a stack is to be; the zero value takes all queues, waits by Go's netpoller and follows the kernel's settings.
 type Options struct {
-	Queues    []int // of the device; nil: all
-	Mode      steer.Mode
-	Copying   xsk.Copying
+	Backend   Backend
+	Queues    []int       // of the device; nil: all. AF_PACKET has as many sockets instead
+	Mode      steer.Mode  // of AF_XDP
+	Copying   xsk.Copying // of AF_XDP
 	Wait      xsk.Wait
 	Checksums Checksums
 	// Frames is how many frames of memory each queue has; 4096 if 0. They hold what arrives until it is read, and what is being sent.
@@ -53,7 +53,11 @@ const nic = 1
 // Stack is TCP and UDP on one device. It is safe for use by several goroutines.
 type Stack struct {
 	dev     xsk.Device
-	session *traffic.Session
+	packets packets
+	backend Backend
+	instead error      // why it is not AF_XDP
+	mode    steer.Mode // of AF_XDP
+	most    int        // bytes of a packet that there is room for
 	gv      *stack.Stack
 	link    *link
 	near    *neighbours
@@ -67,8 +71,8 @@ type Stack struct {
 	broke  atomic.Value // error that ended a receiving goroutine
 }
 
-// Open makes a stack of a device. It needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF there. If an XDP program is on the device already,
-// the error is a *held.Error; it stays.
+// Open makes a stack of a device. It needs CAP_NET_RAW and CAP_NET_ADMIN there, and CAP_BPF for AF_XDP. If an XDP program is on the device
+// already, the error is a *held.Error, but with Packet; it stays.
 func Open(dev xsk.Device, o Options) (*Stack, error) {
 	s, err := open(dev, o)
 	if err != nil {
@@ -89,22 +93,14 @@ func open(dev xsk.Device, o Options) (s *Stack, err error) {
 	if s.near, err = openNeighbours(ctx, dev); err != nil {
 		return s, err
 	}
-	if s.near.mtu > frameSize-headroom {
-		return s, fmt.Errorf("MTU %d: a packet must fit into a frame, %d bytes with the kernel's headroom: set at most %d", s.near.mtu, frameSize, frameSize-headroom)
-	}
-	s.session, err = traffic.Open(ctx, traffic.Config{
-		Device: dev, Queues: o.Queues, Memory: xsk.Memory{Frames: o.Frames, FrameSize: frameSize},
-		Queue: xsk.Options{Copying: o.Copying, Wait: o.Wait},
-		Steer: steer.Options{Mode: o.Mode},
-		Rules: []steer.Rule{}, // nothing yet
-	})
+	s.ports = newPorts(s)
+	queues, err := s.attach(ctx, o)
 	if err != nil {
 		return s, err
 	}
 	trust := o.Checksums == ChecksumTrust || o.Checksums == ChecksumAuto && s.near.kind == "veth"
-	s.link = newLink(s.session.Queues, s.near, trust)
+	s.link = newLink(queues, s.near, trust, s.most)
 	s.near.send = s.link.release
-	s.ports = newPorts(s)
 	if s.gv, err = protocols(s.link, o); err != nil {
 		return s, err
 	}
@@ -121,12 +117,6 @@ func open(dev xsk.Device, o Options) (s *Stack, err error) {
 	}
 	return s, nil
 }
-
-// frameSize is how long frames are: a page.
-const frameSize = 4096
-
-// headroom is what the kernel keeps of a frame for itself, and for the Ethernet header with a tag (XDP_PACKET_HEADROOM).
-const headroom = 256 + 18
 
 // protocols makes gVisor's part.
 func protocols(l *link, o Options) (*stack.Stack, error) {
@@ -168,8 +158,11 @@ func (s *Stack) Device() xsk.Device { return s.dev }
 // Addrs are the addresses of the device, which are the stack's too.
 func (s *Stack) Addrs() []netip.Addr { return s.addrs.list() }
 
-// Mode says where the XDP program runs.
-func (s *Stack) Mode() steer.Mode { return s.session.Program.Mode() }
+// Mode says where the XDP program runs; Auto if there is none.
+func (s *Stack) Mode() steer.Mode { return s.mode }
+
+// Backend says by which way packets come, and, if it is AF_PACKET because AF_XDP cannot be had, why.
+func (s *Stack) Backend() (b Backend, why error) { return s.backend, s.instead }
 
 // Err says what ended receiving, if something did: the device went away.
 func (s *Stack) Err() error {
@@ -195,8 +188,8 @@ func (s *Stack) Stats() (st Stats, err error) {
 		Received: s.link.received.Load(), Sent: s.link.sent.Load(), NoRoom: s.link.noRoom.Load(), NoNeighbour: s.near.failed.Load(),
 		Retransmits: g.TCP.Retransmits.Value(), BadChecksums: g.TCP.ChecksumErrors.Value() + g.UDP.ChecksumErrors.Value(), Established: g.TCP.CurrentEstablished.Value(),
 	}
-	for _, q := range s.session.Queues {
-		one, err := q.Stats()
+	for _, l := range s.link.lanes {
+		one, err := l.q.stats()
 		if err != nil {
 			return st, err
 		}
@@ -217,11 +210,11 @@ func (s *Stack) Close() error {
 		if s.near != nil {
 			errs = append(errs, s.near.Close())
 		}
-		if s.session != nil {
+		if s.packets != nil {
 			if s.link != nil {
 				s.link.end()
 			}
-			errs = append(errs, s.session.Close())
+			errs = append(errs, s.packets.Close())
 		}
 		if s.ports != nil {
 			s.ports.close()

@@ -15,7 +15,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
-	"github.com/fathom-trace/fathom/bypass/xsk"
 	wire "github.com/fathom-trace/fathom/wire/header"
 )
 
@@ -197,7 +196,7 @@ func (l *link) handlers(change func(inlineHandlers)) {
 }
 
 // take gives a packet to the handler of its port, if it has one, and sends what that answers. mac is who sent the frame.
-func (m inlineHandlers) take(n *lane, proto tcpip.NetworkProtocolNumber, mac [6]byte, b []byte) bool {
+func (m inlineHandlers) take(n *lane, proto tcpip.NetworkProtocolNumber, mac [6]byte, b []byte, sound bool) bool {
 	d, ok := parseUDP(proto, b)
 	if !ok {
 		return false
@@ -206,7 +205,7 @@ func (m inlineHandlers) take(n *lane, proto tcpip.NetworkProtocolNumber, mac [6]
 	if in == nil || in.addr.IsValid() && !in.addr.IsUnspecified() && in.addr != d.to.Addr() {
 		return false
 	}
-	if !n.link.trust && !d.whole() {
+	if !sound && !d.whole() {
 		return false // gVisor counts it, and drops it
 	}
 	reply := in.h(d.from, d.payload)
@@ -281,8 +280,11 @@ func sumUDP(from, to netip.Addr, udp []byte) uint16 {
 func (n *lane) answer(d datagram, mac [6]byte, reply Reply) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var f [1]xsk.Frame
-	if n.link.ended.Load() || n.q.Alloc(f[:]) == 0 {
+	if n.link.ended.Load() {
+		return
+	}
+	room := n.q.room(1)
+	if len(room) == 0 {
 		n.link.noRoom.Add(1)
 		return
 	}
@@ -290,12 +292,11 @@ func (n *lane) answer(d datagram, mac [6]byte, reply Reply) {
 	if d.proto == header.IPv6ProtocolNumber {
 		ip = header.IPv6MinimumSize
 	}
-	f[0].SetLen(wire.EthernetLen + int(n.link.MTU()))
-	b := f[0].Bytes()
+	b := room[0][:wire.EthernetLen+min(int(n.link.MTU()), n.link.most)]
 	body := b[wire.EthernetLen:]
 	used := reply(body[ip+wire.UDPLen:])
 	if used <= 0 || used > len(body)-ip-wire.UDPLen {
-		n.q.Free(f[:])
+		n.q.put(nil)
 		return
 	}
 	n.link.ethernet(b, mac, uint16(d.proto))
@@ -322,6 +323,6 @@ func (n *lane) answer(d datagram, mac [6]byte, reply Reply) {
 		sum = 0xffff // 0 says that there is none
 	}
 	binary.BigEndian.PutUint16(u[6:], sum)
-	f[0].SetLen(wire.EthernetLen + ip + size)
-	n.send(f[:], false)
+	room[0] = b[:wire.EthernetLen+ip+size]
+	n.send(room, false)
 }

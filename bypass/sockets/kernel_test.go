@@ -65,7 +65,7 @@ type site struct {
 	ctx context.Context
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, b netstack.Backend) *site {
 	t.Helper()
 	ktest.Need(t, ktest.NetNS, ktest.XDP, ktest.AFXDP)
 	p, err := topology.NewPair("va", "vb")
@@ -80,7 +80,7 @@ func newSite(t *testing.T) *site {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	w := &site{t: t, a: xsk.Device{Name: p.A.Dev, NetNS: fmt.Sprintf("/proc/self/fd/%d", p.A.FD())}, p: p, ctx: ctx}
-	if w.s, err = netstack.Open(w.a, netstack.Options{Queues: []int{0}}); err != nil {
+	if w.s, err = netstack.Open(w.a, netstack.Options{Backend: b, Queues: []int{0}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -198,7 +198,7 @@ func (w *site) dial() net.Conn {
 
 // TestHTTPServer: net/http serves, unchanged, to the other host past the kernel and on lo through it.
 func TestHTTPServer(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	p := w.run("http", sockets.Options{Ports: []uint16{8080}})
 	p.says("listens at [::]:8080")
 	var client *http.Client
@@ -259,7 +259,7 @@ func TestHTTPServer(t *testing.T) {
 
 // TestStreams: megabytes both ways at once through a server, with half closing; both ends have the same sum.
 func TestStreams(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	p := w.run("echo", sockets.Options{Ports: []uint16{8080}})
 	p.says("listens at 0.0.0.0:8080")
 	size := 4 << 20
@@ -288,7 +288,7 @@ func sum(b []byte) []byte { s := sha256.Sum256(b); return s[:] }
 
 // TestDials: package net connects, unchanged: to who listens, to who does not, and where we do not carry.
 func TestDials(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	var l net.Listener
 	w.far(func() (err error) { l, err = net.Listen("tcp", theirs+":"+port); return err })
 	t.Cleanup(func() { l.Close() })
@@ -326,7 +326,7 @@ func TestDials(t *testing.T) {
 
 // TestBare: what programs ask the kernel of sockets by bare system calls is answered as it would be.
 func TestBare(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	var l net.Listener
 	w.far(func() (err error) { l, err = net.Listen("tcp", theirs+":"+port); return err })
 	t.Cleanup(func() { l.Close() })
@@ -362,7 +362,7 @@ func TestBare(t *testing.T) {
 
 // TestStays: what cannot be carried goes through the kernel, and is said.
 func TestStays(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	var l net.Listener
 	w.far(func() (err error) { l, err = net.Listen("tcp", theirs+":"+port); return err })
 	t.Cleanup(func() { l.Close() })
@@ -385,7 +385,7 @@ func TestStays(t *testing.T) {
 
 // TestEnds: exit codes are the program's, a context that ends asks it to end, and what cannot start is said.
 func TestEnds(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -425,7 +425,7 @@ func TestEnds(t *testing.T) {
 
 // TestKilled: when who runs the program is killed, nothing stays: not the program, not the device's XDP program.
 func TestKilled(t *testing.T) {
-	w := newSite(t)
+	w := newSite(t, netstack.XDP)
 	if err := w.s.Close(); err != nil { // another process has the device
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fathom-trace/fathom/bypass/netstack"
 	"github.com/fathom-trace/fathom/bypass/sockets"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/oracle"
@@ -95,11 +96,17 @@ func (w site) command(t *testing.T, argv ...string) []byte {
 
 // TestPrograms: programs of others, as they are, talk to the kernel's TCP through ours.
 func TestPrograms(t *testing.T) {
+	for _, b := range []netstack.Backend{netstack.XDP, netstack.Packet} {
+		t.Run(b.String(), func(t *testing.T) { overPrograms(t, b) })
+	}
+}
+
+func overPrograms(t *testing.T, b netstack.Backend) {
 	if ktest.InGuest() {
 		t.Skip("a guest has no programs")
 	}
 	python, curl, iperf3, nc := oracle.Path(t, "python3"), oracle.Path(t, "curl"), oracle.Path(t, "iperf3"), oracle.Path(t, "nc")
-	w := newSite(t)
+	w := newSite(t, b)
 	data := make([]byte, 1<<20)
 	for i := range data {
 		data[i] = byte(rand.Uint32())

@@ -116,12 +116,10 @@ func (u *UMEM) OpenContext(ctx context.Context, dev Device, queue int, o Options
 		u.owner = q.fd
 	}
 	u.queues[q.key] = q
-	q.file = newFile(q.fd)
-	if q.raw, err = q.file.SyscallConn(); err != nil {
+	if q.sleep, err = NewSleeper(q.fd, "AF_XDP", o.Wait, q.look, q.wakeRx, q.err); err != nil {
 		delete(u.queues, q.key)
-		return nil, errors.Join(q.explain("wait", err), q.tearDown())
+		return nil, errors.Join(q.explain("wait", err), q.unmap())
 	}
-	q.readable = func(uintptr) bool { return q.look() || q.closed.Load() }
 	q.start(u)
 	return q, nil
 }
@@ -376,9 +374,6 @@ func (q *Queue) Close() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.queues, q.key)
-	if q.waiter.stop != nil {
-		q.waiter.stop()
-	}
 	if u.owner == q.fd {
 		u.owner = -1
 		for _, other := range u.queues { // any bound socket of the UMEM will do
@@ -408,16 +403,19 @@ func (u *UMEM) reset() {
 
 // tearDown unmaps rings, which keep the socket alive, then closes it.
 func (q *Queue) tearDown() error {
+	err := q.unmap()
+	if q.sleep != nil {
+		return errors.Join(err, q.sleep.Close())
+	}
+	return errors.Join(err, unix.Close(q.fd))
+}
+
+func (q *Queue) unmap() error {
 	var errs []error
 	for _, m := range [][]byte{q.fill.mem, q.comp.mem, q.rx.mem, q.tx.mem} {
 		if m != nil {
 			errs = append(errs, unix.Munmap(m))
 		}
-	}
-	if q.file != nil {
-		errs = append(errs, q.file.Close())
-	} else {
-		errs = append(errs, unix.Close(q.fd))
 	}
 	return errors.Join(errs...)
 }

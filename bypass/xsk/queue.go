@@ -2,7 +2,6 @@ package xsk
 
 import (
 	"errors"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,25 +25,22 @@ const batch = 64
 
 // Queue is an AF_XDP socket. It belongs to one goroutine at a time; Stats may be called by anyone.
 type Queue struct {
-	umem     *UMEM
-	key      Key
-	dev      Device
-	opts     Options
-	caps     Caps
-	fd       int
-	file     *os.File
-	raw      syscall.RawConn
-	readable func(uintptr) bool // for raw.Read; made once
-	fill     ring[uint64]
-	comp     ring[uint64]
-	rx, tx   ring[Desc]
+	umem   *UMEM
+	key    Key
+	dev    Device
+	opts   Options
+	caps   Caps
+	fd     int
+	sleep  *Sleeper
+	fill   ring[uint64]
+	comp   ring[uint64]
+	rx, tx ring[Desc]
 
-	cache  []uint64 // free frames of this queue
-	fillTo uint32   // entries the fill ring is kept at
-	sent   uint64   // frames, ever
-	step   uint32   // how many it may lack before it gets more
-	lot    uint32   // how many frames are kept at hand, and may be sent and not taken back
-	waiter waiter
+	cache  []uint64     // free frames of this queue
+	fillTo uint32       // entries the fill ring is kept at
+	sent   uint64       // frames, ever
+	step   uint32       // how many it may lack before it gets more
+	lot    uint32       // how many frames are kept at hand, and may be sent and not taken back
 	mu     sync.RWMutex // held to read by Stats: rings are mapped
 	closed atomic.Bool
 	count  counters

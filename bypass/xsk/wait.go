@@ -2,9 +2,11 @@ package xsk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,10 +45,37 @@ func ParseWait(s string) (Wait, error) {
 	return 0, fmt.Errorf("no way to wait %q: netpoll, poll, spin, yield, busy-poll", s)
 }
 
-// waiter remembers the context that a queue's deadline belongs to: a program waits with one context millions of times.
-type waiter struct {
-	ctx  context.Context
-	stop func() bool
+// Sleeper is how the owner of a socket with rings waits for packets in one of those ways. Its zero value is not ready: see [NewSleeper].
+type Sleeper struct {
+	how      Wait
+	look     func() bool  // says if there is something to do
+	poll     func()       // has the kernel poll the device
+	closed   func() error // says if the socket was closed
+	fd       int
+	file     *os.File
+	raw      syscall.RawConn
+	readable func(uintptr) bool // for raw.Read; made once
+	ctx      context.Context    // that the file's deadline belongs to: a program waits with one context millions of times
+	stop     func() bool
+}
+
+// NewSleeper makes the sleeper of a socket that does not block; the descriptor is its file's from now on, also if it fails. look says if
+// there is something to do, poll, which may be nil, has the kernel poll the device, and closed gives an error once the socket is.
+func NewSleeper(fd int, name string, how Wait, look func() bool, poll func(), closed func() error) (s *Sleeper, err error) {
+	s = &Sleeper{how: how, look: look, poll: poll, closed: closed, fd: fd, file: os.NewFile(uintptr(fd), name)}
+	if s.raw, err = s.file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, s.file.Close())
+	}
+	s.readable = func(uintptr) bool { return s.look() || s.closed() != nil }
+	return s, nil
+}
+
+// Close closes the socket.
+func (s *Sleeper) Close() error {
+	if s.stop != nil {
+		s.stop()
+	}
+	return s.file.Close()
 }
 
 // Wait returns when packets are there, or when the context ends, whose error it gives then. It may return earlier, so that who
@@ -86,16 +115,11 @@ func (q *Queue) Prepare() (ready bool, err error) {
 // Park is Wait for a queue that several goroutines use in turns, under a lock of theirs. The one that receives calls Recv and Prepare with
 // the lock and Park without: Park only looks at the receive ring, so that the others can send meanwhile.
 func (q *Queue) Park(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	err := q.sleep.Park(ctx)
+	if err == nil || err == ErrClosed || err == ctx.Err() {
 		return err
 	}
-	switch q.opts.Wait {
-	case Spin, SpinYield, BusyPoll:
-		return q.spin(ctx)
-	case Poll:
-		return q.poll(ctx)
-	}
-	return q.netpoll(ctx)
+	return q.explain("wait", err)
 }
 
 // shortWait is how long a queue sleeps that cannot sleep until it is woken.
@@ -112,25 +136,39 @@ func (q *Queue) look() bool {
 	return false
 }
 
+// Park returns when there is something to do, or when the context ends or the socket is closed, whose errors it gives then.
+func (s *Sleeper) Park(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	switch s.how {
+	case Spin, SpinYield, BusyPoll:
+		return s.spin(ctx)
+	case Poll:
+		return s.sleep(ctx)
+	}
+	return s.netpoll(ctx)
+}
+
 // spinsPerCheck is how often a spinning queue looks before it asks whether it shall end.
 const spinsPerCheck = 1 << 10
 
-func (q *Queue) spin(ctx context.Context) error {
+func (s *Sleeper) spin(ctx context.Context) error {
 	for n := 1; ; n++ {
-		if q.look() {
+		if s.look() {
 			return nil
 		}
 		switch {
-		case q.opts.Wait == BusyPoll:
-			q.wakeRx()
-		case q.opts.Wait == SpinYield:
+		case s.how == BusyPoll && s.poll != nil:
+			s.poll()
+		case s.how == SpinYield:
 			runtime.Gosched()
 		}
 		if n%spinsPerCheck == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := q.err(); err != nil {
+			if err := s.closed(); err != nil {
 				return err
 			}
 			if n%(64*spinsPerCheck) == 0 {
@@ -143,59 +181,54 @@ func (q *Queue) spin(ctx context.Context) error {
 // pollSlice is how long poll(2) sleeps before it is asked whether the context ended.
 const pollSlice = 50 * time.Millisecond
 
-func (q *Queue) poll(ctx context.Context) error {
+func (s *Sleeper) sleep(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if q.look() {
+		if s.look() {
 			return nil
 		}
-		if err := q.err(); err != nil {
+		if err := s.closed(); err != nil {
 			return err
 		}
-		fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, int(pollSlice.Milliseconds())); err != nil && err != unix.EINTR {
-			return q.explain("poll", err)
+			return os.NewSyscallError("poll", err)
 		}
 	}
 }
 
 // netpoll parks the goroutine. The kernel wakes it on the edge at which the receive ring gets packets; looking comes first, so
 // none is missed: an edge between looking and parking is remembered by the runtime.
-func (q *Queue) netpoll(ctx context.Context) error {
-	if err := q.heed(ctx); err != nil {
+func (s *Sleeper) netpoll(ctx context.Context) error {
+	if err := s.heed(ctx); err != nil {
 		return err
 	}
-	err := q.raw.Read(q.readable)
-	switch {
-	case q.closed.Load():
-		return ErrClosed
-	case err != nil && ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return q.explain("wait", err)
+	err := s.raw.Read(s.readable)
+	if cerr := s.closed(); cerr != nil {
+		return cerr
 	}
-	return nil
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // heed has the end of a context end the wait.
-func (q *Queue) heed(ctx context.Context) error {
-	if q.waiter.ctx == ctx {
+func (s *Sleeper) heed(ctx context.Context) error {
+	if s.ctx == ctx {
 		return ctx.Err()
 	}
-	if q.waiter.stop != nil && !q.waiter.stop() || q.waiter.ctx != nil {
-		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
-			return q.explain("wait", err)
+	if s.stop != nil && !s.stop() || s.ctx != nil {
+		if err := s.file.SetReadDeadline(time.Time{}); err != nil {
+			return err
 		}
 	}
-	q.waiter = waiter{ctx: ctx}
+	s.ctx, s.stop = ctx, nil
 	if ctx.Done() != nil {
-		f := q.file
-		q.waiter.stop = context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed file, on which nobody waits
+		f := s.file
+		s.stop = context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) }) // fails only on a closed file, on which nobody waits
 	}
 	return ctx.Err()
 }
-
-// newFile gives a socket to the netpoller.
-func newFile(fd int) *os.File { return os.NewFile(uintptr(fd), "AF_XDP") }

@@ -281,7 +281,8 @@ func TestMetadata(t *testing.T) {
 func TestWaitEnds(t *testing.T) {
 	for _, w := range []Wait{Spin, SpinYield} {
 		q, _ := fakeQueue(t, Memory{Frames: 64, FrameSize: 2048}, 16)
-		q.opts.Wait = w
+		q.sleep = &Sleeper{how: w, look: q.look, closed: q.err}
+
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		if err := q.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v: %v", w, err)

@@ -48,6 +48,8 @@ type bypassFlags struct {
 	// of what is received
 	filter string
 	all    bool
+
+	backend string // of run
 }
 
 // defaultPort is xdpsock's.

@@ -14,8 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fathom-trace/fathom/bypass/held"
 	"github.com/fathom-trace/fathom/bypass/netstack"
 	"github.com/fathom-trace/fathom/bypass/sockets"
+	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/diag"
 )
 
 func bypassProgram() *cobra.Command {
@@ -25,12 +28,14 @@ func bypassProgram() *cobra.Command {
 		Use:   "run -i DEVICE --port PORT|--to ADDRESS [flags] -- PROGRAM [ARGUMENT…]",
 		Short: "Run an unmodified program whose TCP connections go past the kernel",
 		Long: `Run a program as it is, with the TCP connections that come to --port, or go to --to, carried by a TCP of our own on AF_XDP
-sockets of a device. Its calls are answered through seccomp: no library is put before it. What is not carried stays the
-kernel's, and is said: UDP, connections by other devices, sockets bound before they connect. With --netns it runs there.
+sockets of a device, or on AF_PACKET ones where the kernel, the device or your rights have no AF_XDP: it says which. Its calls
+are answered through seccomp: no library is put before it. What is not carried stays the kernel's, and is said: UDP, connections
+by other devices, sockets bound before they connect. With --netns it runs there.
 
 Examples:
   fathom bypass run -i veth2 --netns ns2 --port 8080 -- python3 -m http.server 8080
   fathom bypass run -i eth0 -q all --port 80,443 -- nginx -g 'daemon off;'
+  fathom bypass run -i eth0 --backend packet --port 8080 -- python3 -m http.server 8080
   fathom bypass run -i veth1 --netns ns1 --to 10.0.0.2:8080 -- curl -s http://10.0.0.2:8080/`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -56,6 +61,7 @@ Examples:
 	fl.BoolVarP(&f.copy, "copy", "c", false, "have packets copied")
 	fl.BoolVarP(&f.zero, "zero-copy", "z", false, "no copies, or fail")
 	fl.StringVar(&f.wait, "wait", "netpoll", "`HOW` to wait for packets: netpoll, poll, spin, yield, busy-poll")
+	fl.StringVar(&f.backend, "backend", "auto", "`WAY` packets come: xdp (AF_XDP), packet (AF_PACKET), or auto, the first that works")
 	fl.BoolVarP(&f.quiet, "quiet", "Q", false, "say only what is wrong")
 	return c
 }
@@ -84,7 +90,14 @@ func (f *bypassFlags) program(ports, to []string) (o sockets.Options, n netstack
 	if err != nil {
 		return o, n, err
 	}
-	n = netstack.Options{Queues: c.Queues, Mode: c.Steer.Mode, Copying: c.Queue.Copying, Wait: c.Queue.Wait}
+	b, err := netstack.ParseBackend(f.backend)
+	if err != nil {
+		return o, n, fmt.Errorf("--backend: %w", err)
+	}
+	if b == netstack.Packet && (f.generic || f.native || f.copy || f.zero || c.Queue.Wait == xsk.BusyPoll) {
+		return o, n, errors.New("-S, -N, -c, -z and busy-poll are of AF_XDP, not of --backend packet")
+	}
+	n = netstack.Options{Backend: b, Queues: c.Queues, Mode: c.Steer.Mode, Copying: c.Queue.Copying, Wait: c.Queue.Wait}
 	return o, n, nil
 }
 
@@ -92,7 +105,12 @@ func (f *bypassFlags) program(ports, to []string) (o sockets.Options, n netstack
 func (f *bypassFlags) runProgram(c *cobra.Command, o sockets.Options, n netstack.Options) (err error) {
 	s, err := netstack.Open(f.device(), n)
 	if err != nil {
-		return bypassError("a stack on "+f.device().String(), err)
+		err = bypassError("a stack on "+f.device().String(), err)
+		var d *diag.Error
+		if h := new(held.Error); errors.As(err, &h) && errors.As(err, &d) {
+			d.Try = append(d.Try, "fathom bypass run --backend packet …")
+		}
+		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	say := c.ErrOrStderr()
@@ -109,7 +127,7 @@ func (f *bypassFlags) runProgram(c *cobra.Command, o sockets.Options, n netstack
 	for _, d := range o.To {
 		carried = append(carried, "to "+d.String())
 	}
-	fmt.Fprintf(say, "fathom: TCP connections %s go past the kernel on %s (%v)\n", strings.Join(carried, ", "), f.device(), s.Mode())
+	fmt.Fprintf(say, "fathom: TCP connections %s go past the kernel on %s (%s)\n", strings.Join(carried, ", "), f.device(), way(s))
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM)
 	defer stop()
 	interrupts := make(chan os.Signal, 1) // the terminal sends them to the program too, whose matter they are
@@ -124,6 +142,18 @@ func (f *bypassFlags) runProgram(c *cobra.Command, o sockets.Options, n netstack
 		return exitError{res.Code}
 	}
 	return nil
+}
+
+// way says how packets come to a stack.
+func way(s *netstack.Stack) string {
+	b, why := s.Backend()
+	switch {
+	case b == netstack.XDP:
+		return "AF_XDP, " + s.Mode().String()
+	case why != nil:
+		return fmt.Sprintf("AF_PACKET, since AF_XDP cannot be had: %v", why)
+	}
+	return "AF_PACKET"
 }
 
 // showProgram prints what came of a run.

@@ -181,6 +181,8 @@ func TestBypassRefuses(t *testing.T) {
 		{"bypass compare --rounds 0", "--rounds"},
 		{"bypass tick --ways udp", `no way "udp"`},
 		{"bypass tick --count 0", "--count"},
+		{"bypass run -i lo --port 1 --backend raw -- true", `no backend "raw"`},
+		{"bypass run -i lo --port 1 --backend packet -S -- true", "are of AF_XDP"},
 		{"bypass prog attach x.o -i lo --at tc", "no place"},
 		{"bypass prog attach x.o -i lo --mode warp", "no mode"},
 		{"bypass prog attach x.o -i lo --at egress --mode native", "--mode is of XDP"},
