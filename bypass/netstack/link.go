@@ -35,7 +35,7 @@ func newLink(queues []queue, near *neighbours, trust bool, most int) *link {
 	l := &link{near: near, trust: trust, most: most}
 	l.mtu.Store(uint32(near.mtu))
 	for _, q := range queues {
-		n := &lane{link: l, q: q, kick: make(chan struct{}, 1)}
+		n := &lane{link: l, q: q, kick: make(chan struct{}, 1), acks: acks{delay: ackDelay}}
 		n.gro.Init(true)
 		l.lanes = append(l.lanes, n)
 	}
@@ -48,7 +48,8 @@ type lane struct {
 	gro  gro.GRO
 	mu   sync.Mutex
 	q    queue
-	put  int           // packets that the kernel has not been told of
+	put  int // packets that the kernel has not been told of
+	acks acks
 	kick chan struct{} // has somebody tell it soon
 }
 
@@ -170,6 +171,14 @@ func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
 	if l.ended.Load() {
 		return &tcpip.ErrClosedForSend{}
 	}
+	some := false
+	for i, p := range pkts {
+		known[i] = known[i] && !n.hold(p, macs[i])
+		some = some || known[i]
+	}
+	if !some {
+		return nil
+	}
 	room := n.q.room(len(pkts))
 	used := 0
 	for i, p := range pkts {
@@ -181,13 +190,8 @@ func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
 			l.noRoom.Add(1)
 			continue
 		}
-		b := room[used][:size]
-		l.ethernet(b, macs[i], uint16(p.NetworkProtocolNumber))
-		at := wire.EthernetLen
-		for _, part := range p.AsSlices() {
-			at += copy(b[at:], part)
-		}
-		room[used] = b
+		room[used] = room[used][:size]
+		l.fill(room[used], p, macs[i])
 		used++
 	}
 	n.send(room[:used], used > 0 && pkts[len(pkts)-1].Size() > int(l.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
@@ -235,6 +239,15 @@ func (n *lane) kicker(ctx context.Context) {
 	}
 }
 
+// fill writes a packet with its header of Ethernet.
+func (l *link) fill(b []byte, p *stack.PacketBuffer, to [6]byte) {
+	l.ethernet(b, to, uint16(p.NetworkProtocolNumber))
+	at := wire.EthernetLen
+	for _, part := range p.AsSlices() {
+		at += copy(b[at:], part)
+	}
+}
+
 func (l *link) ethernet(b []byte, to [6]byte, proto uint16) {
 	copy(b, to[:])
 	copy(b[6:], l.near.mac[:])
@@ -248,11 +261,8 @@ type held struct {
 }
 
 func (l *link) frame(p *stack.PacketBuffer) held {
-	b := make([]byte, wire.EthernetLen, wire.EthernetLen+p.Size())
-	l.ethernet(b, [6]byte{}, uint16(p.NetworkProtocolNumber))
-	for _, part := range p.AsSlices() {
-		b = append(b, part...)
-	}
+	b := make([]byte, wire.EthernetLen+p.Size())
+	l.fill(b, p, [6]byte{})
 	return held{b, p.Hash}
 }
 
@@ -268,9 +278,13 @@ func (l *link) release(mac [6]byte, packets []held) {
 func (n *lane) sendBytes(b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.link.ended.Load() {
-		return
+	if !n.link.ended.Load() {
+		n.sendFrame(b, false)
 	}
+}
+
+// sendFrame sends one packet; mu is held. more is as for send.
+func (n *lane) sendFrame(b []byte, more bool) {
 	room := n.q.room(1)
 	if len(room) == 0 || len(b) > len(room[0]) {
 		n.q.put(nil)
@@ -278,11 +292,14 @@ func (n *lane) sendBytes(b []byte) {
 		return
 	}
 	room[0] = room[0][:copy(room[0], b)]
-	n.send(room, false)
+	n.send(room, more)
 }
 
-// end has nothing be sent any more: the queues are about to be closed.
+// end sends what was held back, and has nothing be sent any more: the queues are about to be closed.
 func (l *link) end() {
+	for _, n := range l.lanes {
+		n.expire()
+	}
 	for _, n := range l.lanes {
 		n.mu.Lock()
 		l.ended.Store(true)
