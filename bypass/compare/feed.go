@@ -22,37 +22,19 @@ import (
 // group is ticks over a socket as package net has it, the kernel's or netstack's.
 type group struct {
 	c    net.PacketConn
-	to   net.Addr
-	t    *traffic.Template
-	room []byte // for what is sent, or received
+	room []byte
 }
 
 func openGroup(j Job, l traffic.Local, t *traffic.Template) (feed, error) {
-	g := &group{to: net.UDPAddrFromAddrPort(j.Group), t: t, room: make([]byte, t.Len())}
-	if j.Role == Strategy {
-		ifi, err := net.InterfaceByIndex(l.Index)
-		if err != nil {
-			return nil, err
-		}
-		c, err := net.ListenMulticastUDP("udp4", ifi, net.UDPAddrFromAddrPort(j.Group))
-		if err != nil {
-			return nil, err
-		}
-		g.c = c
-		return g, c.SetReadBuffer(rcvbuf)
-	}
-	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(j.Local))
+	ifi, err := net.InterfaceByIndex(l.Index)
 	if err != nil {
 		return nil, err
 	}
-	g.c = c
-	r, err := c.SyscallConn()
+	c, err := net.ListenMulticastUDP("udp4", ifi, net.UDPAddrFromAddrPort(j.Group))
 	if err != nil {
-		return g, err
+		return nil, err
 	}
-	var serr error
-	err = r.Control(func(fd uintptr) { serr = leaveBy(int(fd), l.Index) })
-	return g, errors.Join(err, serr)
+	return &group{c: c, room: make([]byte, t.Len())}, c.SetReadBuffer(rcvbuf)
 }
 
 // leaveBy has what a socket sends to groups go out by a device, for which no route is needed.
@@ -61,24 +43,15 @@ func leaveBy(fd, index int) error {
 }
 
 func openGroupStack(j Job, s *netstack.Stack, t *traffic.Template) (feed, error) {
-	at := j.Local
-	if j.Role == Strategy {
-		at = j.Group
-	}
-	c, err := s.ListenPacket("udp4", at.String())
+	c, err := s.ListenPacket("udp4", j.Group.String())
 	if err != nil {
 		return nil, err
 	}
-	return &group{c: c, to: net.UDPAddrFromAddrPort(j.Group), t: t, room: make([]byte, t.Len())}, nil
+	return &group{c: c, room: make([]byte, t.Len())}, nil
 }
 
 func (g *group) Close() error { return g.c.Close() }
 func (g *group) interrupt()   { _ = g.c.SetReadDeadline(time.Unix(1, 0)) } // fails only if it is closed
-
-func (g *group) send(seq uint64) error {
-	_, err := g.c.WriteTo(g.t.Payload(g.room, seq), g.to)
-	return err
-}
 
 func (g *group) recv(stop *atomic.Bool) (uint64, bool, error) {
 	for {
@@ -92,7 +65,7 @@ func (g *group) recv(stop *atomic.Bool) (uint64, bool, error) {
 	}
 }
 
-// groupSpin is ticks over a socket of the kernel's that is read without waiting.
+// groupSpin is a socket of the kernel's that is not waited for, which sends ticks or receives them.
 type groupSpin struct {
 	fd   int
 	to   unix.SockaddrInet4
@@ -100,20 +73,32 @@ type groupSpin struct {
 	room []byte
 }
 
-func openGroupSpin(j Job, l traffic.Local, t *traffic.Template) (_ feed, err error) {
+func openGroupSpin(j Job, l traffic.Local, t *traffic.Template) (feed, error) {
+	g, err := newGroupSpin(j, t, j.Group, func(fd int) error {
+		return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rcvbuf),
+			unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: j.Group.Addr().As4(), Ifindex: int32(l.Index)}))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func openSource(j Job, l traffic.Local, t *traffic.Template) (source, error) {
+	g, err := newGroupSpin(j, t, j.Local, func(fd int) error { return leaveBy(fd, l.Index) })
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func newGroupSpin(j Job, t *traffic.Template, at netip.AddrPort, set func(fd int) error) (*groupSpin, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	g := &groupSpin{fd: fd, to: unix.SockaddrInet4{Addr: j.Group.Addr().As4(), Port: int(j.Group.Port())}, t: t, room: make([]byte, t.Len())}
-	at := j.Local
-	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, rcvbuf), leaveBy(fd, l.Index))
-	if j.Role == Strategy {
-		at = j.Group
-		err = errors.Join(err, unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: g.to.Addr, Ifindex: int32(l.Index)}))
-	}
-	err = errors.Join(err, unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}))
-	if err != nil {
+	if err := errors.Join(set(fd), unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return g, nil
@@ -166,9 +151,6 @@ type groupXSK struct {
 
 func openGroupXSK(j Job, l traffic.Local, t *traffic.Template, w xsk.Wait) (_ feed, err error) {
 	fl := steer.Flow{Proto: "udp", DstPort: steer.Ports{First: j.Group.Port()}, Group: j.Group.Addr()}
-	if j.Role == Exchange { // it only sends: what its own port gets
-		fl = steer.Flow{Proto: "udp", Src: netip.PrefixFrom(j.Remote.Addr(), 32), DstPort: steer.Ports{First: j.Local.Port()}}
-	}
 	r, err := fl.Rule(steer.ToSocket)
 	if err != nil {
 		return nil, err
@@ -178,9 +160,6 @@ func openGroupXSK(j Job, l traffic.Local, t *traffic.Template, w xsk.Wait) (_ fe
 		return nil, err
 	}
 	g := &groupXSK{xskEnd: e}
-	if j.Role != Strategy {
-		return g, nil
-	}
 	ifi, err := net.InterfaceByIndex(l.Index)
 	if err == nil {
 		g.member, err = net.ListenMulticastUDP("udp4", ifi, net.UDPAddrFromAddrPort(j.Group))
@@ -196,26 +175,6 @@ func (g *groupXSK) Close() (err error) {
 		err = g.member.Close()
 	}
 	return errors.Join(err, g.xskEnd.Close())
-}
-
-func (g *groupXSK) send(seq uint64) error {
-	for g.q.Alloc(g.buf[:1]) == 0 {
-		if err := g.q.Kick(); err != nil { // what was sent comes back
-			return err
-		}
-	}
-	f := &g.buf[0]
-	f.SetLen(g.t.Len())
-	g.t.Write(f.Bytes(), seq)
-	for {
-		n, err := g.q.Send(g.buf[:1])
-		if n == 1 || err != nil {
-			return err
-		}
-		if err := g.q.Kick(); err != nil {
-			return err
-		}
-	}
 }
 
 func (g *groupXSK) recv(*atomic.Bool) (uint64, bool, error) {

@@ -185,6 +185,9 @@ func (o *Options) measure(ctx context.Context, row *Row, role Role, port uint16,
 // add takes what both sides of a measurement said.
 func (row *Row) add(role Role, near, far Done) {
 	cpu := (near.CPU + far.CPU).Seconds() * 1e6
+	if role == Exchange { // the instrument, which spins
+		cpu = far.CPU.Seconds() * 1e6
+	}
 	if role == Ping || role == Exchange {
 		var t traffic.Times
 		for _, d := range near.Times {

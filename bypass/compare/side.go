@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -138,8 +139,10 @@ func Serve(j Job, in io.Reader, out io.Writer) error {
 }
 
 func (j Job) run(s side, stop *atomic.Bool) (d Done, err error) {
-	runtime.LockOSThread() // a thread of its own: the least that low latency asks for, of all ways alike
-	defer runtime.UnlockOSThread()
+	if j.alone() { // else who waits would have the runtime change threads, twice for each packet
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	cpu, begin := cpuTime(), time.Now()
 	d.Times = make([]time.Duration, 0, j.Count)
 	took := func(t time.Duration) { d.Times = append(d.Times, t) }
@@ -165,6 +168,11 @@ func (j Job) run(s side, stop *atomic.Bool) (d Done, err error) {
 	d.Packets += uint64(len(d.Times))
 	d.CPU, d.Took, d.Stats = cpuTime()-cpu, time.Since(begin), s.stats()
 	return d, err
+}
+
+// alone says if the side never waits in Go's runtime, and has a thread of its own.
+func (j Job) alone() bool {
+	return j.Role == Exchange || slices.Contains([]Way{UDPSpin, SocketsSpin, XSKSpin, Memory}, j.Way)
 }
 
 func cpuTime() time.Duration {

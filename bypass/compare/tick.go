@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,11 +15,12 @@ import (
 	"github.com/fathom-trace/fathom/bypass/xsk"
 )
 
-// Ways from tick to order: market data comes as datagrams to a group of multicast, and an order goes over a connection of TCP.
+// Ways of a strategy, which answers market data, datagrams to a group of multicast, by orders over a connection of TCP. The exchange is
+// the instrument, the same for all of them: sockets of the kernel, read without waiting.
 const (
 	Sockets     Way = "sockets"      // Go's net for both
 	SocketsSpin Way = "sockets-spin" // the kernel's sockets, read without waiting
-	// Ticks by AF_XDP, orders by the kernel's TCP: [XSKNetpoll] with Go's net, [XSKSpin] with a connection that is read without waiting.
+	// Ticks by AF_XDP, orders by the kernel's TCP: [XSKNetpoll] and [XSKSpin].
 	// Both by package netstack: [StackNetpoll], [StackYield], and
 	StackInline Way = "netstack-inline" // the same as StackYield, but the order is written where the tick is received
 )
@@ -30,20 +30,24 @@ func TickWays() []Way {
 	return []Way{Sockets, SocketsSpin, XSKNetpoll, XSKSpin, StackNetpoll, StackYield, StackInline}
 }
 
-// feed is market data, sent by one side and received by the other.
+// feed is market data as a strategy receives it.
 type feed interface {
-	send(seq uint64) error
 	recv(stop *atomic.Bool) (seq uint64, ok bool, err error) // waits for a tick; not ok at the end
 	interrupt()
 	io.Closer
 }
 
+// source is market data as an exchange sends it.
+type source interface {
+	send(seq uint64) error
+	io.Closer
+}
+
 // orders is the connection that orders go over.
 type orders interface {
-	accept() error // of the exchange: waits for the strategy
-	write(b []byte) error
-	read(b []byte, late *atomic.Bool) error // errLate once late says that enough was waited
-	hurry()                                 // has a read that waits look at late
+	accept() error                          // of the exchange: waits for the strategy
+	read(b []byte, late *atomic.Bool) error // of the exchange: errLate once late says that enough was waited
+	write(b []byte) error                   // of the strategy
 	io.Closer
 }
 
@@ -52,10 +56,11 @@ var errLate = errors.New("no order came in time")
 
 // market is one side of the measurement from tick to order: an exchange or a strategy.
 type market struct {
-	feed
-	orders
-	stack  *netstack.Stack // nil: the kernel's TCP
-	inline *inline         // of the way netstack-inline, the strategy's
+	out    source // of an exchange
+	in     feed   // of a strategy
+	orders orders
+	stack  *netstack.Stack // of a strategy; nil: the kernel's TCP
+	inline *inline         // of the way netstack-inline
 }
 
 // orderLen is the number of the tick that an order is for, and its price.
@@ -82,18 +87,24 @@ func openMarket(j Job, l traffic.Local) (_ side, err error) {
 	if err != nil {
 		return nil, err
 	}
-	listen, dial, spin := net.Listen, net.Dial, false
+	o := &connection{}
+	m.orders = o
+	if j.Role == Exchange {
+		if m.out, err = openSource(j, l, t); err == nil {
+			o.l, err = net.Listen("tcp4", j.Local.String())
+		}
+		return m, err
+	}
+	dial := net.Dial
 	switch j.Way {
 	case Sockets:
-		m.feed, err = openGroup(j, l, t)
+		m.in, err = openGroup(j, l, t)
 	case SocketsSpin:
-		m.feed, err = openGroupSpin(j, l, t)
-		spin = true
+		m.in, err = openGroupSpin(j, l, t)
 	case XSKNetpoll:
-		m.feed, err = openGroupXSK(j, l, t, xsk.Netpoll)
+		m.in, err = openGroupXSK(j, l, t, xsk.Netpoll)
 	case XSKSpin:
-		m.feed, err = openGroupXSK(j, l, t, xsk.Spin)
-		spin = true
+		m.in, err = openGroupXSK(j, l, t, xsk.Spin)
 	case StackNetpoll, StackYield, StackInline:
 		wait := xsk.SpinYield
 		if j.Way == StackNetpoll {
@@ -102,11 +113,11 @@ func openMarket(j Job, l traffic.Local) (_ side, err error) {
 		if m.stack, err = netstack.Open(j.Device, netstack.Options{Queues: []int{0}, Wait: wait, Mode: j.Mode}); err != nil {
 			return nil, err
 		}
-		listen, dial = m.stack.Listen, m.stack.Dial
-		if j.Way == StackInline && j.Role == Strategy {
+		dial = m.stack.Dial
+		if j.Way == StackInline {
 			m.inline, err = openInline(j, m.stack)
 		} else {
-			m.feed, err = openGroupStack(j, m.stack, t)
+			m.in, err = openGroupStack(j, m.stack, t)
 		}
 	default:
 		err = fmt.Errorf("no way %q from tick to order", j.Way)
@@ -114,20 +125,13 @@ func openMarket(j Job, l traffic.Local) (_ side, err error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &connection{spin: spin}
-	if j.Role == Exchange {
-		o.l, err = listen("tcp4", j.Local.String())
-	} else {
-		o.c, err = dial("tcp4", j.Remote.String())
-	}
-	if err != nil {
+	if o.c, err = dial("tcp4", j.Remote.String()); err != nil {
 		return nil, err
 	}
-	m.orders = o
 	if m.inline != nil {
 		m.inline.goes(o)
 	}
-	return m, o.raw()
+	return m, nil
 }
 
 func (m *market) stats() *xsk.Stats {
@@ -139,7 +143,7 @@ func (m *market) stats() *xsk.Stats {
 		}
 		return nil
 	}
-	if f, ok := m.feed.(*groupXSK); ok {
+	if f, ok := m.in.(*groupXSK); ok {
 		return f.stats()
 	}
 	return nil
@@ -150,7 +154,7 @@ func (m *market) interrupt() {
 		close(m.inline.over)
 		return
 	}
-	m.feed.interrupt()
+	m.in.interrupt()
 }
 
 func (m *market) Close() (err error) {
@@ -160,8 +164,11 @@ func (m *market) Close() (err error) {
 	if m.inline != nil {
 		err = errors.Join(err, m.inline.Close())
 	}
-	if m.feed != nil {
-		err = errors.Join(err, m.feed.Close())
+	if m.in != nil {
+		err = errors.Join(err, m.in.Close())
+	}
+	if m.out != nil {
+		err = errors.Join(err, m.out.Close())
 	}
 	if m.stack != nil {
 		err = errors.Join(err, m.stack.Close())
@@ -171,24 +178,24 @@ func (m *market) Close() (err error) {
 
 // exchange sends ticks, and takes the time until the order for each is there. Orders must be for the tick and at its price.
 func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err error) {
-	if err := m.accept(); err != nil {
+	if err := m.orders.accept(); err != nil {
 		return 0, err
 	}
 	var late atomic.Bool
 	var sent atomic.Uint64
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go traffic.Watchdog(ctx, lostAfter, &sent, func() { late.Store(true); m.hurry() })
+	go traffic.Watchdog(ctx, lostAfter, &sent, func() { late.Store(true) })
 	var b [orderLen]byte
 	for seq := range uint64(n) {
 		late.Store(false)
 		sent.Store(seq + 1)
 		start := time.Now()
-		if err := m.send(seq); err != nil {
+		if err := m.out.send(seq); err != nil {
 			return lost, err
 		}
 		for {
-			err := m.read(b[:], &late)
+			err := m.orders.read(b[:], &late)
 			if errors.Is(err, errLate) {
 				lost++
 				break
@@ -217,12 +224,12 @@ func (m *market) strategy(stop *atomic.Bool) (n uint64, err error) {
 	}
 	var b [orderLen]byte
 	for {
-		seq, ok, err := m.recv(stop)
+		seq, ok, err := m.in.recv(stop)
 		if !ok || err != nil {
 			return n, err
 		}
 		putOrder(b[:], seq)
-		if err := m.write(b[:]); err != nil {
+		if err := m.orders.write(b[:]); err != nil {
 			return n, err
 		}
 		n++
@@ -232,30 +239,19 @@ func (m *market) strategy(stop *atomic.Bool) (n uint64, err error) {
 // accepting is how long an exchange waits for its strategy.
 const accepting = time.Minute
 
-// connection is orders over TCP, the kernel's or netstack's.
+// connection is orders over TCP, of a strategy the kernel's or netstack's.
 type connection struct {
-	l    net.Listener
-	c    net.Conn
-	spin bool // read without waiting
-	fd   int  // then
+	l  net.Listener // of the exchange
+	c  net.Conn
+	fd int // of the exchange's, which is read without waiting
 }
 
 func (o *connection) accept() (err error) {
-	if d, ok := o.l.(interface{ SetDeadline(time.Time) error }); ok {
-		if err := d.SetDeadline(time.Now().Add(accepting)); err != nil {
-			return err
-		}
+	if err := o.l.(*net.TCPListener).SetDeadline(time.Now().Add(accepting)); err != nil {
+		return err
 	}
 	if o.c, err = o.l.Accept(); err != nil {
 		return err
-	}
-	return o.raw()
-}
-
-// raw finds the descriptor of a connection that is read without waiting.
-func (o *connection) raw() error {
-	if !o.spin || o.c == nil {
-		return nil
 	}
 	r, err := o.c.(*net.TCPConn).SyscallConn()
 	if err != nil {
@@ -264,26 +260,11 @@ func (o *connection) raw() error {
 	return r.Control(func(fd uintptr) { o.fd = int(fd) }) // it stays open as long as o.c
 }
 
+func (o *connection) read(b []byte, late *atomic.Bool) error { return spinRead(o.fd, b, late) }
+
 func (o *connection) write(b []byte) error {
 	_, err := o.c.Write(b)
 	return err
-}
-
-func (o *connection) read(b []byte, late *atomic.Bool) error {
-	if o.spin {
-		return spinRead(o.fd, b, late)
-	}
-	_, err := io.ReadFull(o.c, b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.Join(errLate, o.c.SetReadDeadline(time.Time{}))
-	}
-	return err
-}
-
-func (o *connection) hurry() {
-	if !o.spin {
-		_ = o.c.SetReadDeadline(time.Unix(1, 0)) // fails only if it is closed
-	}
 }
 
 func (o *connection) Close() (err error) {

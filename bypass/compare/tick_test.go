@@ -4,33 +4,27 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// script is a feed and the connection of a strategy that does with each tick what answer says: the orders that come for it.
+// script is the source and the connection of an exchange whose strategy does with each tick what answer says: the orders that come for it.
 type script struct {
 	answer func(seq uint64) [][2]uint64
 	queue  [][2]uint64
-	late   chan struct{}
 }
 
-func (s *script) send(seq uint64) error                            { s.queue = append(s.queue, s.answer(seq)...); return nil }
-func (s *script) recv(*atomic.Bool) (seq uint64, ok bool, _ error) { return 0, false, nil }
-func (s *script) interrupt()                                       {}
-func (s *script) Close() error                                     { return nil }
-func (s *script) accept() error                                    { return nil }
-func (s *script) write([]byte) error                               { return errors.New("an exchange writes nothing") }
-func (s *script) hurry()                                           { s.late <- struct{}{} }
+func (s *script) send(seq uint64) error { s.queue = append(s.queue, s.answer(seq)...); return nil }
+func (s *script) Close() error          { return nil }
+func (s *script) accept() error         { return nil }
+func (s *script) write([]byte) error    { return errors.New("an exchange writes nothing") }
 
 func (s *script) read(b []byte, late *atomic.Bool) error {
 	if len(s.queue) == 0 {
-		<-s.late
-		if !late.Load() {
-			return io.EOF
+		for !late.Load() {
+			time.Sleep(time.Millisecond)
 		}
 		return errLate
 	}
@@ -70,9 +64,9 @@ func TestExchange(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel() // what is lost is waited for
-			s := &script{answer: tt.answer, late: make(chan struct{}, 1)}
+			s := &script{answer: tt.answer}
 			n := 0
-			lost, err := (&market{feed: s, orders: s}).exchange(4, func(time.Duration) { n++ })
+			lost, err := (&market{out: s, orders: s}).exchange(4, func(time.Duration) { n++ })
 			if n != tt.times || int(lost) != tt.lost || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(fmt.Sprint(err), tt.err) {
 				t.Errorf("%d times, %d lost, %v", n, lost, err)
 			}

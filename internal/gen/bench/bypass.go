@@ -124,8 +124,8 @@ var tickGoals = []goal{
 
 // writeTicks prints what was measured from tick to order.
 func writeTicks(r *compare.Report) error {
-	fmt.Printf("## From tick to order\n\nAn exchange sends ticks to a group of multicast, a strategy answers each with an order over TCP (`fathom bypass tick`); "+
-		"%d ticks for each way in each of %d rounds.\n\n", r.Count, r.Rounds)
+	fmt.Printf("## From tick to order\n\nAn exchange sends ticks to a group of multicast, a strategy answers each with an order over TCP (`fathom bypass tick`). The exchange has sockets "+
+		"of the kernel that are read without waiting, for all ways of the strategy; %d ticks for each way in each of %d rounds.\n\n", r.Count, r.Rounds)
 	return writeGoals(r, tickGoals, "")
 }
 
