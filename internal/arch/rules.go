@@ -152,6 +152,7 @@ var Edges = []Edge{
 	{"internal/gen/bench internal/gen/insns", "net syscall golang.org/x/sys/unix github.com/cilium/ebpf " + ebpfCore + " github.com/cilium/ebpf/link", "measures processes: time, memory, system calls; connections; and BPF programs by the kernel's statistics"},
 	{"internal/gen/deaths", "golang.org/x/sys/unix", "reads the kernel's log and kills the first process, in a guest"},
 	{"examples/...", "./... os/... log flag", "examples are programs of users"},
+	{"examples/exchange examples/strategy", "net " + sys, "they are programs that talk"},
 }
 
 // Bans cut pieces out of the wide rows.
