@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/bypass/prog/bpfelf"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/netns"
 )
@@ -35,7 +37,7 @@ type victim struct {
 	guest bool   // boots one
 }
 
-// victims are all verbs that hold anything while they run. LAB is a network that is kept, NEW a name that nobody has, · a space within a
+// victims are all verbs that hold anything while they run. LAB is a network that is kept, NEW a name that nobody has, OBJECT an XDP program, · a space within a
 // word.
 var victims = []victim{
 	{args: "trace -e tracepoint:sched:sched_switch{@[comm]=count();}", needs: []ktest.Feature{ktest.Tracepoint, ktest.Ringbuf}},
@@ -63,6 +65,11 @@ var victims = []victim{
 	{args: "bypass rx -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass tx -i eth0 --netns LAB.a --to 192.0.2.2", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass echo -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass l2fwd -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass rtt -i eth0 --netns LAB.a --to 192.0.2.2:7", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP}},
+	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b --pin", needs: []ktest.Feature{ktest.XDP}, down: "bypass prog detach -i eth0 --netns LAB.b"},
+	{args: "bypass prog run OBJECT -i eth0 --netns LAB.b -- SLEEP", needs: []ktest.Feature{ktest.XDP}},
 	{args: "bypass run -i eth0 --netns LAB.b --port 4097 -- SLEEP", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass compare --ways udp,xsk-spin", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass tick --ways sockets,xsk-spin", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
@@ -85,6 +92,7 @@ type site struct {
 	dir       string // of what victims write
 	tmp       string // their TMPDIR
 	recording string
+	object    string // an XDP program
 	serial    int
 	before    map[string]bool // what was there
 	programs  int             // of BPF, in guests
@@ -102,6 +110,14 @@ func TestKills(t *testing.T) {
 	s.recording = filepath.Join(s.dir, "recording")
 	if ktest.Detect(ktest.Tracefs) == nil {
 		do(t, s.bin, "record", "-q", "-e", "sched:sched_process_exit", "-o", s.recording, "--for", "10ms")
+	}
+	s.object = filepath.Join(s.dir, "pass.o")
+	pass, err := bpfelf.Write("xdp", "pass", asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}) // XDP_PASS
+	if err == nil {
+		err = os.WriteFile(s.object, pass, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	s.before, s.programs = s.things(), programs(t)
 	var able []victim
@@ -144,7 +160,7 @@ func (s *site) command(line string) *exec.Cmd {
 		sleep = s.bin + " trace -e BEGIN{}" // there is no other program that waits
 	}
 	name := strings.NewReplacer("NAME", fmt.Sprintf("new%d", s.serial), "NEW", filepath.Join(s.dir, fmt.Sprintf("new%d", s.serial)),
-		"LAB", "fathom.0."+s.kept, "KEPT", s.kept, "RECORDING", s.recording, "SELF", s.bin)
+		"LAB", "fathom.0."+s.kept, "KEPT", s.kept, "RECORDING", s.recording, "OBJECT", s.object, "SELF", s.bin)
 	var args []string
 	for _, w := range strings.Fields(line) {
 		switch w = name.Replace(w); {
