@@ -31,10 +31,11 @@ type victim struct {
 	args  string
 	needs []ktest.Feature
 	// keeps says that a process in the background is what is killed: by these commands a person asked for it.
-	keeps []string
-	down  string // takes away what was asked for, if the command came so far
-	here  bool   // not in guests
-	guest bool   // boots one
+	keeps  []string
+	beside string // runs meanwhile, and is killed afterwards
+	down   string // takes away what was asked for, if the command came so far
+	here   bool   // not in guests
+	guest  bool   // boots one
 }
 
 // victims are all verbs that hold anything while they run. LAB is a network that is kept, NEW a name that nobody has, OBJECT an XDP program, · a space within a
@@ -67,6 +68,7 @@ var victims = []victim{
 	{args: "bypass echo -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass l2fwd -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass rtt -i eth0 --netns LAB.a --to 192.0.2.2:7", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass why --for 60s --netns LAB.b", beside: "bypass rx -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP, ktest.BTF, ktest.RawTracepoint}},
 	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP}},
 	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b --pin", needs: []ktest.Feature{ktest.XDP}, down: "bypass prog detach -i eth0 --netns LAB.b"},
 	{args: "bypass prog run OBJECT -i eth0 --netns LAB.b -- SLEEP", needs: []ktest.Feature{ktest.XDP}},
@@ -203,6 +205,17 @@ func (s *site) kill(v victim, r *rand.Rand) {
 			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
 		}
 		return
+	}
+	if v.beside != "" {
+		other := s.command(v.beside)
+		if err := other.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.pids = append(s.pids, other.Process.Pid)
+		defer func() {
+			_ = other.Process.Kill() // it may have ended
+			_ = other.Wait()
+		}()
 	}
 	cmd := s.command(v.args)
 	in, err := cmd.StdinPipe() // open: lab try waits for answers
