@@ -72,6 +72,9 @@ func (w *World) Why(p check.AttachPoint) string {
 	if p.HasAddr || p.Func == "" || wild(p.Func) || wild(p.Module) || w.given != nil {
 		return ""
 	}
+	if strings.HasPrefix(p.Provider.Name, "f") && w.NoTypes() != nil {
+		return strings.Replace(strings.Replace(p.Provider.Name, "fexit", "kretprobe", 1), "fentry", "kprobe", 1) + ":" + p.Func + " needs no types"
+	}
 	why := w.WhyNot(p.Module, p.Func)
 	if why == nil || why.Cause == NoFunction || why.Probeable() {
 		return ""

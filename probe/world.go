@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/fathom-trace/fathom/ctype"
+	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/types"
@@ -229,13 +231,34 @@ func tracepoint(system, event string) check.Target {
 	return check.Target{Provider: "tracepoint", Module: system, Func: event, Name: "tracepoint:" + system + ":" + event}
 }
 
-// RawTracepoints lists the kernel's tracepoints by the typedefs that BTF has of them, with their modules.
+// NoTypes says why the kernel's types cannot be read; nil if they can.
+func (w *World) NoTypes() error {
+	_, err := lazyTypes{w}.get()
+	return err
+}
+
+// RawTracepoints lists the kernel's tracepoints by the typedefs that BTF has of them, or without BTF by the functions that
+// call their probes (include/linux/tracepoint.h, Linux 5.10), with their modules.
 func (w *World) RawTracepoints() ([]Function, error) {
+	var out []Function
 	names, err := w.live.Tracepoints()
+	if errors.Is(err, feature.ErrUnsupported) {
+		syms, serr := w.live.Kallsyms()
+		if serr != nil {
+			return nil, errors.Join(err, serr)
+		}
+		for s := range syms.All() {
+			if name, ok := strings.CutPrefix(s.Name, "__traceiter_"); ok {
+				out = append(out, Function{Name: name, Module: s.Module})
+			}
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	var out []Function
 	for _, n := range names {
 		out = append(out, Function{Name: n})
 	}

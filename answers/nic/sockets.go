@@ -2,6 +2,7 @@ package nic
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -123,15 +124,17 @@ func newSockCode(w *probe.World, o SocketOptions, ring int) (*sockCode, error) {
 // ListSockets gives the kernel's own sockets in the network namespace of the calling thread: TCP, UDP, Unix and netlink, each
 // kind by the kernel's iterator over them. missing says which kinds this kernel does not tell of, and why.
 func ListSockets(ctx context.Context, w *probe.World, o SocketOptions) (out []KernelSocket, missing []nic.Missing, err error) {
+	var first error
 	for _, it := range sockIters {
 		found, err := listKind(ctx, w, o, it.name, it.more)
 		if err != nil {
+			first = cmp.Or(first, err)
 			missing = append(missing, nic.Missing{What: it.name + " sockets", Why: err.Error()})
 		}
 		out = append(out, found...)
 	}
 	if len(missing) == len(sockIters) {
-		return nil, nil, fmt.Errorf("list %s: %s", missing[0].What, missing[0].Why)
+		return nil, nil, fmt.Errorf("list %s: %w", missing[0].What, first)
 	}
 	return out, missing, nil
 }

@@ -55,6 +55,12 @@ func TestMapped(t *testing.T) {
 	if d := cmp.Diff([]string{"xdpsock[7]", "xdpsock[7]"}, Mapped(root)); d != "" {
 		t.Error(d)
 	}
+	if d := cmp.Diff([]uint64{77, 77, 78}, socketsMapped(filepath.Join(root, "7/maps"), ringOffsets)); d != "" {
+		t.Error(d)
+	}
+	if out, unseen := Sockets(root, 0); len(out)+len(unseen) > 0 { // none has a descriptor
+		t.Errorf("%+v, %v", out, unseen)
+	}
 }
 
 func TestBPFFS(t *testing.T) {

@@ -1,7 +1,6 @@
 package held
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,27 +17,9 @@ func Mapped(proc string) []string {
 	for _, f := range files {
 		pid := filepath.Base(filepath.Dir(f))
 		comm, _ := os.ReadFile(filepath.Join(proc, pid, "comm"))
-		for range fillRings(f) {
+		for range socketsMapped(f, []string{fillOffset}) {
 			out = append(out, fmt.Sprintf("%s[%s]", strings.TrimSpace(string(comm)), pid))
 		}
 	}
 	return out
-}
-
-// fillRings counts mappings of sockets at the offset where AF_XDP has its fill ring (XDP_UMEM_PGOFF_FILL_RING), as
-// proc_pid_maps(5) shows them.
-func fillRings(path string) (n int) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0 // the process has ended, or is somebody else's
-	}
-	defer f.Close()
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		fields := strings.Fields(sc.Text())
-		if len(fields) >= 6 && fields[2] == "100000000" && strings.HasPrefix(fields[5], "socket:[") {
-			n++
-		}
-	}
-	return n
 }

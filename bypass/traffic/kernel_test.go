@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		hold(dev)
 		return
 	}
+	if what := os.Getenv(patient); what != "" {
+		fmt.Fprintln(os.Stderr, sicken(what))
+		os.Exit(1)
+	}
 	ktest.Main(m, guests)
 }
 

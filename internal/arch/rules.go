@@ -100,6 +100,7 @@ var Edges = []Edge{
 	{"internal/polling", "./answers/nic ./netstate/live ./netstate/nic ./internal/netns ./internal/lease ./lab/topology ./lab/topology/traffic ./lab/attach net/netip " + sys, "nic --modes: changes a device's settings under a lease, puts it under load, measures"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
 	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
+	{"internal/xskwhy", "./answers/nic ./bypass/held ./probe ./internal/sysno " + sys, "bypass why: looks at AF_XDP sockets of others while programs count, and judges"},
 	{"bypass/held", ebpfCore + " github.com/cilium/ebpf/link", "who has a program: bpf(2) tells"},
 	{"bypass/steer", "./bypass/held ./ir/emit ./ir/opt", "a program that is there is named; rules are written as IR"},
 	{"bypass/compare", "./bypass/steer ./bypass/traffic ./bypass/shm ./bypass/netstack", "each way of sending is measured by the same means"},

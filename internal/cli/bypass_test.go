@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/bypass/compare"
+	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/bypass/traffic"
+	"github.com/fathom-trace/fathom/bypass/xsk"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/lab/topology"
 )
@@ -150,6 +153,43 @@ func TestBypassExplain(t *testing.T) {
 	}
 	if code != 0 || at == len(calls) {
 		t.Errorf("exit code %d\n%s", code, strings.Join(calls, "\n"))
+	}
+}
+
+// TestBypassWhy: a socket to which nothing comes is found, judged and told with the program on its device; where there is none, that is said.
+func TestBypassWhy(t *testing.T) {
+	ktest.Need(t, ktest.BTF, ktest.RawTracepoint)
+	p := addressed(t)
+	ns := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.B.FD())
+	if code, _ := output(t, "bypass", "why", "--pid", strconv.Itoa(os.Getpid()), "--for", "10ms"); code != exitNegative {
+		t.Errorf("without a socket: exit code %d", code)
+	}
+	rule, err := steer.Flow{Proto: "udp", DstPort: steer.Ports{First: 4096}}.Rule(steer.ToSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := traffic.Open(t.Context(), traffic.Config{Device: xsk.Device{Name: "veth2", NetNS: ns}, Queues: []int{0}, Rules: []steer.Rule{rule}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	args := []string{"bypass", "why", "-q", "-i", "veth2", "--netns", ns, "--pid", strconv.Itoa(os.Getpid()), "--for", "100ms"}
+	code, out := output(t, append(args, "-j")...)
+	var j struct {
+		Type, Verdict, Dev string
+		PID, Looks         int
+		Rings              map[string]struct{ Used, Size int }
+		XDP                []string
+	}
+	if err := json.Unmarshal([]byte(out), &j); err != nil || code != 0 {
+		t.Fatalf("exit code %d, %v: %s", code, err, out)
+	}
+	if j.Type != "xsk" || j.Verdict != "nothing-comes" || j.Dev != "veth2" || j.PID != os.Getpid() || j.Looks == 0 || j.Rings["fill"].Used != 2048 || j.Rings["receive"].Size != 2048 ||
+		len(j.XDP) != 1 || !strings.Contains(j.XDP[0], "fathom_steer") {
+		t.Errorf("%s", out)
+	}
+	if code, out := output(t, args...); code != 0 || !strings.Contains(out, "veth2 in ") || !strings.Contains(out, "nothing was redirected into it on veth2") {
+		t.Errorf("exit code %d\n%s", code, out)
 	}
 }
 

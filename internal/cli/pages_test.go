@@ -19,6 +19,7 @@ func TestPages(t *testing.T) {
 		want []string
 	}{
 		{"view", []string{"view", "../../record/perfdata/testdata/packed.data", "--html", "FILE", "-q"}, "page.html", []string{"packed.data", "events"}},
+		{"heat-map", []string{"view", "../../record/perfdata/testdata/packed.data", "--latency", "cpu-clock cpu-clock", "--html", "FILE", "-q"}, "heat.html", []string{"From cpu-clock to cpu-clock", "or more in a cell", "LONGEST"}},
 		{"flame-graph", []string{"view", "../../record/perfdata/testdata/packed.data", "--to", "flame", "-o", "FILE", "-q"}, "flame.svg", []string{"packed.data", "search", "100.00%"}},
 		{"packet-path", []string{"packet", "explain", "../../answers/packet/testdata/rule.json", "--html", "FILE"}, "packet.html", []string{"LOST", "nft"}},
 		{"nic-map", []string{"nic", "lo", "--html", "FILE"}, "nic.html", []string{"interrupts", "CPUs", "queues", "rx-0"}},

@@ -71,7 +71,8 @@ func execute(ctx context.Context, cmd *cobra.Command, args []string) (err error)
 			err = diag.Bug(e, fmt.Sprintf("%x of the command line", sha256.Sum256([]byte(strings.Join(args, "\x00")))))
 		}
 	}()
-	return cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
+	return typeless(ran, err)
 }
 
 // report prints an error in its form and gives the exit code that belongs to it.

@@ -40,6 +40,7 @@ type viewFlags struct {
 	to     string
 	weight string
 	pair   string
+	heat   bool
 	time   bool
 	html   string
 	serve  string
@@ -60,6 +61,7 @@ the events are merged. What was lost is shown where it is missing.
 
 Examples:
   fathom view /tmp/r1 -e sched:sched_switch --filter 'prev_comm ~ "ssh*" && next_pid != 0'
+  fathom view /tmp/r1 --latency 'sched_wakeup[pid] sched_switch[next_pid]' --heatmap
   fathom view trace.dat --stats
   fathom view perf.data --serve 127.0.0.1:0`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
@@ -74,6 +76,7 @@ Examples:
 	fl.BoolVar(&f.csv, "csv", false, "a table with a column for each field")
 	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
 	fl.StringVar(&f.pair, "latency", "", "the time between two events, `PAIR`: FROM TO of the same task, or 'sched_wakeup[pid] sched_switch[next_pid]'")
+	fl.BoolVar(&f.heat, "heatmap", false, "with --latency: draw when they took how long; --html draws it on a page")
 	fl.BoolVar(&f.time, "timeline", false, "draw what ran on each CPU, and when each of the busiest tasks did")
 	fl.StringVar(&f.html, "html", "", "write a page that stands by itself to `FILE`: counts, CPUs, stacks")
 	fl.StringVar(&f.serve, "serve", "", "answer a browser at this `ADDRESS` of the loopback, such as 127.0.0.1:0; the page to open is printed")
@@ -228,7 +231,7 @@ func viewError(name string, err error) error {
 func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	usage := func(text string) error { return usageError{c.CommandPath(), errors.New(text)} }
 	ways := 0
-	for _, b := range []bool{f.json, f.csv, f.stats, f.to != "", f.pair != "", f.time, f.html != "", f.serve != ""} {
+	for _, b := range []bool{f.json, f.csv, f.stats, f.to != "", f.pair != "", f.time, f.html != "" && f.pair == "", f.serve != ""} {
 		if b {
 			ways++
 		}
@@ -238,6 +241,8 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 		return usage("which recording?")
 	case ways > 1:
 		return usage("one of -j, --csv, --stats, --latency, --timeline, --html, --serve and --to")
+	case f.heat && f.pair == "":
+		return usage("--heatmap draws latencies: with --latency 'FROM TO'")
 	case f.html != "" && f.output != "":
 		return usage("--html names its file: without -o")
 	case f.serve != "" && (f.output != "" || f.strict):
@@ -406,11 +411,9 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 	case f.stats:
 		w = events.NewStats(out, o.source, f.top)
 	case f.pair != "":
-		var pair events.Pair
-		if pair, err = events.ParsePair(f.pair); err != nil {
-			return nil, nil, errors.Join(usageError{"fathom view", fmt.Errorf("--latency %w", err)}, done())
+		if w, err = f.latencies(out, o); err != nil {
+			return nil, nil, errors.Join(err, done())
 		}
-		w, err = events.NewLatency(out, o.source, pair, func(pattern, system, name string) bool { return record.Spec{Pattern: pattern}.Matches(system, name) }, f.top)
 	case f.time:
 		w = events.NewTimeline(out, term.Width(out, os.Getenv), f.top, term.UTF8(os.Getenv))
 	case f.html != "":
@@ -425,6 +428,23 @@ func (f *viewFlags) writer(out io.Writer, o *opened) (w events.Writer, done func
 		w = events.NewText(out, o.source, f.wall)
 	}
 	return w, done, err
+}
+
+// latencies gives what shows the time between two events.
+func (f *viewFlags) latencies(out io.Writer, o *opened) (events.Writer, error) {
+	pair, err := events.ParsePair(f.pair)
+	if err != nil {
+		return nil, usageError{"fathom view", fmt.Errorf("--latency %w", err)}
+	}
+	is := func(pattern, system, name string) bool { return record.Spec{Pattern: pattern}.Matches(system, name) }
+	if f.html != "" {
+		return events.NewLatencyPage(out, o.source, pair, is, f.top, f.title(o), o.said())
+	}
+	l, err := events.NewLatency(out, o.source, pair, is, f.top)
+	if err == nil && f.heat {
+		l.HeatText(term.Width(out, os.Getenv), term.UTF8(os.Getenv))
+	}
+	return l, err
 }
 
 // notes tell what a person should know of the recordings.

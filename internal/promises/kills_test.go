@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/fathom-trace/fathom/bypass/prog/bpfelf"
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/netns"
 )
@@ -29,13 +31,14 @@ type victim struct {
 	args  string
 	needs []ktest.Feature
 	// keeps says that a process in the background is what is killed: by these commands a person asked for it.
-	keeps []string
-	down  string // takes away what was asked for, if the command came so far
-	here  bool   // not in guests
-	guest bool   // boots one
+	keeps  []string
+	beside string // runs meanwhile, and is killed afterwards
+	down   string // takes away what was asked for, if the command came so far
+	here   bool   // not in guests
+	guest  bool   // boots one
 }
 
-// victims are all verbs that hold anything while they run. LAB is a network that is kept, NEW a name that nobody has, · a space within a
+// victims are all verbs that hold anything while they run. LAB is a network that is kept, NEW a name that nobody has, OBJECT an XDP program, · a space within a
 // word.
 var victims = []victim{
 	{args: "trace -e tracepoint:sched:sched_switch{@[comm]=count();}", needs: []ktest.Feature{ktest.Tracepoint, ktest.Ringbuf}},
@@ -63,6 +66,12 @@ var victims = []victim{
 	{args: "bypass rx -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass tx -i eth0 --netns LAB.a --to 192.0.2.2", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass echo -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass l2fwd -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass rtt -i eth0 --netns LAB.a --to 192.0.2.2:7", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
+	{args: "bypass why --for 60s --netns LAB.b", beside: "bypass rx -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP, ktest.BTF, ktest.RawTracepoint}},
+	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b", needs: []ktest.Feature{ktest.XDP}},
+	{args: "bypass prog attach OBJECT -i eth0 --netns LAB.b --pin", needs: []ktest.Feature{ktest.XDP}, down: "bypass prog detach -i eth0 --netns LAB.b"},
+	{args: "bypass prog run OBJECT -i eth0 --netns LAB.b -- SLEEP", needs: []ktest.Feature{ktest.XDP}},
 	{args: "bypass run -i eth0 --netns LAB.b --port 4097 -- SLEEP", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass run --backend packet -i eth0 --netns LAB.b --port 4098 -- SLEEP", needs: []ktest.Feature{ktest.NetNS}},
 	{args: "bypass compare --ways udp,xsk-spin", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
@@ -86,6 +95,7 @@ type site struct {
 	dir       string // of what victims write
 	tmp       string // their TMPDIR
 	recording string
+	object    string // an XDP program
 	serial    int
 	before    map[string]bool // what was there
 	programs  int             // of BPF, in guests
@@ -103,6 +113,14 @@ func TestKills(t *testing.T) {
 	s.recording = filepath.Join(s.dir, "recording")
 	if ktest.Detect(ktest.Tracefs) == nil {
 		do(t, s.bin, "record", "-q", "-e", "sched:sched_process_exit", "-o", s.recording, "--for", "10ms")
+	}
+	s.object = filepath.Join(s.dir, "pass.o")
+	pass, err := bpfelf.Write("xdp", "pass", asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}) // XDP_PASS
+	if err == nil {
+		err = os.WriteFile(s.object, pass, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	s.before, s.programs = s.things(), programs(t)
 	var able []victim
@@ -145,7 +163,7 @@ func (s *site) command(line string) *exec.Cmd {
 		sleep = s.bin + " trace -e BEGIN{}" // there is no other program that waits
 	}
 	name := strings.NewReplacer("NAME", fmt.Sprintf("new%d", s.serial), "NEW", filepath.Join(s.dir, fmt.Sprintf("new%d", s.serial)),
-		"LAB", "fathom.0."+s.kept, "KEPT", s.kept, "RECORDING", s.recording, "SELF", s.bin)
+		"LAB", "fathom.0."+s.kept, "KEPT", s.kept, "RECORDING", s.recording, "OBJECT", s.object, "SELF", s.bin)
 	var args []string
 	for _, w := range strings.Fields(line) {
 		switch w = name.Replace(w); {
@@ -188,6 +206,17 @@ func (s *site) kill(v victim, r *rand.Rand) {
 			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
 		}
 		return
+	}
+	if v.beside != "" {
+		other := s.command(v.beside)
+		if err := other.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.pids = append(s.pids, other.Process.Pid)
+		defer func() {
+			_ = other.Process.Kill() // it may have ended
+			_ = other.Wait()
+		}()
 	}
 	cmd := s.command(v.args)
 	in, err := cmd.StdinPipe() // open: lab try waits for answers

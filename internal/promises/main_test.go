@@ -167,14 +167,15 @@ func fathom(t *testing.T) string {
 	return bin
 }
 
-// worker is this program, where everybody may run it.
+// worker is this program, where everybody may run it, by a name of its own: others may run these tests at the same time, and rank counts
+// by the name.
 func worker(t *testing.T) string {
 	t.Helper()
 	const self = "/proc/self/exe"
 	if ktest.InGuest() {
 		return absolute(t, self)
 	}
-	bin := filepath.Join(folder, "worker")
+	bin := filepath.Join(folder, fmt.Sprintf("work%d", os.Getpid()))
 	if _, err := os.Stat(bin); err != nil {
 		give(t, self, bin)
 	}

@@ -138,6 +138,9 @@ type Later interface {
 // Explainer is a [World] that can say why nothing is at an attach point; "" if it has no more to say than that.
 type Explainer interface{ Why(AttachPoint) string }
 
+// Untyped is a [World] that can say why it has no types of the kernel; nil if it has.
+type Untyped interface{ NoTypes() error }
+
 // special gives the target of a probe that needs no look at the system.
 func special(a AttachPoint) Target {
 	t := Target{Provider: a.Provider.Name, Module: a.Module, Func: a.Func, Count: a.Count}

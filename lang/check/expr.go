@@ -432,7 +432,10 @@ func (x *inst) field(e *syntax.Field) *types.Type {
 	case types.Struct:
 		return x.member(e, t, space)
 	}
-	x.errorf(e.Span, "Can not access field '%s' on expression of type '%v'", e.Name, t)
+	d := x.errorf(e.Span, "Can not access field '%s' on expression of type '%v'", e.Name, t)
+	if id, ok := e.X.(*syntax.Ident); ok && id.Name == "curtask" {
+		d.Hint = x.c.noTypes()
+	}
 	return types.NoneT
 }
 

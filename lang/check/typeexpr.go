@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/fathom-trace/fathom/ctype"
@@ -73,10 +74,20 @@ func (x *inst) baseType(t *syntax.TypeExpr) *types.Type {
 	}
 	r, ok := x.namedType(t.Name)
 	if !ok {
-		x.errorf(t.Span, "Cannot resolve unknown type \"%s\"", t.Name)
+		x.errorf(t.Span, "Cannot resolve unknown type \"%s\"", t.Name).Hint = x.c.noTypes()
 		return types.NoneT
 	}
 	return r
+}
+
+// noTypes says that the kernel's types cannot be read here, "" where they can.
+func (c *checker) noTypes() string {
+	if w, ok := c.world.(Untyped); ok {
+		if err := w.NoTypes(); err != nil {
+			return fmt.Sprintf("the kernel's types are not to be had here (%v): write those that you need into the program, as C does", err)
+		}
+	}
+	return ""
 }
 
 // namedType finds a type by its name.

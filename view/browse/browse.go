@@ -215,10 +215,11 @@ func (p *page) latency() error {
 	if err != nil {
 		return err
 	}
+	l.Heat(events.HeatColumns)
 	if err := p.write(l); err != nil {
 		return err
 	}
-	p.f("<pre>%s</pre>\n", esc(out.String()))
+	p.f("%s<pre>%s</pre>\n", l.HeatSVG(), esc(out.String()))
 	if list := l.Longest(); len(list) > 0 {
 		p.f("<h2>The longest, with what else happened</h2>\n<table><tr><th>FROM<th>LENGTH<th>CPU<th>TASK</tr>\n")
 		for _, w := range list {

@@ -159,7 +159,7 @@ func TestPages(t *testing.T) {
 		{"view=counts", []string{"30 events in 9ms", "33.33%<td><a href=\"?e=net%3Aqueue\">net:queue</a>", ">&lt;b&gt;0-40</a>", "and 2 more", ">17</a>", `id="when"`}},
 		{"view=timeline", []string{"<title>&lt;b&gt;0-40</title>", "events are missing", "<a href=\"?from="}},
 		{"view=latency", []string{"Between which two events?"}},
-		{"view=latency&pair=sched_switch%5Bnext_pid%5D+queue%5Bcommon_pid%5D", []string{"sched_switch to queue: 10", "The longest"}},
+		{"view=latency&pair=sched_switch%5Bnext_pid%5D+queue%5Bcommon_pid%5D", []string{"sched_switch to queue: 10", "The longest", `id="heat"`}},
 		{"view=stacks&e=queue&weight=len", []string{"0xffffffff81000020 (418 len"}},
 		{"view=lost", []string{"17 events are missing in 1 gaps", "<td>5.00001ms<td><a href=\"?from=4.50001ms&amp;until=6ms\">5.5ms</a>"}},
 		{"view=lost&until=1ms", []string{"Nothing is missing here"}},
@@ -241,19 +241,19 @@ func TestEnded(t *testing.T) {
 
 // TestDensity: events and gaps are in the column of their time, whatever time that is.
 func TestDensity(t *testing.T) {
-	var d density
+	d := newDensity()
 	f := &traceevent.Format{}
 	for _, at := range []uint64{1000, 1001, 1000 + 1<<20, 1000 + 1<<40} {
 		d.add(&traceevent.Event{Time: at, Format: f})
 	}
 	d.add(&traceevent.Event{Time: 1000 + 1<<40, Since: 1000 + 1<<39})
 	sum := uint64(0)
-	for _, n := range d.n {
-		sum += n
+	for _, m := range d.Parts {
+		sum += m.n
 	}
-	last := int(uint64(1<<40) / d.width)
-	if sum != 4 || d.n[0] != 3 || d.n[last] != 1 || d.used != last+1 || d.lost[last/2-1] || !d.lost[last/2] || !d.lost[last] {
-		t.Errorf("%+v", d)
+	last := int(uint64(1<<40) / d.Width)
+	if sum != 4 || d.Parts[0].n != 3 || len(d.Parts) != last+1 || len(d.Parts) > columns || d.Parts[last].n != 1 || d.Parts[last/2-1].lost || !d.Parts[last/2].lost || !d.Parts[last].lost {
+		t.Errorf("%+v", d.Columns)
 	}
 }
 

@@ -112,7 +112,7 @@ func (p *page) gap(e *traceevent.Event) Query {
 // counts lists how many events there are, by kind, task and CPU, and when.
 func (p *page) counts() error {
 	s := events.NewStats(&bytes.Buffer{}, p.r.Source, p.Top)
-	var when density
+	when := newDensity()
 	if err := p.each(func(e *traceevent.Event) error {
 		when.add(e)
 		return s.Event(e)
@@ -121,7 +121,7 @@ func (p *page) counts() error {
 	}
 	sum := s.Summary()
 	p.f("<p>%s</p>\n", esc(sum.Head()))
-	p.density(&when)
+	p.density(when)
 	p.f("<h2>Events</h2>\n<table><tr><th>COUNT<th>SHARE<th>EVENT</tr>\n")
 	for _, e := range sum.Events[:min(len(sum.Events), tables)] {
 		p.row(e.N, sum.Share(e.N), e.Name, func(q *Query) { q.Events = []string{e.Name} })

@@ -86,6 +86,10 @@ type Latency struct {
 	repeated uint64 // From while one was open
 	single   uint64 // To without From
 	longest  []worst
+
+	heat  *heat // nil if nobody asked
+	drawn bool  // by Close, in characters, of UTF-8 perhaps
+	utf8  bool
 }
 
 type latencyKind struct {
@@ -109,6 +113,9 @@ func (l *Latency) Event(e *traceevent.Event) error {
 		for k, b := range l.open {
 			b.unsure = true
 			l.open[k] = b
+		}
+		if l.heat != nil {
+			l.heat.gap(e)
 		}
 		return nil
 	}
@@ -185,6 +192,9 @@ func (l *Latency) end(e *traceevent.Event, k *latencyKind, id latencyKey) {
 	}
 	ns := e.Time - min(b.time, e.Time)
 	l.dist.add(ns)
+	if l.heat != nil {
+		l.heat.add(e.Time, ns)
+	}
 	if n := len(l.longest); n < l.top || ns > l.longest[n-1].ns {
 		tid := int(k.pid.Int(e.Rec))
 		l.longest = append(l.longest, worst{b.time, ns, e.CPU, fmt.Sprintf("%s-%d", l.names.of(e, tid), tid)})
@@ -245,7 +255,11 @@ func (l *Latency) Close() error {
 		return p.err
 	}
 	p.f("min %v, mean %v, median %v, 99%% %v, 99.9%% %v, max %v\n\n", span(d.min), span(d.sum/d.n), span(d.quantile(.5)), span(d.quantile(.99)), span(d.quantile(.999)), span(d.max))
-	d.draw(p)
+	if l.drawn {
+		l.heat.text(p, l.utf8)
+	} else {
+		d.draw(p)
+	}
 	p.f("\n%12s  %-16s CPU  TASK AT ITS END\n", "LONGEST", "BEGAN AT")
 	for _, w := range l.longest {
 		p.f("%12v  %-16s %3d  %s\n", span(w.ns), fmt.Sprintf("%d.%06d", w.from/1e9, w.from%1e9/1e3), w.cpu, w.task)

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,11 +15,12 @@ import (
 
 // AskOptions say whom to ask, and how the answers are waited for.
 type AskOptions struct {
-	From Place          // where the socket is made
-	To   netip.AddrPort // who sends back each datagram of UDP
-	For  time.Duration
-	Busy time.Duration // poll the device for so long before sleeping (SO_BUSY_POLL), in whole microseconds; 0 sleeps
-	Took func(time.Duration)
+	First time.Duration  // how long the first answer may take, 15 s if 0
+	From  Place          // where the socket is made
+	To    netip.AddrPort // who sends back each datagram of UDP
+	For   time.Duration
+	Busy  time.Duration // poll the device for so long before sleeping (SO_BUSY_POLL), in whole microseconds; 0 sleeps
+	Took  func(time.Duration)
 }
 
 // Asked is what became of the questions.
@@ -30,6 +32,9 @@ type Asked struct {
 const (
 	askSize = 64
 	askLost = time.Second // without an answer
+	// askFirst is how long the first answer may take: neighbours are looked for, and on a machine that has much to do who answers may
+	// not run for seconds.
+	askFirst = 15 * time.Second
 )
 
 // ErrNobody says that nobody answers.
@@ -48,7 +53,7 @@ func Ask(ctx context.Context, o AskOptions) (a Asked, err error) {
 		}
 		defer unix.Close(fd)
 		q := asker{fd: fd}
-		for deadline := time.Now().Add(askLost); ; {
+		for deadline := time.Now().Add(cmp.Or(o.First, askFirst)); ; {
 			if _, ok, err := q.ask(); err != nil {
 				return fmt.Errorf("ask %s: %w", o.To, err)
 			} else if ok {

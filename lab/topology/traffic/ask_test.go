@@ -33,7 +33,7 @@ func TestAsk(t *testing.T) {
 	if err != nil || a.Asked == 0 || len(took) != a.Asked-a.Lost {
 		t.Errorf("%+v, %d answers: %v", a, len(took), err)
 	}
-	o.To = answering(false)
+	o.To, o.First = answering(false), time.Second
 	if a, err := Ask(t.Context(), o); !errors.Is(err, ErrNobody) {
 		t.Errorf("who is silent: %+v, %v", a, err)
 	}
