@@ -66,7 +66,7 @@ func (w *site) lossy(ns netns.NS, dev string, n netlink.NetemQdiscAttrs) {
 // TestLoss sends through a link that loses, repeats, reorders and corrupts packets: what arrives is what was sent, and what was corrupted is
 // counted. Checksums are verified there. What AF_XDP sends passes no queueing discipline, so only the kernel's packets suffer, data and
 // acknowledgements.
-func TestLoss(t *testing.T) { each(t, overLoss) }
+func TestLoss(t *testing.T) { eachHere(t, overLoss) }
 
 func overLoss(t *testing.T, o netstack.Options) {
 	size := 2 << 20
@@ -96,7 +96,7 @@ func overLoss(t *testing.T, o netstack.Options) {
 }
 
 // TestSix: the same over IPv6, by a link-local address and a global one.
-func TestSix(t *testing.T) { each(t, overSix) }
+func TestSix(t *testing.T) { eachHere(t, overSix) }
 
 func overSix(t *testing.T, o netstack.Options) {
 	asOn612(t)
@@ -165,7 +165,7 @@ func overSix(t *testing.T, o netstack.Options) {
 }
 
 // TestKill: of a process that is killed no program, port or connection is left.
-func TestKill(t *testing.T) { each(t, overKill) }
+func TestKill(t *testing.T) { eachHere(t, overKill) }
 
 func overKill(t *testing.T, o netstack.Options) {
 	w := newSite(t, o)
@@ -216,7 +216,7 @@ func overKill(t *testing.T, o netstack.Options) {
 }
 
 // TestTools: a program that is not ours talks to it.
-func TestTools(t *testing.T) { each(t, overTools) }
+func TestTools(t *testing.T) { eachHere(t, overTools) }
 
 func overTools(t *testing.T, o netstack.Options) {
 	if ktest.InGuest() {
