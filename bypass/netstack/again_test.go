@@ -13,7 +13,7 @@ import (
 )
 
 // TestListenAgain: a port is listened on once at a time, and again while connections of the listener before live on, which they do.
-func TestListenAgain(t *testing.T) { each(t, overListenAgain) }
+func TestListenAgain(t *testing.T) { eachHere(t, overListenAgain) }
 
 func overListenAgain(t *testing.T, o netstack.Options) {
 	asOn612(t)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,39 +65,76 @@ func (w *site) lossy(ns netns.NS, dev string, n netlink.NetemQdiscAttrs) {
 }
 
 // TestLoss sends through a link that loses, repeats, reorders and corrupts packets: what arrives is what was sent, and what was corrupted is
-// counted. Checksums are verified there. What AF_XDP sends passes no queueing discipline, so only the kernel's packets suffer, data and
-// acknowledgements.
-func TestLoss(t *testing.T) { each(t, overLoss) }
-
-func overLoss(t *testing.T, o netstack.Options) {
-	size := 2 << 20
-	switch {
-	case ktest.Soak() && !ktest.InGuest():
-		size = 1 << 30
-	case ktest.InGuest():
-		size = 1 << 17
+// counted. Checksums are verified there. What AF_XDP sends passes no queueing discipline, so only the kernel's packets suffer there, data and
+// acknowledgements; with AF_PACKET all do, also between two stacks of ours.
+func TestLoss(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		o      netstack.Options
+		kernel bool
+	}{
+		{"xdp and the kernel", netstack.Options{Backend: netstack.XDP, Checksums: netstack.ChecksumVerify}, true},
+		{"packet and the kernel", netstack.Options{Backend: netstack.Packet, Checksums: netstack.ChecksumVerify}, true},
+		{"packet and packet", netstack.Options{Backend: netstack.Packet, Checksums: netstack.ChecksumVerify}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if ktest.InGuest() && !ktest.Soak() && tt.o.Backend != netstack.XDP {
+				t.Skip("the same as on the machine")
+			}
+			lossy(t, tt.o, tt.kernel)
+		})
 	}
-	w := newSite(t, netstack.Options{Backend: o.Backend, Checksums: netstack.ChecksumVerify})
-	w.finishChecksums()
+}
+
+// lossySize is how much is sent each way. FATHOM_SOAK_BYTES says another number for make soak.
+func lossySize(t *testing.T) int {
+	t.Helper()
+	switch n := os.Getenv("FATHOM_SOAK_BYTES"); {
+	case n != "" && ktest.Soak():
+		size, err := strconv.Atoi(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return size
+	case ktest.InGuest():
+		return 1 << 17
+	case ktest.Soak():
+		return 1 << 30
+	}
+	return 2 << 20
+}
+
+func lossy(t *testing.T, o netstack.Options, kernel bool) {
+	w := newSite(t, o)
 	w.lossy(w.p.B.NS, w.b.Name, netlink.NetemQdiscAttrs{Latency: 1000, Jitter: 500, Loss: 3, Duplicate: 1, ReorderProb: 2, CorruptProb: 5})
+	w.lossy(w.p.A.NS, w.a.Name, netlink.NetemQdiscAttrs{Latency: 1000, Jitter: 500, Loss: 1, Duplicate: 5, ReorderProb: 5, CorruptProb: 2})
+	size := lossySize(t)
+	w.finishChecksums()
 	l, err := w.s.Listen("tcp", ":9000")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c, err := w.dialKernel("tcp", ours+":9000")
+	var c net.Conn
+	if kernel {
+		c, err = w.dialKernel("tcp", ours+":9000")
+	} else {
+		c, err = w.open(w.b, o).DialContext(w.patient, "tcp", ours+":9000")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	stream(t, l, c, size)
 	st, err := w.s.Stats()
 	if err != nil || st.BadChecksums == 0 {
 		t.Errorf("none was corrupted: %+v: %v", st, err)
 	}
+	t.Logf("%d bytes each way in %v, %d segments sent again, %d packets with a wrong checksum", size, time.Since(began), st.Retransmits, st.BadChecksums)
 }
 
 // TestSix: the same over IPv6, by a link-local address and a global one.
-func TestSix(t *testing.T) { each(t, overSix) }
+func TestSix(t *testing.T) { eachHere(t, overSix) }
 
 func overSix(t *testing.T, o netstack.Options) {
 	asOn612(t)
@@ -165,7 +203,7 @@ func overSix(t *testing.T, o netstack.Options) {
 }
 
 // TestKill: of a process that is killed no program, port or connection is left.
-func TestKill(t *testing.T) { each(t, overKill) }
+func TestKill(t *testing.T) { eachHere(t, overKill) }
 
 func overKill(t *testing.T, o netstack.Options) {
 	w := newSite(t, o)
@@ -216,7 +254,7 @@ func overKill(t *testing.T, o netstack.Options) {
 }
 
 // TestTools: a program that is not ours talks to it.
-func TestTools(t *testing.T) { each(t, overTools) }
+func TestTools(t *testing.T) { eachHere(t, overTools) }
 
 func overTools(t *testing.T, o netstack.Options) {
 	if ktest.InGuest() {

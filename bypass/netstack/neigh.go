@@ -55,6 +55,7 @@ type neighbours struct {
 	hops    map[netip.Addr]*hop
 	waiting map[netip.Addr][]held
 	asking  sync.WaitGroup
+	sending int // goroutines that send what waited
 	closed  bool
 }
 
@@ -209,6 +210,7 @@ func (n *neighbours) look(to netip.Addr) {
 	case err == nil:
 		n.room()
 		n.hops[to] = &h
+		n.sending++
 	case old != nil && errors.Is(err, unix.ENETUNREACH):
 		old.until, old.asked = time.Now().Add(fresh), false // no route leads there, but something came: it is answered to who sent it
 	default:
@@ -220,6 +222,9 @@ func (n *neighbours) look(to netip.Addr) {
 		return
 	}
 	n.send(h.mac, waiting)
+	n.mu.Lock()
+	n.sending--
+	n.mu.Unlock()
 }
 
 // hopTo is resolve with memory: for those who can wait and want to know why not.

@@ -49,19 +49,7 @@ func (s *Stack) ListenBound(socket syscall.Conn) (net.Listener, error) {
 	fail := func(err error) (net.Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: err}
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return fail(err)
-	}
-	var k port
-	var b bound
-	if cerr := raw.Control(func(fd uintptr) {
-		if b, err = boundTo(int(fd)); err == nil {
-			k, err = s.ports.adopt("tcp", int(fd), b.number)
-		}
-	}); cerr != nil {
-		return fail(cerr)
-	}
+	k, b, err := s.adoptFrom(socket, "tcp")
 	if err != nil {
 		return fail(err)
 	}

@@ -373,21 +373,21 @@ func (p *ports) set() error {
 	}
 	slices.Sort(hosts)
 	var filters []string
-	add := func(k port, last uint16, to []string) {
+	add := func(k port, last uint16, to []string, errs bool) {
 		if len(to) > 0 {
-			filters = append(filters, portFilter(k.proto, k.number, last, to))
+			filters = append(filters, portFilter(k.proto, k.number, last, to, errs))
 		}
 	}
 	for k, o := range p.opened {
+		to := hosts
 		if o.group.IsValid() {
-			add(k, k.number, []string{"dst host " + o.group.String()})
-			continue
+			to = []string{"dst host " + o.group.String()}
 		}
-		add(k, k.number, hosts)
+		add(k, k.number, to, k.proto == "tcp" || o.undo == nil) // somebody's socket of UDP is told of errors itself
 	}
 	for proto := range sockTypes {
 		if p.first > 0 {
-			add(port{proto, p.first}, p.last, hosts)
+			add(port{proto, p.first}, p.last, hosts, true)
 		}
 	}
 	slices.Sort(filters)
@@ -397,9 +397,10 @@ func (p *ports) set() error {
 	return nil
 }
 
-// portFilter writes the rule of ports in tcpdump's language: the packets to them, and the errors of ICMP about packets from them, which say
-// that a host is not there or that packets are too long. Fragments are the kernel's: only the first has ports. Errors quote the packet: IP's header, here without options, and the first bytes after it.
-func portFilter(proto string, first, last uint16, hosts []string) string {
+// portFilter writes the rule of ports in tcpdump's language: the packets to them, and, with errs, the errors of ICMP about packets from them, which
+// say that a host is not there or that packets are too long. Fragments are the kernel's: only the first has ports. Errors quote the packet: IP's
+// header, here without options, and the first bytes after it.
+func portFilter(proto string, first, last uint16, hosts []string, errs bool) string {
 	number := map[string]int{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[proto]
 	quoted := func(icmp string, at int) string {
 		if first == last {
@@ -407,8 +408,13 @@ func portFilter(proto string, first, last uint16, hosts []string) string {
 		}
 		return fmt.Sprintf("%s[%d:2] >= %d and %s[%d:2] <= %d", icmp, at, first, icmp, at, last)
 	}
-	return fmt.Sprintf("(%s) and ((%s dst portrange %d-%d and not ip[6:2] & 0x3fff != 0) or (icmp[0] = 3 and icmp[17] = %d and %s) or (icmp6[0] <= 2 and icmp6[14] = %d and %s))",
-		strings.Join(hosts, " or "), proto, first, last, number, quoted("icmp", 28), number, quoted("icmp6", 48))
+	to := strings.Join(hosts, " or ")
+	packets := fmt.Sprintf("(%s dst portrange %d-%d and not ip[6:2] & 0x3fff != 0)", proto, first, last)
+	if !errs {
+		return fmt.Sprintf("(%s) and %s", to, packets)
+	}
+	return fmt.Sprintf("(%s) and (%s or (icmp[0] = 3 and icmp[17] = %d and %s) or (icmp6[0] <= 2 and icmp6[14] = %d and %s))",
+		to, packets, number, quoted("icmp", 28), number, quoted("icmp6", 48))
 }
 
 // close gives all ports back.

@@ -159,6 +159,7 @@ type Inline struct {
 	addr  netip.Addr // zero: any of the device's
 	group bool
 	h     Handler
+	got   func(from, to netip.AddrPort, payload []byte) // instead of h: of a Bound
 	leave func()
 	close sync.Once
 }
@@ -207,6 +208,10 @@ func (m inlineHandlers) take(n *lane, proto tcpip.NetworkProtocolNumber, mac [6]
 	}
 	if !sound && !d.whole() {
 		return false // gVisor counts it, and drops it
+	}
+	if in.got != nil {
+		in.got(d.from, d.to, d.payload)
+		return true
 	}
 	reply := in.h(d.from, d.payload)
 	if reply == nil || in.group {

@@ -94,7 +94,7 @@ func FuzzParseUDP(f *testing.F) {
 
 // TestFilter: the rules that steer packets are read as they are meant: "and" does not bind closer than "or" in tcpdump's language.
 func TestFilter(t *testing.T) {
-	got := portFilter("tcp", 80, 80, []string{"dst host 10.0.0.1", "dst host fd00::1"})
+	got := portFilter("tcp", 80, 80, []string{"dst host 10.0.0.1", "dst host fd00::1"}, true)
 	want := "(dst host 10.0.0.1 or dst host fd00::1) and ((tcp dst portrange 80-80 and not ip[6:2] & 0x3fff != 0) or (icmp[0] = 3 and icmp[17] = 6 and icmp[28:2] = 80) or (icmp6[0] <= 2 and icmp6[14] = 6 and icmp6[48:2] = 80))"
 	if got != want {
 		t.Errorf("\n%s\n%s", got, want)

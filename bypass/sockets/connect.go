@@ -16,6 +16,10 @@ import (
 // connect makes a connection past the kernel if it goes where it should.
 func (r *run) connect(n notification, fd int) {
 	if x := r.find(inode(n.pid, fd)); x != nil {
+		if _, ok := x.(*datagrams); ok {
+			r.ask.pass(n.id)
+			return
+		}
 		c, ok := x.(*carried)
 		if !ok {
 			r.ask.answer(n, unix.EISCONN)
@@ -24,7 +28,7 @@ func (r *run) connect(n notification, fd int) {
 		r.ask.answer(n, c.again())
 		return
 	}
-	to, ok := r.goes(n)
+	to, ok := r.goesTo(n.pid, n.args[1], uint64(uint32(n.args[2])))
 	if !ok {
 		r.ask.pass(n.id)
 		return
@@ -35,8 +39,12 @@ func (r *run) connect(n notification, fd int) {
 		return
 	}
 	defer unix.Close(f)
+	if isUDP(f) {
+		r.sendDatagrams(n, fd, f, to)
+		return
+	}
 	if !isTCP(f) {
-		r.stays(fmt.Sprintf("what goes to %v is not TCP", to))
+		r.stays(fmt.Sprintf("what goes to %v is neither TCP nor UDP", to))
 		r.ask.pass(n.id)
 		return
 	}
@@ -96,12 +104,12 @@ func (r *run) connect(n notification, fd int) {
 	x.carry()
 }
 
-// goes reads where a connection is to go to, and says if that is past the kernel.
-func (r *run) goes(n notification) (to netip.AddrPort, ok bool) {
-	if len(r.To) == 0 {
+// goesTo reads where a connection or a datagram is to go to, and says if that is past the kernel.
+func (r *run) goesTo(pid uint32, at, size uint64) (to netip.AddrPort, ok bool) {
+	if len(r.To) == 0 || at == 0 {
 		return to, false
 	}
-	b, err := read(n.pid, n.args[1], min(int(uint32(n.args[2])), unix.SizeofSockaddrInet6))
+	b, err := read(pid, at, int(min(size, unix.SizeofSockaddrInet6)))
 	if err != nil {
 		return to, false
 	}

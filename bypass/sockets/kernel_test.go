@@ -25,7 +25,7 @@ import (
 	"github.com/fathom-trace/fathom/lab/topology"
 )
 
-var guests = ktest.Config{Modules: []string{"veth"}}
+var guests = ktest.Config{Modules: []string{"veth", "tun"}}
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleEnv); {
@@ -369,7 +369,8 @@ func TestStays(t *testing.T) {
 	d, _ := sockets.ParseDestination("10.77.0.0/24")
 	p := w.run("stays", sockets.Options{Ports: []uint16{8080}, To: []sockets.Destination{d}})
 	p.says("done")
-	want := []string{"the socket bound to port 8080 is not TCP", "a socket was bound before it connected", "what goes to " + theirs + ":" + port + " is not TCP",
+	want := []string{"datagrams to port 8080: 127.0.0.1 is not an address of the device", "a socket was bound before it connected",
+		"datagrams to " + theirs + ":" + port + ": its descriptor was duplicated before",
 		"a socket that connects: its descriptor was in an epoll set before", "a socket that connects: its descriptor was duplicated before",
 		"connections to 0.0.0.0:8080: its descriptor was duplicated before"}
 	res := p.ends()

@@ -37,26 +37,29 @@ type waiter struct {
 // maxReady is how many connections wait to be accepted at most, as the kernel's listeners have (net.core.somaxconn).
 const maxReady = 4096
 
-// bind is looked at for what it tells the user; the kernel does it.
+// bind of TCP the kernel does; it is looked at for what it tells the user.
 func (r *run) bind(n notification, fd int) {
-	defer r.ask.pass(n.id)
 	b, err := read(n.pid, n.args[1], min(int(uint32(n.args[2])), unix.SizeofSockaddrInet6))
-	if err != nil {
-		return
-	}
 	a, ok := parseSockaddr(b)
-	if !ok || !r.port(a.Port()) {
+	if err != nil || !ok || !r.port(a.Port()) {
+		r.ask.pass(n.id)
 		return
 	}
 	r.closed(a.Port())
 	f, err := borrow(n.pid, fd)
 	if err != nil {
+		r.ask.pass(n.id)
 		return
 	}
 	defer unix.Close(f)
-	if !isTCP(f) {
-		r.stays(fmt.Sprintf("the socket bound to port %d is not TCP", a.Port()))
+	if _, ok := r.find(inode(n.pid, fd)).(*datagrams); isUDP(f) && !ok {
+		r.bindDatagrams(n, fd, f, b, a)
+		return
 	}
+	if !isTCP(f) && !isUDP(f) {
+		r.stays(fmt.Sprintf("the socket bound to port %d is neither TCP nor UDP", a.Port()))
+	}
+	r.ask.pass(n.id)
 }
 
 func (r *run) port(p uint16) bool { return slices.Contains(r.Ports, p) }

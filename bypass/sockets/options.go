@@ -68,7 +68,13 @@ func (r *run) socket(inode string) (o *options, c *carried, unlock func()) {
 
 // setOption answers setsockopt. What a UNIX socket has as well the kernel sets: the buffers and timeouts are the pair's.
 func (r *run) setOption(n notification, fd int) {
-	o, c, unlock := r.socket(inode(n.pid, fd))
+	which := inode(n.pid, fd)
+	if d, ok := r.find(which).(*datagrams); ok {
+		d.joins(n)
+		r.ask.pass(n.id)
+		return
+	}
+	o, c, unlock := r.socket(which)
 	if o == nil {
 		r.ask.pass(n.id)
 		return

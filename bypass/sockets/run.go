@@ -20,8 +20,8 @@ import (
 
 // Options say what is run and which of its connections go past the kernel.
 type Options struct {
-	Ports []uint16      // connections that come to these
-	To    []Destination // connections that go to those
+	Ports []uint16      // connections and datagrams that come to these
+	To    []Destination // connections and datagrams that go to those
 	// Command is the program and its arguments. It runs in the network namespace of the stack's device.
 	Command []string
 	// Self starts a process of ours that calls Enter with Command, whose words are put behind: usually this executable and a hidden verb.
@@ -43,7 +43,11 @@ type Result struct {
 	Sent      uint64            `json:"sent_bytes"`
 	Elsewhere uint64            `json:"by_other_devices"` // connections to the ports that came through the kernel
 	Kernel    map[string]uint64 `json:"kernel"`           // what stayed the kernel's, by reason
-	Code      int               `json:"exit_code"`        // of the program; 128 and the signal that ended it
+
+	DatagramsIn        uint64 `json:"datagrams_received"` // of UDP, past the kernel
+	DatagramsOut       uint64 `json:"datagrams_sent"`
+	DatagramsElsewhere uint64 `json:"datagrams_by_other_devices"` // of sockets that are carried, through the kernel
+	Code               int    `json:"exit_code"`                  // of the program; 128 and the signal that ended it
 }
 
 // run is a program that runs.
@@ -55,13 +59,15 @@ type run struct {
 	ctx context.Context
 
 	mu    sync.Mutex
-	known map[string]any // *listening or *carried, by the socket that the program has
+	known map[string]any // *listening, *carried or *datagrams, by the socket that the program has
 
 	notes  sync.Mutex
 	kernel map[string]uint64
 
 	accepted, connected, received, sent, elsewhere atomic.Uint64
+	datagramsIn, datagramsOut, datagramsElse       atomic.Uint64
 	scan, listens                                  sync.Mutex // one at a time
+	udp                                            udp
 }
 
 // Run runs a program until it ends. When ctx ends the program gets SIGTERM. The stack stays the caller's.
@@ -103,7 +109,11 @@ func (r *run) run(ctx context.Context) (res Result, err error) {
 	serr := <-served // children that the program left behind go on
 	cancel()
 	r.end()
+	r.endDatagrams()
 	r.wg.Wait()
+	if r.udp.m != nil {
+		serr = errors.Join(serr, r.udp.m.close())
+	}
 	var exit *exec.ExitError
 	if errors.As(werr, &exit) {
 		werr = nil
@@ -111,6 +121,7 @@ func (r *run) run(ctx context.Context) (res Result, err error) {
 	res = Result{
 		Accepted: r.accepted.Load(), Connected: r.connected.Load(), Received: r.received.Load(), Sent: r.sent.Load(),
 		Elsewhere: r.elsewhere.Load(), Kernel: r.kernel, Code: code(cmd.ProcessState),
+		DatagramsIn: r.datagramsIn.Load(), DatagramsOut: r.datagramsOut.Load(), DatagramsElsewhere: r.datagramsElse.Load(),
 	}
 	return res, errors.Join(werr, serr)
 }
@@ -191,6 +202,8 @@ func (r *run) handle(n notification) {
 		r.accept(n, fd, 0)
 	case unix.SYS_ACCEPT4:
 		r.accept(n, fd, int(int32(n.args[3])))
+	case unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG:
+		r.sends(n, fd)
 	case unix.SYS_GETSOCKNAME:
 		r.name(n, fd, false)
 	case unix.SYS_GETPEERNAME:

@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// channel is the descriptor by which [Enter] hands out the one that the kernel asks by.
+// channel is the descriptor by which [Enter] tells which one the kernel asks by.
 const channel = 3
 
 // Enter is the other half of [Run]: the process that Options.Self starts must call it with the program's arguments. It puts itself under
@@ -26,12 +27,20 @@ func Enter(argv []string) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	fd, err := install()
+	var goes [1]byte
+	if n, err := unix.Read(channel, goes[:]); n != 1 {
+		return fmt.Errorf("what is carried was not said: %w", errors.Join(errStart, err))
+	}
+	fd, err := install(goes[0] != 0)
 	if err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
-	if err := unix.Sendmsg(channel, []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
-		return os.NewSyscallError("sendmsg", err)
+	// sendmsg, which could hand it out, may be one of the calls that wait for whom it is handed to: it is fetched.
+	if _, err := unix.Write(channel, binary.NativeEndian.AppendUint32(nil, uint32(fd))); err != nil {
+		return os.NewSyscallError("write", err)
+	}
+	if n, err := unix.Read(channel, goes[:]); n != 1 {
+		return fmt.Errorf("nobody answers: %w", errors.Join(errStart, err))
 	}
 	unix.Close(fd)
 	unix.Close(channel)
@@ -40,8 +49,8 @@ func Enter(argv []string) error {
 
 // install puts the calling thread under the filter. While a call is being answered only signals that kill interrupt it (Linux 5.19,
 // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV): otherwise its thread might run on while we write what it has asked for into its memory. Without CAP_SYS_ADMIN it, and what it starts, can gain no privileges anymore.
-func install() (int, error) {
-	p := filter()
+func install(goes bool) (int, error) {
+	p := filter(goes)
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	try := func() (int, unix.Errno) {
@@ -82,7 +91,12 @@ func start(o Options) (*exec.Cmd, asker, error) {
 	if err != nil {
 		return nil, asker{}, err
 	}
-	fd, err := receive(pair[0])
+	goes := []byte{0}
+	if len(o.To) > 0 {
+		goes[0] = 1
+	}
+	_ = send(pair[0], goes) // who is gone already is told of by receive
+	fd, err := receive(pair[0], cmd.Process.Pid)
 	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // what it said went to its standard error
@@ -91,31 +105,30 @@ func start(o Options) (*exec.Cmd, asker, error) {
 	return cmd, asker{fd}, nil
 }
 
-// receive takes the descriptor from the channel.
-func receive(channel int) (int, error) {
-	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
-	var n, oobn int
-	var err error
+// receive fetches the descriptor that the channel tells of.
+func receive(channel, pid int) (int, error) {
+	var b [4]byte
 	for {
-		if n, oobn, _, _, err = unix.Recvmsg(channel, b, oob, unix.MSG_CMSG_CLOEXEC); !errors.Is(err, unix.EINTR) {
-			break
+		n, err := unix.Read(channel, b[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return -1, os.NewSyscallError("read", err)
+		case n != len(b):
+			return -1, errStart
 		}
+		break
 	}
+	fd, err := borrow(uint32(pid), int(binary.NativeEndian.Uint32(b[:])))
 	if err != nil {
-		return -1, os.NewSyscallError("recvmsg", err)
+		return -1, err
 	}
-	if n == 0 {
-		return -1, errStart
+	if err := send(channel, []byte{0}); err != nil {
+		unix.Close(fd)
+		return -1, errors.Join(errStart, err)
 	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(msgs) != 1 {
-		return -1, errors.Join(errors.New("no descriptor came from the program's start"), err)
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
-		return -1, errors.Join(errors.New("no descriptor came from the program's start"), err)
-	}
-	return fds[0], nil
+	return fd, nil
 }
 
 var errStart = errors.New("the program did not start")

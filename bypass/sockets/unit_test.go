@@ -11,40 +11,54 @@ import (
 
 // TestFilterAnswers runs the filter over system calls.
 func TestFilterAnswers(t *testing.T) {
-	var prog []bpf.Instruction
-	for _, f := range filter() {
-		prog = append(prog, bpf.RawInstruction{Op: f.Code, Jt: f.Jt, Jf: f.Jf, K: f.K}.Disassemble())
-	}
-	vm, err := bpf.NewVM(prog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := func(arch, nr uint32) uint32 {
-		b := make([]byte, 64) // the machine loads as from packets: big endian
-		binary.BigEndian.PutUint32(b[dataNr:], nr)
-		binary.BigEndian.PutUint32(b[dataArch:], arch)
-		v, err := vm.Run(b)
+	for _, goes := range []bool{false, true} {
+		var prog []bpf.Instruction
+		for _, f := range filter(goes) {
+			prog = append(prog, bpf.RawInstruction{Op: f.Code, Jt: f.Jt, Jf: f.Jf, K: f.K}.Disassemble())
+		}
+		vm, err := bpf.NewVM(prog)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return uint32(v)
-	}
-	want := map[uint32]uint32{unix.SYS_IO_URING_SETUP: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
-	for _, nr := range asked {
-		want[nr] = unix.SECCOMP_RET_USER_NOTIF
-	}
-	const x32 = 0x40000000 // __X32_SYSCALL_BIT
-	for nr := range uint32(600) {
-		w, ok := want[nr]
-		if !ok {
-			w = unix.SECCOMP_RET_ALLOW
+		answer := func(arch, nr uint32, addr uint64) uint32 {
+			b := make([]byte, 64) // the machine loads as from packets: big endian
+			binary.BigEndian.PutUint32(b[dataNr:], nr)
+			binary.BigEndian.PutUint32(b[dataArch:], arch)
+			binary.BigEndian.PutUint32(b[dataAddr:], uint32(addr))
+			binary.BigEndian.PutUint32(b[dataAddr+4:], uint32(addr>>32))
+			v, err := vm.Run(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return uint32(v)
 		}
-		if got := answer(arch(), nr); got != w {
-			t.Errorf("call %d: %#x, want %#x", nr, got, w)
+		want := map[uint32]uint32{unix.SYS_IO_URING_SETUP: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+		for _, nr := range asked {
+			want[nr] = unix.SECCOMP_RET_USER_NOTIF
 		}
-		for _, other := range []uint32{answer(unix.AUDIT_ARCH_I386, nr), answer(arch(), nr|x32)} {
-			if other != unix.SECCOMP_RET_ALLOW {
-				t.Errorf("call %d of another architecture: %#x", nr, other)
+		for _, nr := range naming {
+			if goes {
+				want[nr] = unix.SECCOMP_RET_USER_NOTIF
+			}
+		}
+		const x32 = 0x40000000 // __X32_SYSCALL_BIT
+		for nr := range uint32(600) {
+			for _, addr := range []uint64{0, 1, 0x7fff_0000_0000} {
+				w, ok := want[nr]
+				if !ok {
+					w = unix.SECCOMP_RET_ALLOW
+				}
+				if nr == unix.SYS_SENDTO && goes && addr != 0 {
+					w = unix.SECCOMP_RET_USER_NOTIF
+				}
+				if got := answer(arch(), nr, addr); got != w {
+					t.Errorf("call %d, fifth argument %#x: %#x, want %#x", nr, addr, got, w)
+				}
+			}
+			for _, other := range []uint32{answer(unix.AUDIT_ARCH_I386, nr, 1), answer(arch(), nr|x32, 1)} {
+				if other != unix.SECCOMP_RET_ALLOW {
+					t.Errorf("call %d of another architecture: %#x", nr, other)
+				}
 			}
 		}
 	}

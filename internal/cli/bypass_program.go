@@ -26,16 +26,17 @@ func bypassProgram() *cobra.Command {
 	var ports, to []string
 	c := &cobra.Command{
 		Use:   "run -i DEVICE --port PORT|--to ADDRESS [flags] -- PROGRAM [ARGUMENT…]",
-		Short: "Run an unmodified program whose TCP connections go past the kernel",
-		Long: `Run a program as it is, with the TCP connections that come to --port, or go to --to, carried by a TCP of our own on AF_XDP
-sockets of a device, or on AF_PACKET ones where the kernel, the device or your rights have no AF_XDP: it says which. Its calls
-are answered through seccomp: no library is put before it. What is not carried stays the kernel's, and is said: UDP, connections
-by other devices, sockets bound before they connect. With --netns it runs there.
+		Short: "Run an unmodified program whose TCP and UDP go past the kernel",
+		Long: `Run a program as it is, with the TCP connections and UDP datagrams that come to --port, or go to --to, carried by a stack of
+our own on AF_XDP sockets of a device, or on AF_PACKET ones where the kernel, the device or your rights have no AF_XDP: it says
+which. Its calls are answered through seccomp: no library is put before it. What is not carried stays the kernel's, and is said:
+TCP by other devices, TCP sockets bound before they connect. With --netns it runs there.
 
 Examples:
   fathom bypass run -i veth2 --netns ns2 --port 8080 -- python3 -m http.server 8080
   fathom bypass run -i eth0 -q all --port 80,443 -- nginx -g 'daemon off;'
   fathom bypass run -i eth0 --backend packet --port 8080 -- python3 -m http.server 8080
+  fathom bypass run -i eth0 --to 192.0.2.53:53 -- dig @192.0.2.53 example.net
   fathom bypass run -i veth1 --netns ns1 --to 10.0.0.2:8080 -- curl -s http://10.0.0.2:8080/`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -53,8 +54,8 @@ Examples:
 	fl := c.Flags()
 	fl.StringVarP(&f.dev, "interface", "i", "", "network `DEVICE`")
 	fl.StringVar(&f.netns, "netns", "", "network namespace of the device: a `NAME`, a process or a path")
-	fl.StringSliceVar(&ports, "port", nil, "`PORT` whose connections are carried; several with commas")
-	fl.StringSliceVar(&to, "to", nil, "`ADDRESS[:PORT]` to which connections are carried, or ADDRESS/LENGTH[:PORT]")
+	fl.StringSliceVar(&ports, "port", nil, "`PORT` whose connections and datagrams are carried; several with commas")
+	fl.StringSliceVar(&to, "to", nil, "`ADDRESS[:PORT]` to which they are carried, or ADDRESS/LENGTH[:PORT]")
 	fl.StringVarP(&f.queue, "queue", "q", "all", "`QUEUES`: 0, or 0,1, or all")
 	fl.BoolVarP(&f.generic, "xdp-skb", "S", false, "attach in generic mode, which every device has")
 	fl.BoolVarP(&f.native, "xdp-native", "N", false, "attach in the driver")
@@ -127,7 +128,7 @@ func (f *bypassFlags) runProgram(c *cobra.Command, o sockets.Options, n netstack
 	for _, d := range o.To {
 		carried = append(carried, "to "+d.String())
 	}
-	fmt.Fprintf(say, "fathom: TCP connections %s go past the kernel on %s (%s)\n", strings.Join(carried, ", "), f.device(), way(s))
+	fmt.Fprintf(say, "fathom: TCP and UDP %s go past the kernel on %s (%s)\n", strings.Join(carried, ", "), f.device(), way(s))
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM)
 	defer stop()
 	interrupts := make(chan os.Signal, 1) // the terminal sends them to the program too, whose matter they are
@@ -163,6 +164,9 @@ func showProgram(w io.Writer, res sockets.Result, s *netstack.Stack) {
 		fmt.Fprintf(w, "; packets %d in, %d out, %d segments sent again", st.Received, st.Sent, st.Retransmits)
 	}
 	fmt.Fprintln(w)
+	if res.DatagramsIn+res.DatagramsOut+res.DatagramsElsewhere > 0 {
+		fmt.Fprintf(w, "fathom: carried %d datagrams that came and %d that went; %d through the kernel\n", res.DatagramsIn, res.DatagramsOut, res.DatagramsElsewhere)
+	}
 	if res.Elsewhere > 0 {
 		fmt.Fprintf(w, "fathom: by other devices, through the kernel: %d connections\n", res.Elsewhere)
 	}

@@ -74,6 +74,7 @@ var victims = []victim{
 	{args: "bypass prog run OBJECT -i eth0 --netns LAB.b -- SLEEP", needs: []ktest.Feature{ktest.XDP}},
 	{args: "bypass run -i eth0 --netns LAB.b --port 4097 -- SLEEP", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass run --backend packet -i eth0 --netns LAB.b --port 4098 -- SLEEP", needs: []ktest.Feature{ktest.NetNS}},
+	{args: "bypass run -i eth0 --netns LAB.b --port 4099 -- SELF lab listen udp 192.0.2.2:4099", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass compare --ways udp,xsk-spin", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "bypass tick --ways sockets,xsk-spin", needs: []ktest.Feature{ktest.XDP, ktest.AFXDP}},
 	{args: "lab up --name NAME x:192.0.2.9/30·--·y:192.0.2.10/30", needs: []ktest.Feature{ktest.NetNS}, down: "lab down NAME"},
