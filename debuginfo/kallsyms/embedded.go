@@ -30,6 +30,8 @@ type Embedded struct {
 
 // Builder collects symbols for a [Table].
 type Builder struct {
+	Expect []string // names of 3 bytes or more that will be asked for: they are found without an index of all names
+
 	text strings.Builder
 	syms []entry
 }
@@ -60,6 +62,13 @@ func (b *Builder) Table() *Table {
 		t.high = t.syms[n-1].addr>>63 != 0
 	}
 	t.index = sync.OnceValue(t.buildIndex)
+	t.expected = map[string][]uint32{"_end": nil}
+	for _, n := range b.Expect {
+		if len(n) >= 3 {
+			t.expected[n] = nil
+		}
+	}
+	t.expect(0)
 	for s := range t.Named("_end") {
 		if s.Module == "" {
 			t.end = s.Addr
@@ -238,9 +247,21 @@ func (t *Table) With(b *Builder) *Table {
 	}
 	sortTail(n.syms)
 	n.index = sync.OnceValue(n.buildIndex)
-	if k := len(t.syms); k > 0 && n.syms[k-1] == t.syms[k-1] { // what is new is all behind, as modules of most machines are
+	n.expected = make(map[string][]uint32, len(t.expected))
+	k := len(t.syms)
+	behind := k > 0 && n.syms[k-1] == t.syms[k-1] // what is new is all behind, as modules of most machines are
+	if behind {
 		n.index = sync.OnceValue(func() nameIndex { return n.extend(t.index(), k) })
+	} else {
+		k = 0
 	}
+	for name, ids := range t.expected {
+		n.expected[name] = nil
+		if behind {
+			n.expected[name] = slices.Clone(ids)
+		}
+	}
+	n.expect(k)
 	return n
 }
 
