@@ -26,6 +26,7 @@ import (
 const (
 	callsEnv  = "FATHOM_TEST_CALLS"
 	recordEnv = "FATHOM_TEST_RECORD"
+	fireEnv   = "FATHOM_TEST_FIRE" // what fires newEventModule's event: the recorder's own are not recorded
 )
 
 // guests have trace-cmd in them, where this machine has it.
@@ -57,6 +58,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if n := os.Getenv(fireEnv); n != "" {
+		if err := os.WriteFile("/sys/module/every/parameters/fire", []byte(n), 0); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(recordEnv); dir != "" {
 		_, err := Start(Options{Dir: filepath.Join(dir, "r"), Events: []Spec{{Pattern: "sched:*"}, {Pattern: "raw_syscalls"}}, Leases: lease.Dir{Path: filepath.Join(dir, "leases")}})
 		fmt.Println("started", err)
@@ -65,7 +73,11 @@ func TestMain(m *testing.M) {
 	ktest.Main(m, guests())
 }
 
-func TestGuest(t *testing.T) { ktest.Guests(t, guests()) }
+func TestGuest(t *testing.T) {
+	c := guests()
+	c.Each = newEventFiles
+	ktest.Guests(t, c)
+}
 
 // withLibraries lists a program and what it is linked with; nothing if it is not here.
 func withLibraries(program string) (out []guest.File) {

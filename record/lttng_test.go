@@ -239,7 +239,8 @@ func (p *peer) add(name, value string) {
 	p.names, p.values = append(p.names, name), append(p.values, name+"="+value)
 }
 
-// oursAsPeer writes what we read under the names that babeltrace2 has, in its order.
+// oursAsPeer writes what we read under the names that babeltrace2 has, in its order, and behind it what it does not have, such as
+// options of variants that this event has not chosen.
 func oursAsPeer(e *traceevent.Event, names []string) string {
 	full := e.Format.Name
 	if e.Format.System != "" {
@@ -250,14 +251,19 @@ func oursAsPeer(e *traceevent.Event, names []string) string {
 	for _, n := range names {
 		seen[n]++
 	}
+	told := map[*traceevent.Field]bool{}
 	for _, n := range names {
 		f := e.Format.Field(n)
+		if f != nil && !f.There(e.Rec) {
+			f = nil
+		}
 		if seen[n] > 1 { // a context, and behind it a field of the event
 			seen[n] = 1
 			if c := e.Format.Field("context_" + n); c != nil {
 				f = c
 			}
 		}
+		told[f] = true
 		switch {
 		case n == "cpu_id" && f == nil:
 			out += fmt.Sprintf(" %s=%d", n, e.CPU)
@@ -269,6 +275,11 @@ func oursAsPeer(e *traceevent.Event, names []string) string {
 			out += " " + n + "=?"
 		default:
 			out += " " + n + "=" + oursValue(f, e.Rec)
+		}
+	}
+	for i := range e.Format.Fields {
+		if f := &e.Format.Fields[i]; !f.Common && !told[f] && f.There(e.Rec) {
+			out += " and " + f.Name + "=" + oursValue(f, e.Rec)
 		}
 	}
 	return out

@@ -21,6 +21,12 @@ func (f *Field) ElemSize() int {
 	return elemSize(f.Type, 8)
 }
 
+// There says if a record has the field: it is of no option, or of the one that the record has.
+func (f *Field) There(rec []byte) bool {
+	o := f.Option
+	return o.N == 0 || o.At >= 0 && o.At+2 <= len(rec) && binary.LittleEndian.Uint16(rec[o.At:]) == o.N
+}
+
 // IsText says if a field holds characters.
 func (f *Field) IsText() bool {
 	return f.IsArray() && (f.Type == "char" || f.Type == "const char" || f.Type == "unsigned char" && (f.DataLoc || f.RelLoc))

@@ -196,12 +196,12 @@ func (p *Printer) Append(dst, rec []byte, env *Env) []byte {
 	return dst
 }
 
-// AppendFields renders a record's own fields as name=value.
+// AppendFields renders a record's own fields, those that are there, as name=value.
 func (f *Format) AppendFields(dst, rec []byte) []byte {
 	sep := false
 	for i := range f.Fields {
 		d := &f.Fields[i]
-		if d.Common {
+		if d.Common || !d.There(rec) {
 			continue
 		}
 		if sep {

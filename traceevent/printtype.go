@@ -40,6 +40,12 @@ var typeWords = map[string]ctyp{
 	"phys_addr_t": ulongType, "blk_opf_t": {size: 4, uns: true}, "uid_t": {size: 4, uns: true}, "gid_t": {size: 4, uns: true},
 }
 
+// TypeWord gives the size of a number that one word is the type of, among those that C and the kernel have: u64, gfp_t.
+func TypeWord(name string) (size int, unsigned, ok bool) {
+	t := typeWords[name]
+	return t.size, t.uns, t.size > 0 && name != "void"
+}
+
 // castAt reads "TYPE)" at a token. ok is false if that is an expression. The type is nil if its size is not known. n is
 // where what is cast begins.
 func (p *exprParser) castAt(at int) (t *ctyp, n int, ok bool) {

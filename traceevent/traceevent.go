@@ -39,6 +39,14 @@ type Field struct {
 	// Labels name values of an enumeration, where a trace tells them; the kernel's formats have them in their print fmt.
 	Labels []Label
 	Bits   bool // Labels name bits, those of Lo, and not values
+
+	Option Option // that the field is of, where a trace has several layouts for one event
+}
+
+// Option is one of those that a record may have: the two bytes at At are N if it does. The zero Option is in all of them.
+type Option struct {
+	At int
+	N  uint16
 }
 
 // Label names the values from Lo to Hi. Those of unsigned fields of 64 bits are the same bits.

@@ -1,23 +1,18 @@
 package vmcore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/anchore/go-lzo"
 	"github.com/klauspost/compress/s2"
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
 
 // decompressor holds what the libraries can use again from page to page.
 type decompressor struct {
-	zlib io.ReadCloser
+	zlib inflater
 	zstd *zstd.Decoder
-	src  bytes.Reader
-	more [1]byte
 }
 
 var (
@@ -30,7 +25,7 @@ func (d *decompressor) page(dst, raw []byte, flags uint32) error {
 	n, err := 0, error(nil)
 	switch {
 	case flags&pageZlib != 0:
-		n, err = d.inflate(dst, raw)
+		n, err = d.zlib.page(dst, raw)
 	case flags&pageLZO != 0:
 		n, err = lzo.Decompress(raw, dst)
 	case flags&pageSnappy != 0:
@@ -47,25 +42,6 @@ func (d *decompressor) page(dst, raw []byte, flags uint32) error {
 		return errShort
 	}
 	return nil
-}
-
-func (d *decompressor) inflate(dst, raw []byte) (n int, err error) {
-	d.src.Reset(raw)
-	if d.zlib == nil {
-		d.zlib, err = zlib.NewReader(&d.src)
-	} else {
-		err = d.zlib.(zlib.Resetter).Reset(&d.src, nil)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if n, err = io.ReadFull(d.zlib, dst); err != nil {
-		return n, err
-	}
-	if k, err := d.zlib.Read(d.more[:]); k != 0 || err != io.EOF { // the checksum is looked at there
-		return n, errors.Join(errLong, err)
-	}
-	return n, nil
 }
 
 func unsnappy(dst, raw []byte) (int, error) {

@@ -217,7 +217,7 @@ func TestChecksum(t *testing.T) {
 	}
 	bad := slices.Clone(good)
 	bad[len(bad)-1] ^= 1
-	if err := d.page(dst, bad, pageZlib); !errors.Is(err, zlib.ErrChecksum) {
+	if err := d.page(dst, bad, pageZlib); !errors.Is(err, errChecksum) {
 		t.Errorf("a wrong checksum: %v", err)
 	}
 	if err := d.page(dst, stream(append(pageOf(3), 1)), pageZlib); !errors.Is(err, errLong) {

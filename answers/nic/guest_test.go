@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -29,30 +27,17 @@ const (
 func TestMain(m *testing.M) { ktest.Main(m, guests) }
 
 func TestGuest(t *testing.T) {
-	if ktest.InGuest() || os.Getenv(ktest.EnvGuests) == "" {
-		t.Skip("runs on the host, where " + ktest.EnvGuests + " names kernels")
-	}
-	for _, kernel := range []string{"debian-6.12", "debian-6.1"} {
-		wanted := os.Getenv(ktest.EnvGuests)
-		if wanted != "all" && !slices.Contains(strings.Split(wanted, ","), kernel) {
-			continue
-		}
-		c := guests
-		c.Kernels = []string{kernel}
+	c := guests
+	c.Kernels = []string{"debian-6.12", "debian-6.1"}
+	c.Each = func(t *testing.T, kernel string, c *ktest.Config) {
 		c.Files = append(ethtool(t), guest.File{Name: lateModule, Path: build(t, kernel, "late")}, guest.File{Name: ktcpModule, Path: build(t, kernel, "ktcp")})
 		args, remove := multiQueue(t)
+		t.Cleanup(remove)
 		c.QEMUArgs = append(args,
 			"-netdev", "hubport,id=h1,hubid=1", "-device", "e1000e,netdev=h1,romfile=",
 			"-netdev", "hubport,id=h2,hubid=1", "-device", "virtio-net-pci,netdev=h2,romfile=")
-		if wanted != "all" {
-			t.Setenv(ktest.EnvGuests, kernel)
-		}
-		ktest.Guests(t, c)
-		remove()
-		if wanted != "all" {
-			t.Setenv(ktest.EnvGuests, wanted)
-		}
 	}
+	ktest.Guests(t, c)
 }
 
 // build builds a module to learn from for a kernel.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		fmt.Println("runs", startTracer(os.Getenv(tracerEnv)))
 		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	if n, _ := strconv.Atoi(os.Getenv(pipesEnv)); n > 0 {
+		if err := makePipes(n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(0)
 	}
 	ktest.Main(m, guests)
@@ -125,8 +133,14 @@ func (p place) event(t *testing.T, name string) (tracefs.Event, *traceevent.Form
 // count has all engines of this kernel count the same work at once.
 func (p place) count(t *testing.T, q *Query, work func()) map[string]*Table {
 	t.Helper()
+	return p.countNamed(t, q, names{p.live}, work)
+}
+
+// countNamed counts, and calls what BPF programs saw by these names.
+func (p place) countNamed(t *testing.T, q *Query, called Names, work func()) map[string]*Table {
+	t.Helper()
 	cs := map[string]Counter{}
-	b, err := NewBPF(q, p.world, runtime.NumCPU(), names{p.live})
+	b, err := NewBPF(q, p.world, runtime.NumCPU(), called)
 	if err != nil {
 		t.Fatal(err)
 	}

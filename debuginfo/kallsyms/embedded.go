@@ -29,6 +29,8 @@ type Embedded struct {
 
 // Builder collects symbols for a [Table].
 type Builder struct {
+	Expect []string // names of 3 bytes or more that will be asked for: they are found without an index of all names
+
 	names names
 	syms  []entry
 }
@@ -47,6 +49,13 @@ func (b *Builder) Add(s Sym) {
 // Table sorts what was added. The Builder must not be used any more.
 func (b *Builder) Table() *Table {
 	t := newTable(b.names.sealed(), b.syms)
+	t.expected = map[string][]uint32{"_end": nil}
+	for _, n := range b.Expect {
+		if len(n) >= 3 {
+			t.expected[n] = nil
+		}
+	}
+	t.expect(0)
 	for s := range t.Named("_end") {
 		if s.Module == "" {
 			t.end = s.Addr
@@ -228,9 +237,21 @@ func (t *Table) With(b *Builder) *Table {
 	}
 	sortTail(n.syms)
 	n.index = sync.OnceValue(n.buildIndex)
-	if k := len(t.syms); k > 0 && n.syms[k-1] == t.syms[k-1] { // what is new is all behind, as modules of most machines are
+	n.expected = make(map[string][]uint32, len(t.expected))
+	k := len(t.syms)
+	behind := k > 0 && n.syms[k-1] == t.syms[k-1] // what is new is all behind, as modules of most machines are
+	if behind {
 		n.index = sync.OnceValue(func() nameIndex { return n.extend(t.index(), k) })
+	} else {
+		k = 0
 	}
+	for name, ids := range t.expected {
+		n.expected[name] = nil
+		if behind {
+			n.expected[name] = slices.Clone(ids)
+		}
+	}
+	n.expect(k)
 	return n
 }
 

@@ -173,3 +173,32 @@ func FuzzDecode(f *testing.F) {
 		t.ByName("_stext")
 	})
 }
+
+// TestExpect: names that were expected, there or not, once or often, are found as by the index, also among symbols that are added later,
+// behind the others and between them.
+func TestExpect(t *testing.T) {
+	names := []string{"init_task", "init_tasks", "ini", "in", "prb", "_end", "a", "zone"}
+	for _, later := range []uint64{0xffffffffc0000000, 0xffffffff81000020} {
+		build := func(expect []string) *Table {
+			b := Builder{Expect: expect}
+			for i, n := range []string{"init_task", "prb", "zone", "ini", "init_task", "a", "in", "_end"} {
+				b.Add(Sym{Addr: 0xffffffff81000000 + 16*uint64(i), Name: n, Type: 'D'})
+			}
+			var more Builder
+			for i, n := range []string{"prb", "init_tasks", "zone"} {
+				more.Add(Sym{Addr: later + 8*uint64(i), Name: n, Type: 't', Module: "m"})
+			}
+			return b.Table().With(&more)
+		}
+		plain, expected := build(nil), build([]string{"init_task", "init_tasks", "ini", "in", "prb", "none", "zone"})
+		for _, n := range append(names, "none") {
+			want, got := slices.Collect(plain.Named(n)), slices.Collect(expected.Named(n))
+			if d := cmp.Diff(want, got); d != "" || n == "prb" && len(got) != 2 {
+				t.Errorf("%s, with more at %#x: %s", n, later, d)
+			}
+		}
+		if a, ok := expected.expected["none"]; !ok || a != nil || len(expected.expected["zone"]) != 2 {
+			t.Errorf("expected: %v", expected.expected)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sort"
 
 	"github.com/fathom-trace/fathom/ctype"
 )
@@ -111,15 +110,11 @@ type Table struct {
 	Entries io.ReaderAt // N entries
 }
 
-// Lookup gives the entry for an instruction's address; ok is false where the tables say nothing or are not readable.
+// Lookup gives the entry for an instruction's address; ok is false where the tables say nothing, or where the entry is, or may
+// be, among what is not readable.
 func (t *Table) Lookup(addr uint64) (Entry, bool) {
-	bad := false
-	i := sort.Search(t.N, func(i int) bool {
-		ip, err := t.ip(i)
-		bad = bad || err != nil
-		return ip > addr
-	})
-	if i == 0 || bad {
+	i, ok := t.search(addr)
+	if !ok || i == 0 {
 		return Entry{}, false
 	}
 	var b [Size]byte
@@ -127,6 +122,57 @@ func (t *Table) Lookup(addr uint64) (Entry, bool) {
 		return Entry{}, false
 	}
 	return t.Format.Decode(b), true
+}
+
+// search finds the first address above addr. What cannot be read is gone around: what stands before and behind it says on
+// which side to go on, and between the two there is no answer.
+func (t *Table) search(addr uint64) (i int, ok bool) {
+	lo, hi := 0, t.N // all before lo are not above, all from hi on are
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		ip, err := t.ip(mid)
+		at, behind := mid, mid+1 // what is read, and what is behind that or behind what is not readable
+		if err != nil {
+			from, end := t.hole(mid, lo, hi)
+			if end < hi {
+				if ip, err = t.ip(end); err == nil && ip <= addr {
+					lo = end + 1
+					continue
+				}
+			}
+			if at, behind = from-1, end; at < lo {
+				return 0, false
+			}
+			if ip, err = t.ip(at); err != nil || ip <= addr {
+				return 0, false
+			}
+		}
+		if ip > addr {
+			hi = at
+		} else {
+			lo = behind
+		}
+	}
+	return lo, true
+}
+
+// pageEntries are the addresses in a page, of which memory is readable or not.
+const pageEntries = 4096 / 4
+
+// hole gives what is not readable around i, from lo to hi, in whole pages.
+func (t *Table) hole(i, lo, hi int) (from, end int) {
+	within := int(t.IPAddr % 4096 / 4) // the page of the first begins so many entries before it
+	unreadable := func(i int) bool { _, err := t.ip(i); return err != nil }
+	page := (i + within) / pageEntries
+	start := func(page int) int { return page*pageEntries - within }
+	from, end = page, page+1
+	for start(from) > lo && unreadable(start(from)-1) {
+		from--
+	}
+	for start(end) < hi && unreadable(start(end)) {
+		end++
+	}
+	return max(start(from), lo), min(start(end), hi)
 }
 
 func (t *Table) ip(i int) (uint64, error) {

@@ -135,3 +135,47 @@ func ExampleTable_Lookup() {
 	fmt.Println(e.Type == Call, e.SPReg == SP, e.SPOffset, ok)
 	// Output: true true 1 true
 }
+
+// holed is a table's memory, of which some pages are not there.
+type holed struct {
+	*bytes.Reader
+	base    uint64
+	missing map[uint64]bool // by number
+}
+
+func (h holed) ReadAt(b []byte, off int64) (int, error) {
+	for at := h.base + uint64(off); at < h.base+uint64(off)+uint64(len(b)); at++ {
+		if h.missing[at/4096] {
+			return 0, fmt.Errorf("page %#x is missing", at/4096*4096)
+		}
+	}
+	return h.Reader.ReadAt(b, off)
+}
+
+// TestHoles: where pages of the addresses are missing, only what stands in them, or may, is not known.
+func TestHoles(t *testing.T) {
+	const n = 6000 // on seven pages, as it begins within the first
+	base := uint64(0xffffffff82000e00)
+	var code []uint64
+	for i := range n {
+		code = append(code, 0xffffffff81000000+uint64(i)*8)
+	}
+	whole := table(base, code...)
+	for _, missing := range [][]int{{}, {0}, {1}, {3}, {6}, {2, 3}, {1, 3, 5}, {0, 6}, {1, 2, 3, 4, 5}, {0, 1, 2, 4, 5, 6}, {0, 1, 2, 3, 4, 5, 6}} {
+		tab := *whole
+		h := holed{whole.IPs.(*bytes.Reader), base, map[uint64]bool{}}
+		for _, p := range missing {
+			h.missing[base/4096+uint64(p)] = true
+		}
+		tab.IPs = h
+		there := func(i int) bool { return i < 0 || i >= n || !h.missing[(base+4*uint64(i))/4096] }
+		for i := -1; i < n; i++ {
+			addr := code[0] + uint64(int64(i)*8+5)
+			e, ok := tab.Lookup(addr)
+			// Of the last address before a hole nobody knows where its code ends.
+			if want := i >= 0 && there(i) && there(i+1); ok != want || ok && int(e.SPOffset) != i {
+				t.Fatalf("without pages %v: %#x has entry %d, %v; it is %d, known: %v", missing, addr, e.SPOffset, ok, i, want)
+			}
+		}
+	}
+}

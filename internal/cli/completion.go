@@ -333,7 +333,7 @@ func byVerb() map[string]proposal {
 		"packet why": after(map[string]proposal{"dev": devices, "netns": spaces, "to": nothing, "from": nothing}, words("dev", "netns", "to", "from")),
 		"watch":      after(map[string]proposal{"dev": devices, "netns": spaces}, names(watchKinds)),
 		"nic":        devices, "record": nothing, "record enable": many(m.Events), "record list": sessions, "record start": sessions, "record stop": sessions,
-		"record rotate": sessions, "record snapshot": sessions, "record destroy": sessions, "record create": nothing, "view": files,
+		"record rotate": sessions, "record snapshot": sessions, "record destroy": sessions, "record create": nothing, "record new-event": nothing, "view": files,
 		"explain": files, "explain address": many(m.Functions), "explain struct": many(m.Types), "explain function": many(m.Functions),
 		"explain syscall": names(syscallNames), "explain tracepoint": many(m.Events), "explain probe": many(m.Functions), "explain errno": names(errnoNames),
 		"explain drop": names(defs.DropNames), "explain config": nothing, "core": inTurn(files, names(coreCommands), nothing),

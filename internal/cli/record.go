@@ -119,6 +119,7 @@ Examples:
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no messages")
 	fl.BoolVar(&f.strict, "strict", false, "exit with 3 if events were lost")
 	c.AddCommand(sessionCommands()...)
+	c.AddCommand(newEventCommand())
 	return c
 }
 

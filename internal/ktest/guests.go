@@ -59,6 +59,9 @@ func (c *Config) takes(name string) bool {
 
 // boot runs one guest and reports what its tests said.
 func boot(t *testing.T, c Config, kernel, pattern string) {
+	if c.Each != nil {
+		c.Each(t, kernel, &c)
+	}
 	o, err := options(t.Context(), c, kernel, pattern)
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ type Config struct {
 	CPUs     int           // 2 if 0
 	Timeout  time.Duration // of one guest; 10 minutes if 0
 	Pack     initramfs.Compression
+	Each     func(t *testing.T, kernel string, c *Config) // adds what only this kernel's guest has, before it boots
 
 	// NoLeakCheck turns the leak check of [Main] off; its text is the reason.
 	NoLeakCheck string

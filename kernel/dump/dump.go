@@ -47,7 +47,7 @@ func Open(core *vmcore.Core) (*Dump, error) {
 	if err := d.openSpace(); err != nil {
 		return nil, err
 	}
-	var b kallsyms.Builder
+	b := kallsyms.Builder{Expect: usualSymbols}
 	if err := d.readSymbols(&b); err != nil {
 		return nil, fmt.Errorf("read the kernel's symbols: %w", err)
 	}

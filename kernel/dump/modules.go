@@ -29,8 +29,17 @@ func (d *Dump) readTypes() error {
 		return err
 	}
 	d.types = btftypes.New(own, func(module string) (*btftypes.BTF, error) { return d.moduleTypes(own, module) })
+	d.types.Expect(usualTypes)
 	return nil
 }
+
+// usualTypes and usualSymbols are what a first page asks for by name.
+var usualTypes = []string{"orc_entry", "list_head", "module", "uts_namespace", "timekeeper", "long unsigned int", "long int", "char", "printk_ringbuffer",
+	"task_struct", "pcpu_hot", "inactive_task_frame", "pt_regs", "atomic_long_t", "zone_stat_item", "node_stat_item"}
+
+var usualSymbols = []string{"_text", "_end", "__start_BTF", "__stop_BTF", "__start_orc_unwind", "__start_orc_unwind_ip", "__stop_orc_unwind_ip",
+	"__per_cpu_offset", "__cpu_present_mask", "nr_cpu_ids", "pcpu_hot", "current_task", "runqueues", "init_task", "init_uts_ns", "modules", "prb",
+	"shadow_timekeeper", "saved_command_line", "tainted_mask", "_totalram_pages", "total_swap_pages", "nr_swap_pages", "vm_zone_stat", "vm_node_stat"}
 
 // moduleTypes finds a module's BTF in the list btf_modules (kernel/bpf/btf.c), which keeps a copy of it.
 func (d *Dump) moduleTypes(base *btftypes.BTF, module string) (*btftypes.BTF, error) {

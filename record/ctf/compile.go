@@ -39,6 +39,7 @@ type step struct {
 	choice []choice
 	maybe  bool               // no option need be chosen
 	format *traceevent.Format // of what sub reads
+	fixed  int                // bytes of it that are at fixed places
 }
 
 // choice are values of a tag, and the option that they choose.
@@ -127,7 +128,30 @@ type layout struct {
 	size   int
 	// contexts are how many of the fields are contexts, once they are all there.
 	contexts int
+	option   traceevent.Option            // that fields are of which are added now
 	bound    map[string]*traceevent.Field // layout that is given; nil makes one
+}
+
+// chooser makes place for the number of an option; -1 is nowhere.
+func (l *layout) chooser() int {
+	if l == nil || l.bound != nil || l.size+3 > maxRecord {
+		return -1
+	}
+	at := (l.size + 1) &^ 1
+	l.size = at + 2
+	return at
+}
+
+// within adds what f does as fields of an option.
+func (l *layout) within(o traceevent.Option, f func()) {
+	if l == nil || o.At < 0 {
+		f()
+		return
+	}
+	outer := l.option
+	l.option = o
+	f()
+	l.option = outer
 }
 
 // add places a field of the given size and gives its offset, -1 if it is not wanted.
@@ -154,7 +178,7 @@ func (l *layout) add(f traceevent.Field) (off, size int) {
 	if l.size+f.Size > maxRecord || len(l.fields) >= maxFields {
 		return -1, 0
 	}
-	f.Name = l.unique(f.Name)
+	f.Name, f.Option = l.unique(f.Name), l.option
 	l.size += f.Size
 	l.fields = append(l.fields, f)
 	return f.Offset, f.Size
@@ -445,13 +469,13 @@ func (b *builder) list(s *step, e *typ, full string) {
 	inner := b.layout
 	if b.layout = outer; inner != nil {
 		s.dst, s.size = b.located(full)
-		s.t, s.format = e, &traceevent.Format{Fields: inner.fields}
+		s.t, s.format, s.fixed = e, &traceevent.Format{Fields: inner.fields}, inner.size
 	}
 }
 
 func (b *builder) variant(t *typ, full, path string, out []step) []step {
 	tag := b.refers(t, path)
-	s := step{op: opVariant, dst: -1, slot: -1, from: tag.slot, maybe: t.optional}
+	s := step{op: opVariant, dst: b.layout.chooser(), slot: -1, from: tag.slot, maybe: t.optional}
 	switch {
 	case t.at == nil: // a tag's labels are the options' names
 		for _, l := range tag.labels {
@@ -472,12 +496,14 @@ func (b *builder) variant(t *typ, full, path string, out []step) []step {
 	if prefix != "" {
 		prefix += "."
 	}
-	for _, f := range t.fields {
-		if t.optional { // it has the name of what may be missing
-			s.cases = append(s.cases, b.typ(f.typ, full[len(path):], path, nil))
-			continue
-		}
-		s.cases = append(s.cases, b.typ(f.typ, f.name, prefix, nil))
+	for i, f := range t.fields {
+		b.layout.within(traceevent.Option{At: s.dst, N: uint16(i + 1)}, func() {
+			if t.optional { // it has the name of what may be missing
+				s.cases = append(s.cases, b.typ(f.typ, full[len(path):], path, nil))
+				return
+			}
+			s.cases = append(s.cases, b.typ(f.typ, f.name, prefix, nil))
+		})
 	}
 	return b.add(out, s)
 }

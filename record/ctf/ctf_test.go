@@ -165,14 +165,14 @@ func read(t testing.TB, metadata string, b []byte) (out []string, err error) {
 func TestPacked(t *testing.T) {
 	got, err := read(t, packed, packedStream())
 	want := []string{
-		"134217000 [2] 100 odd: three=-1 thirteen=1000 port=305419776 in_a=10 in_b=20 e=1 (one) choice_one=256 choice_two= n={} comm=ab s=text 0",
-		"134217400 [2] 101 odd: three=-2 thirteen=1001 port=305419777 in_a=11 in_b=21 e=2 (two) choice_one=0 choice_two=hello n={0x700} comm=ab s=text 1",
-		"134217800 [2] 102 odd: three=-3 thirteen=1002 port=305419778 in_a=12 in_b=22 e=1 (one) choice_one=258 choice_two= n={0x700,0x701} comm=ab s=text 2",
+		"134217000 [2] 100 odd: three=-1 thirteen=1000 port=305419776 in_a=10 in_b=20 e=1 (one) choice_one=256 n={} comm=ab s=text 0",
+		"134217400 [2] 101 odd: three=-2 thirteen=1001 port=305419777 in_a=11 in_b=21 e=2 (two) choice_two=hello n={0x700} comm=ab s=text 1",
+		"134217800 [2] 102 odd: three=-3 thirteen=1002 port=305419778 in_a=12 in_b=22 e=1 (one) choice_one=258 n={0x700,0x701} comm=ab s=text 2",
 		"134218000 [2] 99 far: x=1099511627776",
 		"lost 5",
-		"1134217000 [2] 100 odd: three=-1 thirteen=1000 port=305419776 in_a=10 in_b=20 e=1 (one) choice_one=256 choice_two= n={} comm=ab s=text 0",
-		"1134217400 [2] 101 odd: three=-2 thirteen=1001 port=305419777 in_a=11 in_b=21 e=2 (two) choice_one=0 choice_two=hello n={0x700} comm=ab s=text 1",
-		"1134217800 [2] 102 odd: three=-3 thirteen=1002 port=305419778 in_a=12 in_b=22 e=1 (one) choice_one=258 choice_two= n={0x700,0x701} comm=ab s=text 2",
+		"1134217000 [2] 100 odd: three=-1 thirteen=1000 port=305419776 in_a=10 in_b=20 e=1 (one) choice_one=256 n={} comm=ab s=text 0",
+		"1134217400 [2] 101 odd: three=-2 thirteen=1001 port=305419777 in_a=11 in_b=21 e=2 (two) choice_two=hello n={0x700} comm=ab s=text 1",
+		"1134217800 [2] 102 odd: three=-3 thirteen=1002 port=305419778 in_a=12 in_b=22 e=1 (one) choice_one=258 n={0x700,0x701} comm=ab s=text 2",
 		"1134218000 [2] 99 far: x=1099511627776",
 	}
 	if d := cmp.Diff(want, got); d != "" || err != nil {

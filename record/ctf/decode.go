@@ -247,6 +247,9 @@ func (d *decoder) choose(s *step) {
 	v := int64(d.slot[s.from])
 	for i := range s.choice {
 		if c := &s.choice[i]; v >= c.lo && v <= c.hi {
+			if s.dst >= 0 {
+				store(d.out[s.dst:], 2, uint64(c.option)+1)
+			}
 			d.run(s.cases[c.option])
 			return
 		}

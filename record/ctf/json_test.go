@@ -77,7 +77,7 @@ func TestTwoOptional(t *testing.T) {
  {"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["has"]},"field-class":{"type":"fixed-length-signed-integer","length":8,"alignment":8,"byte-order":"little-endian"}}},
  {"name":"b","field-class":{"type":"static-length-blob","length":2}}]}}`
 	got, err := read(t, metadata, []byte{5, 1, 0xfe, 7, 8, 6, 0, 9, 10})
-	want := []string{"5 [-1] 0 e: has=1 o=-2 b={0x7,0x8}", "6 [-1] 0 e: has=0 o=0 b={0x9,0xa}"}
+	want := []string{"5 [-1] 0 e: has=1 o=-2 b={0x7,0x8}", "6 [-1] 0 e: has=0 b={0x9,0xa}"}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(err, d)
 	}

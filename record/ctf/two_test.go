@@ -96,15 +96,15 @@ var twoFields = map[string]twoField{
 		{"selector-field-ranges":[[5,5]],"field-class":{"type":"structure","member-classes":[{"name":"eagle","field-class":{"type":"variable-length-unsigned-integer"}},
 			{"name":"lock","field-class":{"type":"dynamic-length-blob","length-field-location":{"origin":"event-record-payload","path":["glass","eagle"]}}}]}}]}},
 		{"name":"margin","field-class":{"type":"dynamic-length-string","encoding":"utf-8","length-field-location":{"origin":"event-record-payload","path":["glass","eagle"]}}`,
-		[]byte("\x05\x02\x08\x09hi"), "x=5 glass_option0_eagle=0 glass_option1_eagle=2 glass_option1_lock={0x8,0x9} margin=hi"},
+		[]byte("\x05\x02\x08\x09hi"), "x=5 glass_option1_eagle=2 glass_option1_lock={0x8,0x9} margin=hi"},
 	"text of a length": {`"u8"},{"name":"y","field-class":{"type":"dynamic-length-string","encoding":"utf-16be","length-field-location":{"path":["x"]}}},{"name":"z","field-class":"u8"`,
 		append(append([]byte{8}, utf(binary.BigEndian, 2, "ab\x00z")...), 3), "x=8 y=ab z=3"},
 	// Example 63: an optional variant; both depend on one field.
 	"optional variant": {`{"type":"variable-length-signed-integer"}},{"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["x"]},"selector-field-ranges":[[-9,-1]],
 		"field-class":{"type":"variant","selector-field-location":{"path":["x"]},"options":[{"name":"juice","selector-field-ranges":[[-4,-1]],"field-class":{"type":"null-terminated-string"}},
-			{"selector-field-ranges":[[-9,-5]],"field-class":"byte"}]}}`, []byte("\x7ehi\x00"), "x=-2 o_juice=hi o_option1=0"},
+			{"selector-field-ranges":[[-9,-5]],"field-class":"byte"}]}}`, []byte("\x7ehi\x00"), "x=-2 o_juice=hi"},
 	"not there": {`"u8"},{"name":"o","field-class":{"type":"optional","selector-field-location":{"path":["x"]},"selector-field-ranges":[[1,1]],"field-class":"byte"}},{"name":"z","field-class":"u8"`,
-		[]byte{2, 7}, "x=2 o=0 z=7"},
+		[]byte{2, 7}, "x=2 z=7"},
 }
 
 // TestTwoFields reads every field class of CTF 2.

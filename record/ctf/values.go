@@ -183,13 +183,7 @@ func (d *decoder) list(s *step) {
 	}
 	record := d.out
 	defer func() { d.out = record }()
-	fixed := 0
-	if s.format != nil {
-		for i := range s.format.Fields {
-			fixed = max(fixed, s.format.Fields[i].Offset+s.format.Fields[i].Size)
-		}
-	}
-	element := make([]byte, fixed, 2*fixed+64)
+	element := make([]byte, s.fixed, 2*s.fixed+64)
 	text := []byte{'{'}
 	for i := range n {
 		start := d.at

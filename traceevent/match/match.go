@@ -63,27 +63,37 @@ func (f *Filter) bind(x filter.Expr, ev *traceevent.Format) match {
 	return f.compare(x.(*filter.Cmp), ev)
 }
 
+// compare compiles a comparison. An event that has another option than that of the field does not match, as one without the field.
+func (f *Filter) compare(c *filter.Cmp, ev *traceevent.Format) match {
+	m, d := f.comparison(c, ev)
+	if d == nil || d.Option.N == 0 {
+		return m
+	}
+	return func(e *traceevent.Event) bool { return d.There(e.Rec) && m(e) }
+}
+
 func never(*traceevent.Event) bool { return false }
 
-func (f *Filter) compare(c *filter.Cmp, ev *traceevent.Format) match {
+// comparison compiles one for events that have the field, which is nil if it is none of the event's.
+func (f *Filter) comparison(c *filter.Cmp, ev *traceevent.Format) (match, *traceevent.Field) {
 	kind, d, ok := filter.KindOf(ev, c.Field)
 	switch {
 	case d == nil && c.Field == "event":
-		return words(c, func(*traceevent.Event) []byte { return []byte(ev.System + ":" + ev.Name) })
+		return words(c, func(*traceevent.Event) []byte { return []byte(ev.System + ":" + ev.Name) }), d
 	case !ok:
-		return never
+		return never, d
 	case kind == filter.CPU:
-		return number(c, func(e *traceevent.Event) int64 { return int64(e.CPU) }, false)
+		return number(c, func(e *traceevent.Event) int64 { return int64(e.CPU) }, false), d
 	case kind == filter.Comm && f.comm == nil:
-		return never
+		return never, d
 	case kind == filter.Comm:
-		return words(c, func(e *traceevent.Event) []byte { s, _ := f.comm(e); return []byte(s) })
+		return words(c, func(e *traceevent.Event) []byte { s, _ := f.comm(e); return []byte(s) }), d
 	case kind == filter.Text:
-		return words(c, func(e *traceevent.Event) []byte { return d.String(e.Rec) })
+		return words(c, func(e *traceevent.Event) []byte { return d.String(e.Rec) }), d
 	case d.Signed:
-		return number(c, func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false)
+		return number(c, func(e *traceevent.Event) int64 { return d.Int(e.Rec) }, false), d
 	}
-	return number(c, func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true)
+	return number(c, func(e *traceevent.Event) int64 { return int64(d.Uint(e.Rec)) }, true), d
 }
 
 func number(c *filter.Cmp, get func(*traceevent.Event) int64, unsigned bool) match {

@@ -39,6 +39,29 @@ func event(t testing.TB) *traceevent.Event {
 
 func comm(*traceevent.Event) (string, bool) { return "curl", true }
 
+// TestOption: what compares with a field that a record does not have, having another option, does not match.
+func TestOption(t *testing.T) {
+	e := event(t)
+	binary.LittleEndian.PutUint16(e.Rec[2:], 2)
+	rc := e.Format.Field("rc")
+	for n, want := range map[uint16]bool{0: true, 1: false, 2: true, 3: false} {
+		rc.Option = traceevent.Option{At: 2, N: n}
+		for _, text := range []string{"rc == -5", "rc != 7", "rc < 0 || len == 1"} {
+			f, err := Parse(text, comm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := f.Match(e); got != want || rc.There(e.Rec) != want {
+				t.Errorf("option %d, %s: %v", n, text, got)
+			}
+		}
+	}
+	rc.Option = traceevent.Option{At: 23, N: 1}
+	if rc.There(e.Rec) {
+		t.Error("an option that a record is too short for")
+	}
+}
+
 func TestMatch(t *testing.T) {
 	e := event(t)
 	tests := []struct {

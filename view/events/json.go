@@ -74,7 +74,7 @@ func (j *JSON) object(b []byte, e *traceevent.Event) []byte {
 	sep := false
 	for k := range e.Format.Fields {
 		f := &e.Format.Fields[k]
-		if f.Common {
+		if f.Common || !f.There(e.Rec) {
 			continue
 		}
 		if sep {
@@ -201,7 +201,7 @@ func (c *CSV) Event(e *traceevent.Event) error {
 	c.row = append(c.row, i.full, strconv.Itoa(tid), c.names.of(e, tid), "")
 	for _, name := range c.cols {
 		v := ""
-		if f := e.Format.Field(name); f != nil && !f.Common {
+		if f := e.Format.Field(name); f != nil && !f.Common && f.There(e.Rec) {
 			v = string(f.AppendValue(nil, e.Rec))
 		}
 		c.row = append(c.row, v)

@@ -151,7 +151,7 @@ func (p *Perfetto) Event(e *traceevent.Event) error {
 	p.ann = str(p.ann, annotationString, p.names.of(e, tid)+"-"+strconv.Itoa(tid))
 	p.ev = blob(p.ev, eventAnnotation, p.ann)
 	for k := range e.Format.Fields {
-		if f := &e.Format.Fields[k]; !f.Common {
+		if f := &e.Format.Fields[k]; !f.Common && f.There(e.Rec) {
 			p.annotate(f, e.Rec)
 		}
 	}
