@@ -38,6 +38,7 @@ DISTAPT = rpm lintian qemu-user-static
 # Packages that no event passes through are compiled without inlining: the binary is 6 % smaller for it (internal/gen/deps
 # holds its size against the limit) and nothing that is measured is slower.
 COLD = ./answers/... ./internal/cli/... ./internal/doctor/... ./internal/callgraph/... ./internal/script/... ./internal/packets ./netstate/... ./lab/... \
+	./traceevent/skeleton ./internal/xskwhy ./internal/remote ./bypass/held ./bypass/prog ./bypass/sockets ./internal/polling \
 	./lang/check/... ./lang/syntax/... ./probe ./probe/try ./usersym/... ./oops/... ./ctype/cdecl ./debuginfo/disasm ./kernel/walk/... ./bypass/steer/... \
 	./record/session/... ./tracefs/... \
 	github.com/vishvananda/... github.com/google/nftables/... github.com/mdlayher/... golang.org/x/arch/... \
