@@ -108,6 +108,11 @@ func lossy(t *testing.T, o netstack.Options, kernel bool) {
 	w := newSite(t, o)
 	w.lossy(w.p.B.NS, w.b.Name, netlink.NetemQdiscAttrs{Latency: 1000, Jitter: 500, Loss: 3, Duplicate: 1, ReorderProb: 2, CorruptProb: 5})
 	w.lossy(w.p.A.NS, w.a.Name, netlink.NetemQdiscAttrs{Latency: 1000, Jitter: 500, Loss: 1, Duplicate: 5, ReorderProb: 5, CorruptProb: 2})
+	transfer(t, w, o, kernel)
+}
+
+// transfer sends both ways between a stack and the kernel, or another stack.
+func transfer(t *testing.T, w *site, o netstack.Options, kernel bool) {
 	size := lossySize(t)
 	w.finishChecksums()
 	l, err := w.s.Listen("tcp", ":9000")

@@ -234,6 +234,30 @@ func overStream(t *testing.T, o netstack.Options) {
 	})
 }
 
+// TestVerified: where checksums are verified nothing is lost by that: no segment has to be sent again.
+func TestVerified(t *testing.T) { eachHere(t, overVerified) }
+
+func overVerified(t *testing.T, o netstack.Options) {
+	o.Checksums = netstack.ChecksumVerify
+	w := newSite(t, o)
+	w.finishChecksums()
+	l, err := w.s.Listen("tcp", ":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := w.dialKernel("tcp", ours+":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 1 << 18
+	stream(t, l, c, size)
+	st, err := w.s.Stats()
+	if err != nil || st.BadChecksums > 0 || st.Queues.RxBytes > 2*size {
+		t.Errorf("%d bytes came for %d: %+v, %v", st.Queues.RxBytes, size, st, err)
+	}
+}
+
 // stream sends bytes from both ends of a connection, closes each direction by itself, and compares.
 func stream(t *testing.T, l net.Listener, client net.Conn, size int) {
 	t.Helper()

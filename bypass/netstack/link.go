@@ -122,7 +122,12 @@ func (n *lane) deliver(packets []arrived) {
 		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(payload))})
 		pkt.NetworkProtocolNumber = proto
 		pkt.RXChecksumValidated = sound
-		n.gro.Enqueue(pkt)
+		if sound {
+			n.gro.Enqueue(pkt)
+		} else { // of packets that were put together the checksum is the first one's, which verifying would take for wrong
+			n.gro.Flush()
+			(*d).DeliverNetworkPacket(proto, pkt)
+		}
 		pkt.DecRef()
 	}
 	n.gro.Flush()
