@@ -58,11 +58,18 @@ func Task(t kernel.Target, task kernel.Value) Stack {
 	sp := task.Get("thread.sp").Uint()
 	var errs kernel.Errors
 	f := kernel.Object(t, &errs, "struct inactive_task_frame", sp)
-	s := state{t: t, pc: f.Get("ret_addr").Uint(), bp: f.Get("bp").Uint(), sp: f.Get("ret_addr").Addr + 8, call: true}
+	s := switched(t, f.Get("ret_addr").Uint(), f.Get("bp").Uint(), f.Get("ret_addr").Addr+8)
 	if err := errs.Take(); err != nil {
 		return Stack{End: Broken, Err: err}
 	}
 	return s.run()
+}
+
+// switched is where a task goes on that is not running: behind a call, or at the begin of ret_from_fork if it has never run
+// (copy_thread in arch/x86/kernel/process.c), which nothing called.
+func switched(t kernel.Target, pc, bp, sp uint64) *state {
+	y, ok := t.Symbols().At(pc)
+	return &state{t: t, pc: pc, bp: bp, sp: sp, call: !ok || y.Addr != pc}
 }
 
 // From unwinds from a CPU's registers.

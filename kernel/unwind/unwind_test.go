@@ -47,10 +47,11 @@ func (f *fake) Unwind(addr uint64) *orc.Table {
 }
 func (f *fake) Types() ctype.Lookup { return types{} }
 
-// Symbols names the last function as what indirect calls go through.
+// Symbols names the last function as what indirect calls go through, and the one before as where new tasks begin.
 func (f *fake) Symbols() kernel.Symbols {
 	var b kallsyms.Builder
 	b.Add(kallsyms.Sym{Addr: text, Name: "_text", Type: 'T'})
+	b.Add(kallsyms.Sym{Addr: text + 0x200, Name: "ret_from_fork", Type: 'T'})
 	b.Add(kallsyms.Sym{Addr: text + 0x300, Name: "__x86_indirect_thunk_array", Type: 'T'})
 	return b.Table()
 }
@@ -160,6 +161,24 @@ func TestFrom(t *testing.T) {
 		got := show(From(f, c.regs))
 		if d := cmp.Diff(c.want, got); d != "" {
 			t.Errorf("%s: %s", c.name, d)
+		}
+	}
+}
+
+// TestSwitched: a task that was forked and never ran goes on at the begin of a function, what stands before that is another one's.
+func TestSwitched(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		pc   uint64
+		want string
+	}{
+		{"behind a call", text + 0x10, "f0+0x10 f2+0x10 outermost"},
+		{"never ran", text + 0x200, "f2+0x0 outermost"},
+	} {
+		f := newFake(t, [2]int{8, callSP}, [2]int{8, none}, [2]int{8, ends})
+		f.put(0, text+0x210)
+		if got := show(switched(f, c.pc, 0, stack).run()); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }
