@@ -12,8 +12,9 @@ import (
 
 // acks holds acknowledgements back for a moment. gVisor sends one for all that it received at once, before the program that the data
 // is for has seen it; what that answers says the same. One is held that says nothing but that more arrived. The next packet of its
-// connection takes its place, or the next acknowledgement, so that every second one is sent (RFC 5681, 4.2; the delay is a hundredth
-// of the kernel's). What says something else, of a hole or of a window, goes at once, behind the one that was held.
+// connection takes its place, or the next acknowledgement, so that every second one is sent, and one for more than a packet at once
+// (RFC 5681, 4.2; the delay is a hundredth of the kernel's). What says something else, of a hole or of a window, goes at once,
+// behind the one that was held.
 type acks struct {
 	conns [1 << connBits]connAcks // by the hash of the connection; another one takes its place
 	held  []*connAcks             // those that have one, and some that had one; the timer runs if there are any
@@ -32,6 +33,7 @@ type connAcks struct {
 	conn   connID
 	known  bool         // if said is of this connection
 	said   seqnum.Value // last, in what was sent or is held
+	sent   seqnum.Value // last
 	listed bool         // among those that may have one
 	n      int          // bytes of the frame that is held; 0 if none is
 	frame  [ackSize]byte
@@ -75,8 +77,8 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 		n.let(a)
 		a.conn, a.known = c, false
 	}
-	known, said, now := a.known, a.said, seqnum.Value(tcp.AckNumber())
-	a.known, a.said = tcp.Flags().Contains(header.TCPFlagAck), now
+	known, said, sent, now := a.known, a.said, a.sent, seqnum.Value(tcp.AckNumber())
+	a.known, a.said, a.sent = tcp.Flags().Contains(header.TCPFlagAck), now, now
 	switch size := p.Size() + wire.EthernetLen; {
 	case !known || !a.known || now.LessThan(said):
 		n.let(a)
@@ -84,9 +86,10 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 		a.n = 0
 	case now == said || tcp.WindowSize() == 0 || header.ParseTCPOptions(tcp.Options()).SACKBlocks != nil || size > ackSize:
 		n.let(a)
-	case a.n > 0:
+	case a.n > 0 || sent.Size(now) > seqnum.Size(n.link.MTU()): // who sends much waits for it
 		a.n = 0
 	default:
+		a.sent = sent
 		a.n = size
 		n.link.fill(a.frame[:size], p, mac)
 		n.remember(a)
@@ -99,7 +102,7 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 func (n *lane) let(a *connAcks) {
 	if a.n > 0 && !n.link.ended.Load() {
 		n.sendFrame(a.frame[:a.n], true)
-		a.n = 0
+		a.n, a.sent = 0, a.said
 	}
 }
 

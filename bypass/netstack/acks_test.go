@@ -134,6 +134,7 @@ func TestAcks(t *testing.T) {
 		{"data says it too", []segment{begin, {from: 1, flags: ack, ack: 110}, {from: 1, flags: push, ack: 110, payload: 9}}, "1:SA:100:0 1:PA:110:9", ""},
 		{"so does the end", []segment{begin, {from: 1, flags: ack, ack: 110}, {from: 1, flags: fin, ack: 111}}, "1:SA:100:0 1:FA:111:0", ""},
 		{"every second one", []segment{begin, {from: 1, flags: ack, ack: 110}, {from: 1, flags: ack, ack: 120}, {from: 1, flags: ack, ack: 130}}, "1:SA:100:0 1:A:120:0", "1:A:130:0"},
+		{"much that came", []segment{begin, {from: 1, flags: ack, ack: 1601}, {from: 1, flags: ack, ack: 3100}, {from: 1, flags: ack, ack: 4600}}, "1:SA:100:0 1:A:1601:0 1:A:4600:0", ""},
 		{"one that is said again", []segment{begin, {from: 1, flags: ack, ack: 110}, {from: 1, flags: ack, ack: 110}, {from: 1, flags: ack, ack: 110}},
 			"1:SA:100:0 1:A:110:0 1:A:110:0 1:A:110:0", ""},
 		{"a hole", []segment{begin, {from: 1, flags: ack, ack: 110}, {from: 1, flags: ack, ack: 120, sack: true}}, "1:SA:100:0 1:A:110:0 1:A:120:0", ""},
