@@ -105,7 +105,7 @@ func (w *Writer) Send(ctx context.Context, msg []byte) error {
 func (w *Writer) gone() error {
 	for i := range w.l.readers {
 		r := &w.l.readers[i]
-		if r.active.Load() == 0 || w.m.held(maxLanes+i) {
+		if r.active.Load() == 0 || w.m.held(maxLanes+i) || r.active.Load() == 0 { // who closes says so first, and then gives its place back
 			continue
 		}
 		if len(w.l.readers) == 1 {
@@ -271,7 +271,8 @@ func (r *Reader) over() error {
 			if r.m.held(i) {
 				return nil
 			}
-			came, dead = true, true
+			came = true
+			dead = dead || r.lanes[i].state.Load() == laneOpen // who closes says so first, and then gives its place back
 		case laneClosed:
 			came = true
 		}
