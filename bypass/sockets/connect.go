@@ -28,14 +28,8 @@ func (r *run) connect(n notification, fd int) {
 		r.ask.answer(n, c.again())
 		return
 	}
-	to, ok := r.goesTo(n.pid, n.args[1], uint64(uint32(n.args[2])))
+	f, to, ok := r.leaving(n, fd, n.args[1], uint64(uint32(n.args[2])))
 	if !ok {
-		r.ask.pass(n.id)
-		return
-	}
-	f, err := borrow(n.pid, fd)
-	if err != nil {
-		r.ask.pass(n.id)
 		return
 	}
 	defer unix.Close(f)
@@ -306,4 +300,18 @@ func (f filled) empty(fd int, other *net.UnixConn) error {
 		left -= n
 	}
 	return nil
+}
+
+// leaving gives a socket of the program that is to speak to an address which goes past the kernel, and that address; the descriptor is the
+// caller's. Else the kernel has been told to go on.
+func (r *run) leaving(n notification, fd int, at, size uint64) (f int, to netip.AddrPort, ok bool) {
+	if to, ok = r.goesTo(n.pid, at, size); ok {
+		var err error
+		f, err = borrow(n.pid, fd)
+		ok = err == nil
+	}
+	if !ok {
+		r.ask.pass(n.id)
+	}
+	return f, to, ok
 }

@@ -525,14 +525,8 @@ func (r *run) sends(n notification, fd int) {
 		}
 		at, size = binary.NativeEndian.Uint64(b), uint64(binary.NativeEndian.Uint32(b[8:]))
 	}
-	to, ok := r.goesTo(n.pid, at, size)
+	f, to, ok := r.leaving(n, fd, at, size)
 	if !ok {
-		r.ask.pass(n.id)
-		return
-	}
-	f, err := borrow(n.pid, fd)
-	if err != nil {
-		r.ask.pass(n.id)
 		return
 	}
 	defer unix.Close(f)
