@@ -35,7 +35,12 @@ const (
 var backends = [...]string{"auto", "xdp", "packet"}
 
 // String gives the name.
-func (b Backend) String() string { return backends[b] }
+func (b Backend) String() string {
+	if b < 0 || int(b) >= len(backends) {
+		return fmt.Sprintf("Backend(%d)", int(b))
+	}
+	return backends[b]
+}
 
 // ParseBackend reads a name.
 func ParseBackend(s string) (Backend, error) {
@@ -47,7 +52,7 @@ func ParseBackend(s string) (Backend, error) {
 	return 0, fmt.Errorf("no backend %q: %s", s, strings.Join(backends[:], ", "))
 }
 
-// source of packets: a device, opened.
+// packets is a device, opened by a backend.
 type packets interface {
 	// take says which packets come: those that match one of the filters, which are of tcpdump's language.
 	take(filters []string) error
