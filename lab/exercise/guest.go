@@ -25,7 +25,7 @@ func decodeOops(ctx context.Context, b *Bench) (p Problem, err error) {
 	}
 	bug := draw.Pick(b.Deck, "null", "bug", "stack")
 	b.Run(ctx, "lab", "exec", g, "--", "sh", "-c", "echo "+bug+" > /proc/fathom_bugs") // it dies of it
-	text, err := b.Run(ctx, "lab", "console", g, "--for", "1s")
+	text, err := deathOn(ctx, b, g)
 	if err != nil {
 		return p, err
 	}
@@ -40,6 +40,17 @@ func decodeOops(ctx context.Context, b *Bench) (p Problem, err error) {
 		Answer: answer,
 		Why:    "the instruction pointer is in " + answer + ".",
 	}, nil
+}
+
+// deathOn is the console of a guest in which something dies, once all of it has been said: a serial line is slow.
+func deathOn(ctx context.Context, b *Bench, guest string) (string, error) {
+	for range 30 {
+		text, err := b.Run(ctx, "lab", "console", guest, "--for", "1s")
+		if err != nil || strings.Contains(text, "---[ end trace") { // kernel/panic.c: print_oops_end_marker
+			return text, err
+		}
+	}
+	return "", errors.New("the console shows no oops")
 }
 
 // lateGuest boots a guest with the module of late work.
