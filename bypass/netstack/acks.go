@@ -91,7 +91,9 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 	default:
 		a.sent = sent
 		a.n = size
-		n.link.fill(a.frame[:size], p, mac)
+		n.link.ethernet(a.frame[:], mac, uint16(p.NetworkProtocolNumber))
+		whole := newCut(p)
+		whole.fill(a.frame[wire.EthernetLen:size])
 		n.remember(a)
 		return true
 	}

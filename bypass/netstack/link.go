@@ -167,7 +167,9 @@ func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
 			continue
 		}
 		if macs[i], known[i] = l.near.find(to); !known[i] {
-			l.near.hold(to, l.frame(p))
+			for _, h := range l.frames(p) {
+				l.near.hold(to, h)
+			}
 		}
 	}
 	n := l.lane(pkts[0].Hash)
@@ -176,31 +178,39 @@ func (l *link) write(pkts []*stack.PacketBuffer) tcpip.Error {
 	if l.ended.Load() {
 		return &tcpip.ErrClosedForSend{}
 	}
-	some := false
 	for i, p := range pkts {
-		known[i] = known[i] && !n.hold(p, macs[i])
-		some = some || known[i]
-	}
-	if !some {
-		return nil
-	}
-	room := n.q.room(len(pkts))
-	used := 0
-	for i, p := range pkts {
-		if !known[i] {
-			continue
+		if known[i] && !n.hold(p, macs[i]) {
+			c := newCut(p)
+			n.write(&c, macs[i], uint16(p.NetworkProtocolNumber), i < len(pkts)-1)
 		}
-		size := p.Size() + wire.EthernetLen
-		if used == len(room) || size > len(room[used]) {
-			l.noRoom.Add(1)
-			continue
-		}
-		room[used] = room[used][:size]
-		l.fill(room[used], p, macs[i])
-		used++
 	}
-	n.send(room[:used], used > 0 && pkts[len(pkts)-1].Size() > int(l.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
 	return nil
+}
+
+// write sends what a packet of gVisor's makes; mu is held. more says that another comes.
+func (n *lane) write(c *cut, to [6]byte, proto uint16, more bool) {
+	for left := c.pieces(); left > 0; {
+		room := n.q.room(min(left, burst))
+		used := 0
+		for used < len(room) && used < left {
+			size := wire.EthernetLen + c.next()
+			if size > len(room[used]) {
+				break
+			}
+			room[used] = room[used][:size]
+			n.link.ethernet(room[used], to, proto)
+			c.fill(room[used][wire.EthernetLen:])
+			used++
+		}
+		if used == 0 {
+			n.q.put(nil)
+			n.link.noRoom.Add(uint64(left))
+			return
+		}
+		left -= used
+		last := len(room[used-1]) - wire.EthernetLen
+		n.send(room[:used], more || left > 0 || last > int(n.link.MTU())-maxOptions) // full ones come in bursts, whose last is seldom full
+	}
 }
 
 // send gives packets to the device that were written into its buffers; mu is held. What has no room is counted. The kernel is told at once, which costs
@@ -244,15 +254,6 @@ func (n *lane) kicker(ctx context.Context) {
 	}
 }
 
-// fill writes a packet with its header of Ethernet.
-func (l *link) fill(b []byte, p *stack.PacketBuffer, to [6]byte) {
-	l.ethernet(b, to, uint16(p.NetworkProtocolNumber))
-	at := wire.EthernetLen
-	for _, part := range p.AsSlices() {
-		at += copy(b[at:], part)
-	}
-}
-
 func (l *link) ethernet(b []byte, to [6]byte, proto uint16) {
 	copy(b, to[:])
 	copy(b[6:], l.near.mac[:])
@@ -265,10 +266,16 @@ type held struct {
 	hash uint32
 }
 
-func (l *link) frame(p *stack.PacketBuffer) held {
-	b := make([]byte, wire.EthernetLen+p.Size())
-	l.fill(b, p, [6]byte{})
-	return held{b, p.Hash}
+// frames are what a packet of gVisor's makes, to be held.
+func (l *link) frames(p *stack.PacketBuffer) (all []held) {
+	c := newCut(p)
+	for range c.pieces() {
+		b := make([]byte, wire.EthernetLen+c.next())
+		l.ethernet(b, [6]byte{}, uint16(p.NetworkProtocolNumber))
+		c.fill(b[wire.EthernetLen:])
+		all = append(all, held{b, p.Hash})
+	}
+	return all
 }
 
 // release sends packets that waited for a neighbour.
@@ -378,5 +385,5 @@ func (l *link) SetOnCloseAction(f func()) {
 // GSOMaxSize is how much TCP may be given to be cut into segments at once.
 func (l *link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
 
-// SupportedGSO says that gVisor cuts.
-func (l *link) SupportedGSO() stack.SupportedGSO { return stack.GVisorGSOSupported }
+// SupportedGSO says that the device cuts, see cut.
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
