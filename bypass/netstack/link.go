@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -76,6 +77,7 @@ func (n *lane) receive(ctx context.Context) error {
 			n.mu.Lock()
 			n.q.free()
 			n.mu.Unlock()
+			runtime.Gosched() // who answers goes first, looking for more can wait
 		case ready:
 			if err := ctx.Err(); err != nil {
 				return err

@@ -3,6 +3,7 @@ package xsk
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"sync"
 
@@ -24,6 +25,7 @@ type Memory struct {
 type UMEM struct {
 	mem      []byte
 	size     uint64 // of a frame
+	shift    uint   // of size
 	share    int    // of how many queues
 	txRoom   uint64 // kept free before packets that Alloc gives
 	flags    uint32
@@ -75,7 +77,7 @@ func NewUMEM(m Memory) (*UMEM, error) {
 
 // newUMEM makes a UMEM of memory that is there.
 func newUMEM(mem []byte, m Memory) *UMEM {
-	u := &UMEM{mem: mem, size: uint64(m.FrameSize), share: max(1, m.Queues), owner: -1, queues: map[Key]*Queue{}}
+	u := &UMEM{mem: mem, size: uint64(m.FrameSize), shift: uint(bits.TrailingZeros(uint(m.FrameSize))), share: max(1, m.Queues), owner: -1, queues: map[Key]*Queue{}}
 	if m.TxMetadata {
 		u.metadata, u.txRoom, u.flags = txMetadataLen, txMetadataLen, unix.XDP_UMEM_TX_METADATA_LEN
 	}
@@ -127,7 +129,7 @@ func (u *UMEM) give(frames []uint64) {
 
 // pass gives a frame to another owner, if it is from's.
 func (u *UMEM) pass(addr uint64, from, to uint8) bool {
-	i := addr / u.size
+	i := addr >> (u.shift & 63)
 	if i >= uint64(len(u.owners)) || u.owners[i] != from {
 		return false
 	}
