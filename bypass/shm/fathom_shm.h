@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 enum { FATHOM_SHM_BLOCK, FATHOM_SHM_DROP, FATHOM_SHM_OVERWRITE };
-enum { FATHOM_SHM_MAGIC = 0x6d687366, FATHOM_SHM_VERSION = 1, FATHOM_SHM_HEADER = 4096, FATHOM_SHM_PLACES = 64 };
+enum { FATHOM_SHM_MAGIC = 0x6d687366, FATHOM_SHM_VERSION = 2, FATHOM_SHM_HEADER = 4096, FATHOM_SHM_PLACES = 64 };
 
 struct fathom_shm_header {
 	uint32_t magic, version, writers, readers, slots, slot, policy;
@@ -48,7 +48,9 @@ struct fathom_shm {
 struct fathom_shm_writer { struct fathom_shm *m; uint32_t id; };
 struct fathom_shm_reader { struct fathom_shm *m; uint32_t id, next; };
 
-static inline size_t fathom_shm_stride(const struct fathom_shm_header *h) { return 16 + (((size_t)h->slot + 7) & ~(size_t)7); }
+static inline size_t fathom_shm_stride(const struct fathom_shm_header *h) {
+	return 16 + (size_t)h->slot > 32 ? (16 + (size_t)h->slot + 63) & ~(size_t)63 : 32;
+}
 static inline size_t fathom_shm_lane_len(const struct fathom_shm_header *h) {
 	return (128 * (1 + (size_t)h->readers) + (size_t)h->slots * fathom_shm_stride(h) + 127) & ~(size_t)127;
 }
@@ -57,6 +59,10 @@ static inline struct fathom_shm_line *fathom_shm_lane(struct fathom_shm *m, uint
 }
 static inline unsigned char *fathom_shm_slot(struct fathom_shm *m, uint32_t lane, uint64_t n) {
 	return (unsigned char *)fathom_shm_lane(m, lane) + 128 * (1 + (size_t)m->h.readers) + (n & (m->h.slots - 1)) * fathom_shm_stride(&m->h);
+}
+
+static inline _Atomic uint64_t *fathom_shm_sequence(struct fathom_shm *m, uint32_t lane, uint64_t n) {
+	return (_Atomic uint64_t *)fathom_shm_slot(m, lane, n);
 }
 
 /* fathom_shm_open opens and maps memory. */
@@ -112,6 +118,10 @@ static inline void fathom_shm_wake(_Atomic uint32_t *sleeps) {
 static inline int fathom_shm_writer(struct fathom_shm *m, struct fathom_shm_writer *w) {
 	for (uint32_t i = 0; i < m->h.writers; i++)
 		if (fathom_shm_lock(m, i, F_WRLCK) == 0) {
+			struct fathom_shm_line *l = fathom_shm_lane(m, i);
+			uint64_t head = atomic_load(&l->position);
+			if (atomic_load(fathom_shm_sequence(m, i, head)) == 2 * head + 2) /* of one that died after it */
+				atomic_store(&l->position, head + 1);
 			*w = (struct fathom_shm_writer){m, i};
 			atomic_store(&fathom_shm_lane(m, i)->state, 1);
 			return 0;
@@ -133,8 +143,8 @@ static inline int fathom_shm_send(struct fathom_shm_writer *w, const void *msg, 
 			return -EAGAIN;
 		}
 	unsigned char *s = fathom_shm_slot(m, w->id, head);
+	_Atomic uint64_t *words = (_Atomic uint64_t *)s;
 	if (m->h.policy == FATHOM_SHM_OVERWRITE) {
-		_Atomic uint64_t *words = (_Atomic uint64_t *)s;
 		atomic_store(&words[0], 2 * head + 1);
 		atomic_store(&words[1], n);
 		for (uint32_t at = 0; at < n; at += 8) {
@@ -142,11 +152,11 @@ static inline int fathom_shm_send(struct fathom_shm_writer *w, const void *msg, 
 			memcpy(&v, (const char *)msg + at, n - at < 8 ? n - at : 8);
 			atomic_store(&words[2 + at / 8], v);
 		}
-		atomic_store(&words[0], 2 * head + 2);
 	} else {
 		memcpy(s + 8, &n, 4);
 		memcpy(s + 16, msg, n);
 	}
+	atomic_store(&words[0], 2 * head + 2); /* what a reader waits for */
 	atomic_store(&l->position, head + 1);
 	for (uint32_t i = 0; i < m->h.readers; i++)
 		fathom_shm_wake(&fathom_shm_lane(m, 0)[1 + i].sleeps);
@@ -188,8 +198,8 @@ static inline int fathom_shm_receive(struct fathom_shm_reader *r, void *msg, uin
 		uint32_t lane = r->next;
 		r->next = (r->next + 1) % m->h.writers;
 		struct fathom_shm_line *l = fathom_shm_lane(m, lane), *me = &l[1 + r->id];
-		uint64_t tail = atomic_load_explicit(&me->position, memory_order_relaxed), head;
-		while ((head = atomic_load(&l->position)) != tail) {
+		uint64_t tail = atomic_load_explicit(&me->position, memory_order_relaxed);
+		while (atomic_load(fathom_shm_sequence(m, lane, tail)) > 2 * tail + 1) {
 			unsigned char *s = fathom_shm_slot(m, lane, tail);
 			uint32_t n;
 			if (m->h.policy != FATHOM_SHM_OVERWRITE) {
@@ -203,7 +213,8 @@ static inline int fathom_shm_receive(struct fathom_shm_reader *r, void *msg, uin
 				fathom_shm_wake(&l->sleeps);
 				return (int)n;
 			}
-			if (head - tail > m->h.slots) {
+			uint64_t head = atomic_load(&l->position);
+			if (head > tail + m->h.slots) {
 				atomic_store(&me->lost, atomic_load(&me->lost) + (head - tail - m->h.slots));
 				tail = head - m->h.slots;
 				continue;

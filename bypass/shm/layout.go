@@ -14,11 +14,14 @@ import (
 //	        for each reader 128 bytes: tail (64 bits); from 64 on: active, sleeps (32 bits each), lost (64 bits)
 //	        slots, each: sequence (64 bits), length (32 bits), 4 unused, the message
 //
-// head counts messages that were written, tail those that were read; both never go back. What one process writes with every message
-// lies in a cache line of its own, apart from what the other looks at with every message and seldom changes.
+// head counts messages that were written, tail those that were read; both never go back. A slot has the sequence 2n+2 when message n is
+// there, and 2n+1 while it is written over another (Overwrite). That is what a reader waits for: the message is in the same cache line, or
+// begins there, and so one line goes from one CPU to the other, where with head there would be two. What one process writes with every message
+// lies in a cache line of its own, apart from what the other looks at with every message and seldom changes; slots begin with a line, too,
+// or share one evenly if they are small.
 const (
 	magic   = 0x6d687366 // "fshm"
-	version = 1
+	version = 2
 
 	headerLen = 4096
 	lineLen   = 128
@@ -107,8 +110,14 @@ func (c Config) check() error {
 	return nil
 }
 
-// stride is how far slots are apart; messages are copied in words, so their room is a multiple of 8.
-func (c Config) stride() int { return slotHead + (c.Slot+7)&^7 }
+// stride is how far slots are apart: lines, or half of one.
+func (c Config) stride() int {
+	const line = 64 // of a cache; lineLen is for two, which CPUs fetch together
+	if n := slotHead + c.Slot; n > line/2 {
+		return (n + line - 1) &^ (line - 1)
+	}
+	return line / 2
+}
 
 // laneLen is how long a lane is, a multiple of a line.
 func (c Config) laneLen() int {

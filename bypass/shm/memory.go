@@ -114,11 +114,13 @@ func (m *Memory) Close() error {
 
 // lane is one writer's part of the memory.
 //
-// Why accesses are right: head is written by the writer only, tails by their readers only, all by sync/atomic, which is
-// sequentially consistent. The writer fills a slot before it stores head, a reader loads head before it reads the slot, and
+// Why accesses are right: head and sequences are written by the writer only, tails by their readers only, all by sync/atomic, which is
+// sequentially consistent. The writer fills a slot before it stores its sequence, a reader loads that before it reads the slot, and
 // stores tail after; the writer loads tails before it fills the slot again. So under Block and Drop a slot is never written
 // while it is read, as with the rings of package xsk. Under Overwrite it may be: there the words of a slot are atomics, too, and
 // its sequence, odd while it is written, is loaded before and after reading: a message that changed meanwhile is thrown away.
+// head is stored last, and only says where the next writer goes on, and where one of several readers begins. Of a writer that died in
+// between, the next one finds the message by its sequence.
 // The bytes lie in mem, which the lane keeps; offsets are bounded by Config.check, and aligned, since all lengths are
 // multiples of 8.
 type lane struct {
@@ -167,6 +169,9 @@ func (l *lane) slot(n uint64) []byte {
 	at := (n & l.mask) * l.stride
 	return l.slots[at : at+l.stride : at+l.stride]
 }
+
+// sequence is that of the slot of message n.
+func (l *lane) sequence(n uint64) *atomic.Uint64 { return u64(l.slots, int((n&l.mask)*l.stride)) }
 
 // Locks: byte i is of writer i, byte maxLanes+i of reader i. They are of the open file, so they end with the process.
 func (m *Memory) lock(i int) error {

@@ -29,6 +29,10 @@ func (m *Memory) Writer(wait Wait) (*Writer, error) {
 		w.sleep = append(w.sleep, sleepsOf(m, i))
 	}
 	w.head = w.l.head.Load()
+	if w.l.sequence(w.head).Load() == 2*w.head+2 { // one that died after it
+		w.head++
+		w.l.head.Store(w.head)
+	}
 	w.l.state.Store(laneOpen)
 	return w, nil
 }
@@ -63,15 +67,15 @@ func (w *Writer) TrySend(msg []byte) error {
 		return ErrFull
 	}
 	s := w.l.slot(w.head)
+	seq := u64(s, 0)
 	if w.m.cfg.Policy == Overwrite {
-		seq := u64(s, 0)
 		seq.Store(2*w.head + 1)
 		put(s[8:], msg)
-		seq.Store(2*w.head + 2)
 	} else {
 		binary.NativeEndian.PutUint32(s[8:], uint32(len(msg)))
 		copy(s[slotHead:], msg)
 	}
+	seq.Store(2*w.head + 2)
 	w.head++
 	w.l.head.Store(w.head)
 	for _, s := range w.sleep {
@@ -134,7 +138,6 @@ type Reader struct {
 	lanes []lane
 	lines []readerLine // its own, of each lane
 	tails []uint64
-	heads []uint64 // when they were last looked at
 	id    int
 	next  int // lane that is looked at first
 	wait  Wait
@@ -160,7 +163,7 @@ func (m *Memory) Reader(wait Wait) (*Reader, error) {
 			line.active.Store(1)
 		}
 		r.lanes, r.lines = append(r.lanes, l), append(r.lines, line)
-		r.tails, r.heads = append(r.tails, line.tail.Load()), append(r.heads, line.tail.Load())
+		r.tails = append(r.tails, line.tail.Load())
 	}
 	return r, nil
 }
@@ -172,10 +175,8 @@ func (r *Reader) TryReceive(b []byte) (int, error) {
 		if r.next++; r.next == len(r.lanes) {
 			r.next = 0
 		}
-		if r.heads[i] == r.tails[i] {
-			if r.heads[i] = r.lanes[i].head.Load(); r.heads[i] == r.tails[i] {
-				continue
-			}
+		if !r.has(i) {
+			continue
 		}
 		n, err := r.read(i, b)
 		if err == ErrEmpty {
@@ -184,6 +185,12 @@ func (r *Reader) TryReceive(b []byte) (int, error) {
 		return n, err
 	}
 	return 0, ErrEmpty
+}
+
+// has says if there is a message in a lane, or was: another may be in its place.
+func (r *Reader) has(i int) bool {
+	n := r.tails[i]
+	return r.lanes[i].sequence(n).Load() > 2*n+1
 }
 
 // read reads the next message of a lane, which has one.
@@ -210,14 +217,13 @@ func (r *Reader) read(i int, b []byte) (int, error) {
 func (r *Reader) readOver(i int, b []byte) (int, error) {
 	l, line := &r.lanes[i], &r.lines[i]
 	for {
-		head := l.head.Load()
-		if behind := head - r.tails[i]; behind > l.mask+1 {
-			skip := behind - (l.mask + 1)
+		if head := l.head.Load(); head > r.tails[i]+l.mask+1 {
+			skip := head - r.tails[i] - (l.mask + 1)
 			line.lost.Store(line.lost.Load() + skip)
 			r.tails[i] += skip
 		}
-		if r.tails[i] == head {
-			line.tail.Store(head)
+		if !r.has(i) {
+			line.tail.Store(r.tails[i])
 			return 0, ErrEmpty
 		}
 		s := l.slot(r.tails[i])
@@ -255,7 +261,7 @@ func (r *Reader) Receive(ctx context.Context, b []byte) (int, error) {
 // any says if there is a message.
 func (r *Reader) any() bool {
 	for i := range r.lanes {
-		if r.lanes[i].head.Load() != r.tails[i] {
+		if r.has(i) {
 			return true
 		}
 	}
