@@ -150,6 +150,10 @@ func (s *Sleeper) Park(ctx context.Context) error {
 	return s.netpoll(ctx)
 }
 
+// looksPerYield is how often SpinYield looks before others may run: to change goroutines takes as long as some thirty looks, and a packet
+// that comes meanwhile waits for it.
+const looksPerYield = 16
+
 // spinsPerCheck is how often a spinning queue looks before it asks whether it shall end.
 const spinsPerCheck = 1 << 10
 
@@ -161,7 +165,7 @@ func (s *Sleeper) spin(ctx context.Context) error {
 		switch {
 		case s.how == BusyPoll && s.poll != nil:
 			s.poll()
-		case s.how == SpinYield:
+		case s.how == SpinYield && n%looksPerYield == 0:
 			runtime.Gosched()
 		}
 		if n%spinsPerCheck == 0 {
