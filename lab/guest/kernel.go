@@ -226,7 +226,7 @@ func newest(ctx context.Context, name string, pkg *regexp.Regexp) (string, error
 	if len(names) == 0 {
 		return "", &SetupError{
 			What:    "get kernel " + name,
-			Because: fmt.Sprintf("apt-cache search finds no package %s (are the package lists missing?)", pkg),
+			Because: fmt.Sprintf("apt-cache search finds no package %s: apt has no package lists, or /etc/apt/sources.list* do not have all of Debian 12 (6.12 is in bookworm-security)", pkg),
 			Try:     []string{"apt-get update"},
 		}
 	}
