@@ -45,8 +45,22 @@ func Given(in *asm.Instruction) (i int, ok bool) {
 	return i, err == nil
 }
 
+// element is what the metadata of an instruction has that says which element of scratch memory its program uses.
+type element struct{}
+
+// WithElement marks an instruction that stores the number of the program's element of scratch memory.
+func WithElement(in asm.Instruction) asm.Instruction {
+	in.Metadata.Set(element{}, true)
+	return in
+}
+
+// IsElement tells of an instruction that its constant is the number of an element of scratch memory. A program may be interrupted
+// by all others, though not by itself: who loads several programs of one gives each a number of its own.
+func IsElement(in *asm.Instruction) bool { return in.Metadata.Get(element{}) != nil }
+
 // Map is a map of an Object.
 type Map struct {
-	Spec *ebpf.MapSpec
-	IR   *ir.Map
+	Spec    *ebpf.MapSpec
+	IR      *ir.Map
+	Scratch bool // per-CPU memory, an element for each program of the Object
 }

@@ -175,6 +175,9 @@ type Slot struct {
 	Size   int
 	Shared bool // reached by callbacks
 	Big    bool // never on the BPF stack
+	// Element says that the number of the program's element of scratch memory stands here, which is not the same in all programs that
+	// are loaded of a Unit.
+	Element bool
 }
 
 // Func is a program or a callback.

@@ -58,6 +58,7 @@ type Session struct {
 	plans      []string         // how each unit was attached, for -v
 	waits      []*waiting
 	framesHigh bool // Frames wrote to the upper half last
+	copies     copies
 }
 
 type closer interface{ Close() error }
@@ -122,7 +123,7 @@ func Load(info *check.Info, prog *ir.Program, obj *bpf.Object, opts Options) (*S
 	if opts.License == "" {
 		opts.License = "GPL"
 	}
-	s := &Session{Info: info, Prog: prog, Obj: obj, opts: opts, maps: map[*ir.Map]*ebpf.Map{}}
+	s := &Session{Info: info, Prog: prog, Obj: obj, opts: opts, maps: map[*ir.Map]*ebpf.Map{}, copies: newCopies(info, obj)}
 	if err := s.loadMaps(); err != nil {
 		s.Close()
 		return nil, err
@@ -167,6 +168,9 @@ func (s *Session) loadMaps() error {
 		}
 		spec := m.Spec.Copy()
 		spec.Name = mapName(spec.Name)
+		if m.Scratch {
+			spec.MaxEntries += uint32(s.copies.n)
+		}
 		km, err := ebpf.NewMap(spec)
 		if errors.Is(err, unix.EPERM) { // the library guesses at a memory limit; what is missing is CAP_BPF
 			err = unix.EPERM
@@ -277,7 +281,7 @@ func (s *Session) loadUnit(l *loaded) error {
 // loadGiven loads a program for each target, with the target's numbers in it.
 func (s *Session) loadGiven(l *loaded, spec *ebpf.ProgramSpec) error {
 	for _, t := range l.targets {
-		one := spec.Copy()
+		one := s.copies.of(l.prog, spec, len(l.progs))
 		one.Name = mapName(t.Func)
 		numbers := s.opts.Given(t)
 		for i := range one.Instructions {
@@ -327,7 +331,7 @@ func (s *Session) wantMulti(l *loaded) bool {
 func (s *Session) loadTracing(l *loaded, spec *ebpf.ProgramSpec) error {
 	var ts []check.Target
 	for _, t := range l.targets {
-		one := spec.Copy()
+		one := s.copies.of(l.prog, spec, len(l.progs))
 		one.AttachTo = t.Func
 		p, err := s.newTracing(l, one, t)
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -178,32 +176,6 @@ func (p place) countNamed(t *testing.T, q *Query, called Names, work func()) map
 	return out
 }
 
-// datagrams sends n datagrams to ourselves over the loopback device, of sizes 100, 101, ….
-func datagrams(t *testing.T, n int) {
-	t.Helper()
-	in, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := net.Dial("udp4", in.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	for i := range n {
-		if _, err := out.Write(make([]byte, 100+i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range n { // received, so that all events are over
-		in.SetReadDeadline(time.Now().Add(time.Minute))
-		if _, _, err := in.ReadFrom(make([]byte, 2000)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestEngines: both engines give the table that the work must give, and so the same.
 func TestEngines(t *testing.T) {
 	p := here(t)
@@ -219,19 +191,20 @@ func TestEngines(t *testing.T) {
 		}
 		return r
 	}
-	onlyOurs := fmt.Sprintf("name == \"lo\" && len >= %d && len < %d", 100+udp, 100+udp+n)
-	ours := func() { datagrams(t, n) }
+	lo := newLine(t)
+	onlyOurs := fmt.Sprintf("name == %q && len >= %d && len < %d", lo.name, 100+udp, 100+udp+n)
+	ours := func() { lo.datagrams(t, n) }
 	for _, c := range []struct {
 		name, event, cond, by string
 		sum                   []string
 		work                  func()
 		want                  []Row
 	}{
-		{"text", "net:netif_receive_skb", onlyOurs, "name", []string{"len"}, ours, []Row{row(n, sum, "lo")}},
+		{"text", "net:netif_receive_skb", onlyOurs, "name", []string{"len"}, ours, []Row{row(n, sum, lo.name)}},
 		{"log2", "net:netif_receive_skb", onlyOurs, "len.log2", nil, ours, []Row{row(n-1, 0, "~ 2^8"), row(1, 0, "~ 2^7")}},
 		{"buckets", "net:netif_receive_skb", onlyOurs, "len.buckets=32", nil, ours, []Row{row(32, 0, "~ 128-159"), row(8, 0, "~ 160-191")}},
-		{"hex and text", "net:netif_receive_skb", "name ~ \"l*\" && !(len != 130)", "len.hex,name", []string{"len"}, ours, []Row{row(1, 130, "0x82", "lo")}},
-		{"or", "net:netif_receive_skb", "name == lo && (len == 130 || len == 131)", "len", nil, ours, []Row{row(1, 0, "130"), row(1, 0, "131")}},
+		{"hex and text", "net:netif_receive_skb", "name ~ \"" + lo.name[:len(lo.name)-1] + "*\" && !(len != 130)", "len.hex,name", []string{"len"}, ours, []Row{row(1, 130, "0x82", lo.name)}},
+		{"or", "net:netif_receive_skb", "name == " + lo.name + " && (len == 130 || len == 131)", "len", nil, ours, []Row{row(1, 0, "130"), row(1, 0, "131")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for engine, tab := range p.count(t, p.query(t, c.event, c.cond, c.by, c.sum...), c.work) {
@@ -285,7 +258,8 @@ func TestTask(t *testing.T) {
 // TestStacks: stacks of both engines are of the same code; the kernel's histograms cut the innermost frames off, and keep 16.
 func TestStacks(t *testing.T) {
 	p := here(t)
-	tabs := p.count(t, p.query(t, "net:netif_receive_skb", "name == lo && len == 130", "kstack", "len"), func() { datagrams(t, 10) })
+	lo := newLine(t)
+	tabs := p.count(t, p.query(t, "net:netif_receive_skb", "name == "+lo.name+" && len == 130", "kstack", "len"), func() { lo.datagrams(t, 10) })
 	for engine, tab := range tabs {
 		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 1 || tab.Rows[0].Sums[0] != 130 {
 			t.Fatalf("%s: %+v", engine, tab.Rows)
@@ -307,7 +281,8 @@ func TestStacks(t *testing.T) {
 // TestWindow: only what happens between two events is counted.
 func TestWindow(t *testing.T) {
 	p := here(t)
-	q := p.query(t, "net:netif_receive_skb", "name == lo && len > 127 && len < 138", "name", "len")
+	lo := newLine(t)
+	q := p.query(t, "net:netif_receive_skb", "name == "+lo.name+" && len > 127 && len < 138", "name", "len")
 	edge := func(event string, nr int) Edge {
 		e := Edge{If: fmt.Sprintf("id == %d && common_pid == %d", nr, unix.Gettid())}
 		e.Event, e.Format = p.event(t, event)
@@ -319,11 +294,11 @@ func TestWindow(t *testing.T) {
 	closing, _ := sysno.Number(runtime.GOARCH, "getuid")
 	q.From, q.Until = []Edge{edge("raw_syscalls:sys_enter", open)}, []Edge{edge("raw_syscalls:sys_exit", closing)}
 	tabs := p.count(t, q, func() {
-		datagrams(t, 3)
+		lo.datagrams(t, 3)
 		unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-		datagrams(t, 5)
+		lo.datagrams(t, 5)
 		unix.RawSyscall(unix.SYS_GETUID, 0, 0, 0)
-		datagrams(t, 7)
+		lo.datagrams(t, 7)
 	})
 	for engine, tab := range tabs {
 		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 5 || tab.Rows[0].Sums[0] != 5*128+10 {
@@ -345,21 +320,21 @@ func (p place) trigger(t *testing.T, event, text string) Trigger {
 // TestTriggers: what is written in the kernel's words is counted by both engines, the conditional start and end, too.
 func TestTriggers(t *testing.T) {
 	p := here(t)
-	self, err := os.Executable()
-	if err != nil {
+	lo := newLine(t)
+	self := filepath.Join(t.TempDir(), fmt.Sprintf("child%d", os.Getpid())) // threads of this process end, too
+	if err := os.Symlink("/proc/self/exe", self); err != nil {
 		t.Fatal(err)
 	}
-	comm := filepath.Base(self)
 	qs, err := Queries([]Trigger{
-		p.trigger(t, "net:netif_receive_skb", "hist:keys=name:vals=len:pause if len > 127 && len < 138"),
+		p.trigger(t, "net:netif_receive_skb", "hist:keys=name:vals=len:pause if len > 127 && len < 138 && name == "+lo.name),
 		p.trigger(t, "sched:sched_process_exec", `enable_hist:net:netif_receive_skb if filename=="`+self+`"`),
-		p.trigger(t, "sched:sched_process_exit", "disable_hist:net:netif_receive_skb if comm=="+comm[:min(15, len(comm))]),
+		p.trigger(t, "sched:sched_process_exit", "disable_hist:net:netif_receive_skb if comm=="+filepath.Base(self)),
 	})
 	if err != nil || len(qs) != 1 {
 		t.Fatal(qs, err)
 	}
 	tabs := p.count(t, qs[0], func() {
-		datagrams(t, 3)
+		lo.datagrams(t, 3)
 		child := exec.Command(self)
 		child.Env = append(os.Environ(), childEnv+"=1")
 		in, err := child.StdinPipe()
@@ -376,15 +351,15 @@ func TestTriggers(t *testing.T) {
 		if _, err := io.ReadFull(out, make([]byte, len("runs"))); err != nil {
 			t.Fatal(err)
 		}
-		datagrams(t, 5)
+		lo.datagrams(t, 5)
 		in.Close()
 		if err := child.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		datagrams(t, 7)
+		lo.datagrams(t, 7)
 	})
 	for engine, tab := range tabs {
-		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 5 || tab.Rows[0].Sums[0] != 5*128+10 || tab.Rows[0].Keys[0].Text != "lo" {
+		if len(tab.Rows) != 1 || tab.Rows[0].Hits != 5 || tab.Rows[0].Sums[0] != 5*128+10 || tab.Rows[0].Keys[0].Text != lo.name {
 			t.Errorf("%s: %+v", engine, tab.Rows)
 		}
 	}

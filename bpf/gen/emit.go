@@ -246,7 +246,11 @@ func (e *emitter) ins(n *ir.Ins, next *ir.Block) {
 	case ir.Store:
 		b, off := e.mem(n)
 		if n.A.IsImm() {
-			e.add(storeImm(b, off, n.A.Imm, sizes[n.Size]))
+			ins := storeImm(b, off, n.A.Imm, sizes[n.Size])
+			if n.Slot != nil && n.Slot.Element {
+				ins = bpf.WithElement(ins)
+			}
+			e.add(ins)
 		} else {
 			e.add(asm.StoreMem(b, off, e.regs[n.A.R], sizes[n.Size]))
 		}

@@ -49,7 +49,7 @@ func Compile(p *ir.Program, opts Options) (*bpf.Object, error) {
 		obj.Programs = append(obj.Programs, prog)
 	}
 	for _, m := range scratch.maps {
-		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m})
+		obj.Maps = append(obj.Maps, &bpf.Map{Spec: mapSpec(m, m.BPFName), IR: m, Scratch: true})
 	}
 	return obj, nil
 }

@@ -139,6 +139,7 @@ func (l *lowerer) prologue(f *ir.Func, pre []ir.Ins, banks []int) {
 func (l *lowerer) lookupScratch(f *ir.Func, bank int) {
 	at, i := firstUse(f, l.big[bank])
 	key := l.unit.NewSlot("scratch key of "+f.Name, 8)
+	key.Element = true
 	mp, kp := f.NewReg(), f.NewReg()
 	none, rest := f.NewBlock(), f.NewBlock()
 	none.Ins = []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}

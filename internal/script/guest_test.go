@@ -42,8 +42,11 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+// patience bounds every wait for what comes by itself.
+const patience = 2 * time.Minute
+
 // runProgram runs src while work repeats, until the program exits; one that does not is ended as Ctrl-C does once its output
-// matches want, or after half a minute.
+// matches want, or when patience has gone.
 func runProgram(t *testing.T, src string, work func(), want *regexp.Regexp) (stdout, stderr string) {
 	t.Helper()
 	if work == nil {
@@ -56,13 +59,13 @@ func runProgram(t *testing.T, src string, work func(), want *regexp.Regexp) (std
 func runHeard(t *testing.T, src string, work func(said *syncBuffer), want *regexp.Regexp) (stdout, stderr string) {
 	t.Helper()
 	var out, errs syncBuffer
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+time.Minute)
 	defer cancel()
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	interrupt := make(chan os.Signal, 1)
 	go func() {
-		for start := time.Now(); !want.MatchString(out.String()) && time.Since(start) < 30*time.Second; {
+		for start := time.Now(); !want.MatchString(out.String()) && time.Since(start) < patience; {
 			select {
 			case <-stop:
 				return

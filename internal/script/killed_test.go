@@ -55,14 +55,13 @@ func TestKilled(t *testing.T) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	for range 100 { // the kernel frees programs behind grace periods
+	for start := time.Now(); time.Since(start) < patience; time.Sleep(50 * time.Millisecond) { // the kernel frees programs behind grace periods
 		if victims(t) == 0 {
 			if !seen {
 				t.Error("the program was never there")
 			}
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Errorf("%d maps of killed traces are left", victims(t))
 }

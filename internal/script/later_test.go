@@ -81,9 +81,12 @@ interval:s:60 { }`, func(said *syncBuffer) {
 	}
 }
 
-// await waits until something was said n times, half a minute at most.
-func await(said *syncBuffer, what string, n int) {
-	for start := time.Now(); strings.Count(said.String(), what) < n && time.Since(start) < 30*time.Second; {
-		time.Sleep(20 * time.Millisecond)
+// await waits until something was said n times, and says if it was.
+func await(said *syncBuffer, what string, n int) bool {
+	for start := time.Now(); strings.Count(said.String(), what) < n; time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > patience {
+			return false
+		}
 	}
+	return true
 }

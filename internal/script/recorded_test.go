@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -82,8 +81,8 @@ func TestLiveAndRecorded(t *testing.T) {
 		_, err := Run(context.Background(), Options{Source: src, Stdout: &out, Stderr: &errs, Notify: true, Interrupt: interrupt, Diags: diags})
 		done <- err
 	}()
-	for start := time.Now(); !strings.Contains(out.String()+errs.String(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED") && time.Since(start) < 20*time.Second; {
-		time.Sleep(20 * time.Millisecond)
+	if !await(&out, "__BPFTRACE_NOTIFY_PROBES_ATTACHED", 1) {
+		t.Error("no probes are attached")
 	}
 	as("marked", marked)
 	interrupt <- os.Interrupt

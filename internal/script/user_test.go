@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fathom-trace/fathom/internal/oracle"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -80,7 +79,7 @@ func TestUserProgram(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, errs syncBuffer
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			r := strings.NewReplacer("SHOP", path, "LINE", strconv.Itoa(line))
 			_, err := Run(ctx, Options{
@@ -174,11 +173,8 @@ func TestEnded(t *testing.T) {
 		})
 		done <- err
 	}()
-	for range 200 {
-		if strings.Contains(out.String(), "PROBES_ATTACHED") {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	if !await(&out, "PROBES_ATTACHED", 1) {
+		t.Error("no probes are attached")
 	}
 	for range runs {
 		if err := exec.Command(bin).Run(); err != nil {
