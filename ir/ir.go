@@ -215,6 +215,16 @@ type Unit struct {
 	Typed    bool // needs arguments the verifier knows the types of: a raw tracepoint is attached by its BTF
 }
 
+// Pass is what a program returns that has no say in what becomes of its event. A program on a trace event that returns 0
+// keeps the event from everybody else who has it through perf (trace_call_bpf in kernel/trace/bpf_trace.c); the events of
+// the others are theirs alone, or the kernel wants 0 of them, as a 1 takes uprobes away (uprobe.multi before Linux 6.13).
+func (u *Unit) Pass() Val {
+	if u.Provider == "tracepoint" {
+		return Imm(1)
+	}
+	return Imm(0)
+}
+
 // NewSlot adds a slot.
 func (u *Unit) NewSlot(name string, size int) *Slot {
 	s := &Slot{Name: name, Size: size}

@@ -115,7 +115,7 @@ func (w *program) edge(e Edge, target int, changed bool) error {
 	zero := u.Slot("zero", 8)
 	u.Store(zero, 8, ir.Imm(0))
 	u.Lookup(w.open, zero, func(m emit.Mem) { u.Store(m, 8, word) }, nil)
-	u.Return(ir.Imm(0))
+	u.Leave()
 	return nil
 }
 
@@ -161,7 +161,7 @@ func (w *program) count(cols []column, size int) error {
 		}
 		u.Update(w.table, key, val)
 	})
-	u.Return(ir.Imm(0))
+	u.Leave()
 	return nil
 }
 

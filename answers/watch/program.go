@@ -83,7 +83,7 @@ func (c *code) message(u *emit.Unit) {
 	for _, k := range c.cookies {
 		u.If(ir.Eq, cookie, big(u, k), func() { u.Set(ours, ir.Imm(1)) }, nil)
 	}
-	u.If(ir.Eq, ours, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
+	u.If(ir.Eq, ours, ir.Imm(0), u.Leave, nil)
 	rec := c.begin(u, recMessage)
 	u.Store(rec.At(recSocket), 8, cookie)
 	// The newest message of the queue. If the reader was faster it is the queue itself, which has no data.
@@ -125,14 +125,14 @@ func (c *code) work(u *emit.Unit) {
 			c.send(u, rec)
 		}, nil)
 	}
-	u.Return(ir.Imm(0))
+	u.Leave()
 }
 
 // newTask is the program at the creation of a task (task_newtask), which may be in a namespace of its own.
 func (c *code) newTask(u *emit.Unit) {
 	const cloneNewNet = 0x40000000
 	flags := c.arg(u, "clone_flags", 1)
-	u.If(ir.Eq, u.Bin(ir.And, flags, ir.Imm(cloneNewNet)), ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
+	u.If(ir.Eq, u.Bin(ir.And, flags, ir.Imm(cloneNewNet)), ir.Imm(0), u.Leave, nil)
 	rec := c.begin(u, recNamespace)
 	u.Store(rec.At(recNetNS), 4, c.netns(u, c.arg(u, "task", 0)))
 	c.send(u, rec)
@@ -141,7 +141,7 @@ func (c *code) newTask(u *emit.Unit) {
 // unshared is the program at the end of unshare(2). Whether the namespace is new is seen by its number.
 func (c *code) unshared(u *emit.Unit) {
 	ret := u.Field("ret", 16, 8, true) // behind the common fields and the number of the call, as in all sys_exit events
-	u.If(ir.Ne, ret, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
+	u.If(ir.Ne, ret, ir.Imm(0), u.Leave, nil)
 	c.send(u, c.begin(u, recNamespace))
 }
 
@@ -199,7 +199,7 @@ func (c *code) netns(u *emit.Unit, task ir.Val) ir.Val {
 func (c *code) send(u *emit.Unit, rec emit.Mem) {
 	u.Store(rec.At(recStackLen), 4, u.Stack(rec.At(recStack), 8*frames))
 	u.Output(rec, recSize, emit.WakeIfIdle)
-	u.Return(ir.Imm(0))
+	u.Leave()
 }
 
 // source is one program with the places it may be attached to, the best first.

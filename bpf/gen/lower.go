@@ -142,7 +142,7 @@ func (l *lowerer) lookupScratch(f *ir.Func, bank int) {
 	key.Element = true
 	mp, kp := f.NewReg(), f.NewReg()
 	none, rest := f.NewBlock(), f.NewBlock()
-	none.Ins = []ir.Ins{{Op: ir.Ret, A: ir.Imm(0)}}
+	none.Ins = []ir.Ins{{Op: ir.Ret, A: l.pass(f)}}
 	rest.Ins = append(rest.Ins, at.Ins[i:]...)
 	at.Ins = append(at.Ins[:i:i],
 		ir.Ins{Op: ir.Store, Size: 4, Slot: key, A: ir.Imm(int64(l.unit.Index))},
@@ -150,6 +150,14 @@ func (l *lowerer) lookupScratch(f *ir.Func, bank int) {
 		ir.Ins{Op: ir.Addr, Dst: kp, Slot: key},
 		ir.Ins{Op: ir.Call, Dst: l.big[bank], Fn: ir.FnMapLookup, Args: []ir.Val{ir.R(mp), ir.R(kp)}},
 		ir.Ins{Op: ir.Branch, Cond: ir.Eq, A: ir.R(l.big[bank]), B: ir.Imm(0), Then: none, Else: rest})
+}
+
+// pass is what f returns where it cannot go on: as a callback, that the loop goes on.
+func (l *lowerer) pass(f *ir.Func) ir.Val {
+	if f.Entry {
+		return l.unit.Pass()
+	}
+	return ir.Imm(0)
 }
 
 // firstUse gives the place that every use of r comes after, outside of loops.

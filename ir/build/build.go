@@ -195,7 +195,7 @@ func (b *builder) unit(clause int, in *check.Instance, target int) {
 	if in.Body.Result != nil {
 		x.effect(in.Body.Result)
 	}
-	x.ret(ir.Imm(0))
+	x.ret(u.Pass())
 	x.flushAlways()
 }
 

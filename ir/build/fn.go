@@ -221,7 +221,7 @@ func (x *fn) predicate(e syntax.Expr) {
 	x.cond(e, yes, no)
 	x.at(no)
 	x.count(ir.Filtered)
-	x.ret(ir.Imm(0))
+	x.ret(x.u.Pass())
 	x.at(yes)
 	x.endStmt(mark)
 }

@@ -88,9 +88,17 @@ func (x *fn) afterLoop() {
 		return
 	}
 	out, go_ := x.block(), x.block()
-	x.branch(ir.Ne, x.load(slotMem(top.retFlag), 8, false), ir.Imm(0), out, go_)
+	flag := x.load(slotMem(top.retFlag), 8, false)
+	x.branch(ir.Ne, flag, ir.Imm(0), out, go_)
 	x.at(out)
-	x.ret(ir.Imm(boolInt(!x.f.Entry)))
+	switch {
+	case !x.f.Entry:
+		x.ret(ir.Imm(1))
+	case x.u.Pass() != ir.Imm(0):
+		x.ret(x.bin(ir.Shr, flag, ir.Imm(1)))
+	default:
+		x.ret(ir.Imm(0))
+	}
 	x.at(go_)
 }
 

@@ -33,7 +33,7 @@ func (x *fn) onlyPID() {
 	x.branch(ir.Eq, x.bin(ir.Shr, x.pidTgid(), ir.Imm(32)), ir.Imm(int64(x.b.opts.PID)), yes, no)
 	x.at(no)
 	x.count(ir.Filtered)
-	x.ret(ir.Imm(0))
+	x.ret(x.u.Pass())
 	x.at(yes)
 	x.endStmt(mark)
 }
@@ -124,7 +124,7 @@ func (x *fn) jumpStmt(s *syntax.Jump) {
 }
 
 func (x *fn) returnStmt(s *syntax.Jump) {
-	v := ir.Imm(0)
+	v := x.u.Pass()
 	if s.Value != nil {
 		v = x.val(s.Value)
 	}
@@ -132,11 +132,16 @@ func (x *fn) returnStmt(s *syntax.Jump) {
 		x.ret(v)
 		return
 	}
-	x.store(slotMem(x.returned()), 8, ir.Imm(1))
+	flag := ir.Imm(1)
+	if x.u.Pass() != ir.Imm(0) {
+		flag = x.bin(ir.Or, x.bin(ir.Shl, v, flag), flag)
+	}
+	x.store(slotMem(x.returned()), 8, flag)
 	x.ret(ir.Imm(1))
 }
 
-// returned is the flag by which callbacks end the whole program.
+// returned is the flag by which callbacks end the whole program: 1, and above that bit the program's result where others
+// have its event, too. Elsewhere the kernel wants a constant.
 func (x *fn) returned() *ir.Slot {
 	top := x
 	for top.parent != nil {

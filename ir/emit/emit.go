@@ -65,7 +65,7 @@ func (p *Program) Finish() (*ir.Program, error) {
 	for _, u := range p.prog.Units {
 		for _, b := range u.Entry.Blocks {
 			if b.Term() == nil {
-				b.Ins = append(b.Ins, ir.Ins{Op: ir.Ret})
+				b.Ins = append(b.Ins, ir.Ins{Op: ir.Ret, A: u.Pass()})
 			}
 		}
 		u.Entry.Prune()
@@ -303,13 +303,16 @@ func (u *Unit) Drop() {
 		u.out = u.f.NewBlock()
 		u.at = u.out
 		u.Count(ir.Filtered)
-		u.Return(ir.Imm(0))
+		u.Leave()
 		u.at = at
 	}
 	u.put(ir.Ins{Op: ir.Jump, Then: u.out})
 }
 
-// Return ends the program.
+// Leave ends the program, which has no say in what becomes of the event.
+func (u *Unit) Leave() { u.Return(u.U.Pass()) }
+
+// Return ends the program with a result.
 func (u *Unit) Return(v ir.Val) { u.put(ir.Ins{Op: ir.Ret, A: v}) }
 
 // Count adds one to a counter of the unit: on paths that lose or filter only.
