@@ -56,6 +56,7 @@ type lane struct {
 
 const (
 	burst      = 64 // packets that are received, or sent, at a time
+	few        = 8  // packets after which it is not likely that more are there already
 	maxOptions = 60 // bytes that a packet of TCP may be shorter than the MTU and still be full: its options, and the rounding of the kernel's
 )
 
@@ -77,7 +78,9 @@ func (n *lane) receive(ctx context.Context) error {
 			n.mu.Lock()
 			n.q.free()
 			n.mu.Unlock()
-			runtime.Gosched() // who answers goes first, looking for more can wait
+			if len(got) < few {
+				runtime.Gosched() // who answers goes first, looking for more can wait
+			}
 		case ready:
 			if err := ctx.Err(); err != nil {
 				return err

@@ -206,6 +206,8 @@ func bare(_ io.Reader, out io.Writer) error {
 	third, _, err := accept(l, 0)
 	must(err == nil, "accept: %v", err)
 	fmt.Fprintln(out, "accepted again")
+	n, err = readAll(third, make([]byte, 2)) // who dials has seen the connection
+	must(n == 2 && err == nil, "read %d, %v", n, err)
 	must(unix.SetsockoptLinger(third, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) == nil, "SO_LINGER")
 	unix.Close(third)
 

@@ -349,6 +349,9 @@ func TestBare(t *testing.T) {
 	p.says("closed and listens again")
 	again := w.dial()
 	p.says("accepted again")
+	if _, err := again.Write([]byte("hi")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := again.Read(b); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("what was closed by SO_LINGER of 0 ends with %v", err)
 	}
