@@ -233,5 +233,8 @@ func check(t *testing.T, s *fault.Scene, o fault.Outcome, said fault.Run) {
 			}
 		}
 	}
+	if n := len(said.Records); n > 0 {
+		own = append(own, said.Records[n-1]) // what was not seen
+	}
 	t.Errorf("%s\n%s\n%s", strings.Join(o.Score.Why, "\n"), strings.Join(own, "\n"), said.Stderr)
 }
