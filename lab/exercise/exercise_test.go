@@ -57,17 +57,27 @@ func (s solver) find(pattern, in string) string {
 	return m[1]
 }
 
-// mine leaves out the lines in which what a pattern's group matches is not a word of the problem: others lose packets, too,
-// while tests run.
+// mine leaves out the keys in which what a pattern's group matches is not a word of the problem, or that do not match: others lose
+// packets, too, while tests run, and some of them nowhere.
 func (s solver) mine(out, pattern string) string {
 	word := regexp.MustCompile(pattern)
 	var keep []string
 	for line := range strings.SplitSeq(out, "\n") {
-		if m := word.FindStringSubmatch(line); m == nil || regexp.MustCompile(`\b`+regexp.QuoteMeta(m[1])+`\b`).MatchString(s.text) {
-			keep = append(keep, line)
+		m := word.FindStringSubmatch(line)
+		if m == nil && strings.HasPrefix(line, "@") || m != nil && !regexp.MustCompile(`\b`+regexp.QuoteMeta(m[1])+`\b`).MatchString(s.text) {
+			continue
 		}
+		keep = append(keep, line)
 	}
 	return strings.Join(keep, "\n")
+}
+
+// TestMine: of what was counted only what the problem names is left.
+func TestMine(t *testing.T) {
+	out := "Attached 1 probe\n@[skb_queue_purge_reason, ]: 900\n@[tcp_v4_rcv, eth0]: 700\n@[ip_rcv, ruff]: 5\n"
+	if got, want := (solver{t: t, text: "host a has ruff"}).mine(out, `, (\w+)\]`), "Attached 1 probe\n@[ip_rcv, ruff]: 5\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 // most gives the key of the largest value of lines "@name[key]: value".
