@@ -169,7 +169,7 @@ func prints(t *testing.T, name, want string) {
 	}
 	re := regexp.MustCompile(want)
 	var out, errs string
-	for _, limit := range []time.Duration{time.Second, 10 * time.Second} { // most tools print at their end: a second is enough, if not too much else is done
+	for _, limit := range []time.Duration{time.Second, 10 * time.Second, time.Minute} { // most tools print at their end: a second is enough, if not too much else is done
 		if out, errs = run(t, tool, re, limit); re.MatchString(out) {
 			return
 		}
@@ -181,7 +181,7 @@ func prints(t *testing.T, name, want string) {
 func run(t *testing.T, tool examples.Tool, want *regexp.Regexp, limit time.Duration) (stdout, stderr string) {
 	var out, errs buffer
 	interrupt := make(chan os.Signal, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit+2*time.Minute)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {

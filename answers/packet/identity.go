@@ -32,6 +32,8 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 		return false
 	case p.state == Lost && !freed:
 		return false
+	case p.state == Lost && !a.Dst.IsValid() && b.Dst.IsValid():
+		return false // a copy of what had no addresses has none
 	case h.Proto == 0 && was.Proto != 0 && !b.Dst.IsValid():
 		return false // messages of Unix sockets and of netlink are sk_buffs too
 	case !moves(was, h):

@@ -187,6 +187,17 @@ func TestOtherMessages(t *testing.T) {
 	}
 }
 
+// TestCutShort: what was lost because its header was cut short does not stand for the one whose memory it has.
+func TestCutShort(t *testing.T) {
+	w := newWorld(t)
+	in := udp(a0, b0).bytes()
+	w.see(in[:8], "drop skb=1 head=9 ns=1 dev=1 by=ip_rcv_core reason=2") // somebody has a copy, which goes in silence
+	w.see(in, "drop skb=2 head=9 ns=2 by=nft_do_chain reason=9 last")
+	if got := w.sums(); len(got) != 2 || got[1] != (sums{flowA, 1, 0, 1, 0}) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestPlaces: without a stack, the place of an event is a function if there is but one; with one, it is the innermost.
 func TestPlaces(t *testing.T) {
 	w := newWorld(t)

@@ -266,7 +266,7 @@ func openWatch(t *testing.T, o Options) *Watcher {
 // next waits for a record of a kind, an act and an object.
 func (s *site) next(kind changes.Kind, act changes.Act, what string) *Record {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		r, err := s.w.Next(ctx)

@@ -63,7 +63,7 @@ func newSite(t *testing.T, o netstack.Options) *site {
 	at := func(h topology.Host) xsk.Device {
 		return xsk.Device{Name: h.Dev, NetNS: fmt.Sprintf("/proc/self/fd/%d", h.FD())}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	w := &site{t: t, a: at(p.A), b: at(p.B), p: p, patient: ctx}
 	w.s = w.open(w.a, o)

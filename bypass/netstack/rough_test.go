@@ -154,7 +154,7 @@ func newRoughSite(t *testing.T, o netstack.Options, r rough) *site {
 			}
 		}
 	})
-	limit := 2 * time.Minute
+	limit := 10 * time.Minute
 	if ktest.Soak() {
 		limit = time.Hour
 	}

@@ -77,7 +77,7 @@ func newSite(t *testing.T, b netstack.Backend) *site {
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	w := &site{t: t, a: xsk.Device{Name: p.A.Dev, NetNS: fmt.Sprintf("/proc/self/fd/%d", p.A.FD())}, p: p, ctx: ctx}
 	if w.s, err = netstack.Open(w.a, netstack.Options{Backend: b, Queues: []int{0}}); err != nil {

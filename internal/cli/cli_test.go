@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 // waitFor waits for files that someone else makes.
 func waitFor(ts *testscript.TestScript, _ bool, files []string) {
 	for _, f := range files {
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			if _, err := os.Stat(ts.MkAbs(f)); err == nil {
 				break
 			} else if time.Now().After(deadline) {

@@ -31,7 +31,8 @@ var guests = ktest.Config{
 		"sch_tbf", "sch_netem", "sch_ingress", "cls_matchall", "act_gact", "xfrm_user", "af_packet?",
 		"inet_diag?", "udp_diag?", "tcp_diag?", "raw_diag?", "af_packet_diag?", "xsk_diag?", // as modprobe would load them
 	},
-	Env: []string{"PATH=/usr/bin:/bin"},
+	Env:     []string{"PATH=/usr/bin:/bin"},
+	Timeout: 20 * time.Minute,
 }
 
 // lacking is what the kernels under test do not have, of what faults need.
@@ -125,7 +126,7 @@ func TestPacket(t *testing.T) {
 				closeScene(t, s)
 			}
 		}()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 		defer cancel()
 		out, said, err := fault.Packet(ctx, bin, kernel, scenes)
 		if err != nil {
@@ -169,7 +170,7 @@ func flood(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	sent := 0
 	ns := func(fd int) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd) }
@@ -232,6 +233,9 @@ func check(t *testing.T, s *fault.Scene, o fault.Outcome, said fault.Run) {
 				break
 			}
 		}
+	}
+	if n := len(said.Records); n > 0 {
+		own = append(own, said.Records[n-1]) // what was not seen
 	}
 	t.Errorf("%s\n%s\n%s", strings.Join(o.Score.Why, "\n"), strings.Join(own, "\n"), said.Stderr)
 }

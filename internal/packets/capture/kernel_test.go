@@ -64,15 +64,21 @@ func TestAccounts(t *testing.T) {
 			flood(t, pair, 9, n)
 			flood(t, pair, 10, n)
 			c.Stop()
-			time.Sleep(100 * time.Millisecond) // programs that run yet
-			kinds, told := tell(t, c)
-			var runs, filtered, lost, all uint64
-			for _, a := range c.sess.Accounts() {
-				all += a.LostRing
-				if a.Unit.Provider != "rawtracepoint" || strings.HasSuffix(a.Unit.Name, "sys_exit") {
-					continue // calls that went well are not counted
+			kinds := map[packet.Kind]int{}
+			var told, runs, filtered, lost, all uint64
+			for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // programs may run yet
+				told += tell(t, c, kinds)
+				runs, filtered, lost, all = 0, 0, 0, 0
+				for _, a := range c.sess.Accounts() {
+					all += a.LostRing
+					if a.Unit.Provider != "rawtracepoint" || strings.HasSuffix(a.Unit.Name, "sys_exit") {
+						continue // calls that went well are not counted
+					}
+					runs, filtered, lost = runs+a.Runs, filtered+a.Filtered, lost+a.LostRing
 				}
-				runs, filtered, lost = runs+a.Runs, filtered+a.Filtered, lost+a.LostRing
+				if runs == told+lost+filtered || time.Since(began) > 30*time.Second {
+					break
+				}
 			}
 			t.Logf("%d runs: %d told, %d found the ring full, %d filtered; %v", runs, told, lost, filtered, kinds)
 			if runs != told+lost+filtered {
@@ -107,17 +113,16 @@ func flood(t *testing.T, p *topology.Pair, port, n int) {
 	}
 }
 
-// tell reads all events, and counts those of packets.
-func tell(t *testing.T, c *Capture) (kinds map[packet.Kind]int, n uint64) {
+// tell reads all events, counts those of packets, and all by their kinds.
+func tell(t *testing.T, c *Capture, kinds map[packet.Kind]int) (n uint64) {
 	t.Helper()
-	kinds = map[packet.Kind]int{}
 	for {
 		e, ok, err := c.Next(time.Now().Add(10 * time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !ok {
-			return kinds, n
+			return n
 		}
 		if kinds[e.Kind]++; e.Kind == packet.Refused {
 			continue

@@ -27,6 +27,7 @@ type serving struct {
 	mu      sync.Mutex
 	pid     int
 	dead    chan child
+	asleep  chan struct{} // closed once a command sleeps
 	signals map[int]chan syscall.Signal
 	made    map[string]*bytes.Buffer
 }
@@ -87,6 +88,7 @@ func (s *serving) Start(c Command, stdin, stdout, stderr *os.File) (int, error) 
 			fmt.Fprint(ends[2], c.Dir)
 			ws = 5 << 8
 		case "/sleep":
+			close(s.asleep)
 			ws = syscall.WaitStatus(<-sig)
 		case "/flood":
 			ends[1].Write(bytes.Repeat([]byte("x"), 3*Window))
@@ -121,11 +123,11 @@ type host struct {
 func serve(t *testing.T) (*serving, *host) {
 	t.Helper()
 	a, b := net.Pipe()
-	s := &serving{Conn: b, dead: make(chan child), signals: map[int]chan syscall.Signal{}, made: map[string]*bytes.Buffer{}}
+	s := &serving{Conn: b, dead: make(chan child), asleep: make(chan struct{}), signals: map[int]chan syscall.Signal{}, made: map[string]*bytes.Buffer{}}
 	s.files = fstest.MapFS{"v/x": {Data: bytes.Repeat([]byte("get"), Window), Mode: 0o640}, "v/dir": {Mode: fs.ModeDir}}
 	p := &process{sys: s, port: s, out: NewFrameWriter(b)}
 	go p.serve()
-	a.SetDeadline(time.Now().Add(20 * time.Second))
+	a.SetDeadline(time.Now().Add(2 * time.Minute))
 	t.Cleanup(func() { a.Close() })
 	return s, &host{t, NewFrameWriter(a), NewFrameReader(a)}
 }
@@ -216,9 +218,9 @@ func TestServe(t *testing.T) {
 
 // TestServeSignals: a signal reaches the command; SIGKILL ends a session whose output nobody takes.
 func TestServeSignals(t *testing.T) {
-	_, h := serve(t)
+	s, h := serve(t)
 	go func() {
-		time.Sleep(50 * time.Millisecond)
+		<-s.asleep
 		h.w.Send(Signal, FirstSession, U32(int(syscall.SIGINT)))
 	}()
 	if _, e := h.ask(FirstSession, Request{Op: OpRun, Command: Command{Args: []string{"/sleep"}}}, nil); e.Code != 130 || e.Signal != 2 {
