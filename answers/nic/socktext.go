@@ -149,7 +149,7 @@ type socketJSON struct {
 	Kernel    bool    `json:"kern"`
 	HoldsNS   bool    `json:"holds_netns"`
 	Orphan    bool    `json:"orphan,omitempty"`
-	NetNS     uint32  `json:"netns,omitempty"`
+	NetNS     uint32  `json:"netns_inode,omitempty"`
 	Inode     uint64  `json:"inode,omitempty"`
 	Receives  *Place  `json:"receives,omitempty"`
 	PID       int     `json:"pid,omitempty"`

@@ -15,7 +15,7 @@ func (w *Watcher) record(p *pending) *Record {
 	c := p.c
 	r := &Record{Type: "change", Time: c.Time, Kind: c.Kind, Act: c.Act, Dev: c.Dev}
 	if c.NS.Inode != 0 {
-		r.NS, r.plain = &c.NS, !w.o.AllNamespaces && len(w.o.Namespaces) == 0
+		r.NetNS, r.Inode, r.plain = c.NS.Name, c.NS.Inode, !w.o.AllNamespaces && len(w.o.Namespaces) == 0
 	}
 	if r.Dev == "" && c.Index != 0 {
 		r.Dev = fmt.Sprintf("if%d", c.Index)

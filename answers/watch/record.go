@@ -9,28 +9,28 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/changes"
 )
 
 // Record is one change with its author. docs/watch.md describes its JSON form, which is stable.
 type Record struct {
-	Type    string              `json:"type"` // "change"
-	Time    time.Time           `json:"time"`
-	Kind    changes.Kind        `json:"kind"`
-	Act     changes.Act         `json:"act"`
-	NS      *netstate.Namespace `json:"netns,omitempty"`
-	Dev     string              `json:"dev,omitempty"`
-	What    string              `json:"what"` // the object on one line
-	Diff    []string            `json:"diff,omitempty"`
-	Old     any                 `json:"old,omitempty"` // as package netstate has it; of a sysctl its value
-	New     any                 `json:"new,omitempty"`
-	How     string              `json:"how"`               // By… and Unknown
-	Via     string              `json:"via,omitempty"`     // what was asked for, where How is a consequence
-	Request string              `json:"request,omitempty"` // RTM_…, or a system call
-	Who     *Who                `json:"who,omitempty"`
-	Because string              `json:"because"`
-	Stack   []string            `json:"stack,omitempty"` // function+offset, the innermost first
+	Type    string       `json:"type"` // "change"
+	Time    time.Time    `json:"time"`
+	Kind    changes.Kind `json:"kind"`
+	Act     changes.Act  `json:"act"`
+	NetNS   string       `json:"netns,omitempty"` // as netstate.Namespace has it
+	Inode   uint64       `json:"netns_inode,omitempty"`
+	Dev     string       `json:"dev,omitempty"`
+	What    string       `json:"what"` // the object on one line
+	Diff    []string     `json:"diff,omitempty"`
+	Old     any          `json:"old,omitempty"` // as package netstate has it; of a sysctl its value
+	New     any          `json:"new,omitempty"`
+	How     string       `json:"how"`               // By… and Unknown
+	Via     string       `json:"via,omitempty"`     // what was asked for, where How is a consequence
+	Request string       `json:"request,omitempty"` // RTM_…, or a system call
+	Who     *Who         `json:"who,omitempty"`
+	Because string       `json:"because"`
+	Stack   []string     `json:"stack,omitempty"` // function+offset, the innermost first
 
 	plain bool // the text need not name the namespace
 }
@@ -118,8 +118,8 @@ func (r *Record) WriteJSON(w io.Writer) error {
 func (r *Record) WriteText(w io.Writer, stack bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s %s", r.Time.Format("15:04:05.000"), r.Kind, r.Act, r.What)
-	if r.NS != nil && r.NS.Name != "" && !r.plain && r.Kind != changes.NetNS {
-		fmt.Fprintf(&b, " [netns %s]", r.NS.Name)
+	if r.NetNS != "" && !r.plain && r.Kind != changes.NetNS {
+		fmt.Fprintf(&b, " [netns %s]", r.NetNS)
 	}
 	for _, d := range r.Diff {
 		fmt.Fprintf(&b, ", %s", d)

@@ -14,7 +14,7 @@ import (
 
 // told makes a record as a Watcher does, without a kernel.
 func told(c *changes.Change, who *Who, stack string) *Record {
-	r := &Record{Type: "change", Time: c.Time, Kind: c.Kind, Act: c.Act, Dev: c.Dev, NS: &c.NS}
+	r := &Record{Type: "change", Time: c.Time, Kind: c.Kind, Act: c.Act, Dev: c.Dev, NetNS: c.NS.Name, Inode: c.NS.Inode}
 	r.describe(c, func(i int) string { return map[int]string{0: "", 3: "eth0", 4: "br0"}[i] }, func(int) (netstate.Namespace, bool) { return netstate.Namespace{Name: "red"}, true })
 	why := explain(strings.Fields(stack))
 	r.Who, r.How, r.Request = who, why.how, why.request
@@ -94,7 +94,7 @@ func TestJSON(t *testing.T) {
 	if err := r.WriteJSON(&got); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"type":"change","time":"2026-11-21T11:05:44Z","kind":"addr","act":"removed","netns":{"inode":7,"name":"blue"},"dev":"eth0","what":"2001:db8::9/64 from eth0",` +
+	want := `{"type":"change","time":"2026-11-21T11:05:44Z","kind":"addr","act":"removed","netns":"blue","netns_inode":7,"dev":"eth0","what":"2001:db8::9/64 from eth0",` +
 		`"old":{"link":3,"prefix":"2001:db8::9/64","flags":128,"valid_ns":1000000000,"preferred_ns":-1},"how":"link down","via":"netlink","request":"RTM_NEWLINK",` +
 		`"who":{"pid":5,"comm":"ip","uid":0,"user":"root","evidence":"seen"},"because":"the link was set down, and the kernel ended IPv6 on it (addrconf_ifdown): ip[5] (root) asked for that by netlink RTM_NEWLINK","stack":["addrconf_ifdown+0x1"]}` + "\n"
 	if d := cmp.Diff(want, got.String()); d != "" {

@@ -88,7 +88,7 @@ var Edges = []Edge{
 	{"record", "./record/... ./probe/... ./tracefs ./traceevent ./usersym ./kernel ./bpf/... ./ir ./internal/sysno ./internal/lease ./internal/feature ./internal/bin " + sys, "sessions"},
 	{"record/session", "./record ./tracefs ./internal/lease net " + sys, "the keeper of a session records, and answers on a socket"},
 	{"record/ringpage", "golang.org/x/sys/unix", "pages are spliced"},
-	{"internal/remote", sys, "runs ssh, and a verb at the far end of it"},
+	{"internal/remote", "./internal/lease " + sys, "runs ssh, and a verb at the far end of it, whose folder has an owner"},
 	{"internal/packets/capture", "./ir ./ir/emit ./bpf/gen ./ctype ./probe ./probe/try ./wire/filter ./answers/packet " + sys, "programs written as IR read the kernel's structs by their types"},
 	{"internal/packets", "./answers/packet ./internal/packets/capture ./internal/netns ./kernel/live ./netstate ./netstate/live ./netstate/changes ./probe ./usersym ./ctype ./wire/filter " + ebpfCore + " github.com/cilium/ebpf/link " + sys, "packet in a row: see, read the machine's state, explain"},
 	{"answers/rank", "./ir/emit ./internal/lease", "programs written as IR; a tracing instance has an owner"},

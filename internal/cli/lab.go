@@ -323,12 +323,12 @@ func execIn(ns netns.NS, args []string) error {
 
 // labEntry is a line of lab list.
 type labEntry struct {
-	Kind  string    `json:"kind"` // "lab", "guest" or "netns"
+	Type  string    `json:"type"` // "lab", "guest" or "netns"
 	Name  string    `json:"name,omitempty"`
 	Host  string    `json:"host,omitempty"`
 	Since time.Time `json:"since,omitzero"`
 	Addrs []string  `json:"addresses,omitempty"`
-	Inode uint64    `json:"inode,omitempty"`
+	Inode uint64    `json:"netns_inode,omitempty"`
 	PIDs  []int     `json:"pids,omitempty"`
 	Held  []int     `json:"held_by,omitempty"`
 	Comm  string    `json:"comm,omitempty"`
@@ -393,7 +393,7 @@ func labEntries() ([]labEntry, error) {
 	ours := map[uint64]bool{}
 	for _, l := range mine {
 		for _, h := range l.Hosts {
-			e := labEntry{Kind: "lab", Name: l.Name, Host: h.Name, Since: l.Since, Addrs: h.Addrs}
+			e := labEntry{Type: "lab", Name: l.Name, Host: h.Name, Since: l.Since, Addrs: h.Addrs}
 			for _, f := range found {
 				if slices.Contains(f.Names, netns.RunDir+"/"+h.NS) {
 					e.Inode, e.PIDs, e.Held, e.Comm = f.Inode, f.PIDs, f.Held, f.Comm
@@ -409,7 +409,7 @@ func labEntries() ([]labEntry, error) {
 			if len(f.Names) > 0 {
 				name = strings.TrimPrefix(f.Names[0], netns.RunDir+"/")
 			}
-			out = append(out, labEntry{Kind: "netns", Name: name, Inode: f.Inode, PIDs: f.PIDs, Held: f.Held, Comm: f.Comm, Own: f.Own})
+			out = append(out, labEntry{Type: "netns", Name: name, Inode: f.Inode, PIDs: f.PIDs, Held: f.Held, Comm: f.Comm, Own: f.Own})
 		}
 	}
 	return out, nil
@@ -420,12 +420,12 @@ func printLabs(w io.Writer, entries []labEntry) error {
 	fmt.Fprintln(tw, "LAB\tHOST\tNAMESPACE\tADDRESSES\tPROCESSES")
 	kept := 0
 	for _, e := range entries {
-		if e.Kind == "guest" {
+		if e.Type == "guest" {
 			kept++
 			continue
 		}
 		lab, host := e.Name, e.Host
-		if e.Kind == "netns" {
+		if e.Type == "netns" {
 			lab, host = "-", e.Name
 			switch {
 			case e.Own:
@@ -447,7 +447,7 @@ func printLabs(w io.Writer, entries []labEntry) error {
 		fmt.Fprintln(tw, "\nGUEST\tSTATE\tKERNEL\tSINCE\tQEMU")
 	}
 	for _, e := range entries {
-		if e.Kind == "guest" {
+		if e.Type == "guest" {
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%v\n", e.Name, e.State, e.Kernel, e.Since.Local().Format(time.DateTime), e.PIDs)
 		}
 	}

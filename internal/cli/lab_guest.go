@@ -329,7 +329,7 @@ Examples:
 func guestEntries(ctx context.Context) (out []labEntry, err error) {
 	all, err := guests().List()
 	for _, g := range all {
-		e := labEntry{Kind: "guest", Name: g.Name, Since: g.Since, Kernel: g.Kernel.Release, State: "booting"}
+		e := labEntry{Type: "guest", Name: g.Name, Since: g.Since, Kernel: g.Kernel.Release, State: "booting"}
 		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
 		if st, err := (keep.Client{Info: g}).Status(ask); err == nil {
 			e.State, e.PIDs = st.State, []int{st.QEMU}

@@ -8,6 +8,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
 	"github.com/fathom-trace/fathom/internal/polling"
+	"github.com/fathom-trace/fathom/internal/remote"
 	"github.com/fathom-trace/fathom/lab/exercise"
 	"github.com/fathom-trace/fathom/lab/guest/keep"
 	"github.com/fathom-trace/fathom/lab/topology"
@@ -24,7 +25,7 @@ func cleaners() map[string]lease.Cleaner {
 		netns.Kind: netns.Clean, topology.LeaseKind: topology.Clean, tracefs.LeaseKind: tracefs.CleanInstance,
 		keep.LeaseKind: keep.Clean, exercise.LeaseKind: exercise.Clean, session.LeaseKind: session.Clean, tracefs.DynamicKind: tracefs.CleanDynamic,
 		tracefs.SyntheticKind: tracefs.CleanSynthetic, tracefs.StackTracerKind: tracefs.CleanStackTracer,
-		prog.LeaseKind: prog.Clean, polling.LeaseKind: polling.Clean,
+		prog.LeaseKind: prog.Clean, polling.LeaseKind: polling.Clean, remote.LeaseKind: remote.Clean,
 	}
 }
 

@@ -17,14 +17,16 @@ import (
 // recordNames are the names that JSON records have for what all of them tell, with the Go types that may stand behind them.
 // A name that is not here is a verb's own.
 var recordNames = map[string][]string{
-	"pid":   {"int", "*int", "uint32"},
-	"tid":   {"int", "uint32", "uint64"},
-	"cpu":   {"int", "*int", "uint32"},
-	"comm":  {"string"},
-	"dev":   {"string"},
-	"netns": {"string", "uint32", "*netstate.Namespace", "netstate.Namespace"}, // a name, an inode, or both
-	"t":     {"uint64"},                                                        // ns of the recording's clock
-	"time":  {"time.Time"},                                                     // of day
+	"pid":         {"int", "*int", "uint32"},
+	"tid":         {"int", "uint32", "uint64"},
+	"cpu":         {"int", "*int", "uint32"},
+	"comm":        {"string"},
+	"dev":         {"string"},
+	"type":        {"string"},           // what kind of line it is
+	"netns":       {"string"},           // its name
+	"netns_inode": {"uint64", "uint32"}, // its number
+	"t":           {"uint64"},           // ns of the recording's clock
+	"time":        {"time.Time"},        // of day
 }
 
 // synonyms are what those must not be called.
@@ -36,13 +38,25 @@ var synonyms = map[string]string{
 
 // otherRecords are files whose JSON is no record of a verb: what others define, and what goes between our own processes.
 var otherRecords = []string{
-	"internal/timeline/timeline.go",                                          // Chrome's trace format
-	"internal/polling/setting.go",                                            // the lease of settings
-	"answers/packet/flow.go", "answers/packet/event.go", "netstate/state.go", // the file of packet -o
-	"bypass/compare/side.go", // jobs for the processes of bypass compare
-	"bypass/prog/pin.go",     // the lease of a pin
-	"lab/guest/qmp/qmp.go",   // QEMU's monitor
-	"record/ctf/json.go",     // CTF 2's metadata
+	"internal/timeline/timeline.go",                                                                      // Chrome's trace format
+	"internal/lease/lease.go",                                                                            // the record of a lease
+	"internal/polling/setting.go",                                                                        // the lease of settings
+	"answers/packet/flow.go", "answers/packet/event.go", "answers/packet/stages.go", "netstate/state.go", // the file of packet -o
+	"answers/packet/trail.go", // what hosts tell the one that joins
+	"bypass/compare/side.go",  // jobs for the processes of bypass compare
+	"bypass/prog/pin.go",      // the lease of a pin
+	"lab/guest/qmp/qmp.go",    // QEMU's monitor
+	"record/ctf/json.go",      // CTF 2's metadata
+}
+
+// key is the name of a field in JSON; "" if it has none.
+func key(f *ast.Field) string {
+	if f.Tag == nil {
+		return ""
+	}
+	tag, _ := strconv.Unquote(f.Tag.Value)
+	name, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
+	return name
 }
 
 // TestRecordsNameTheSame looks at every struct that is written as JSON: what all verbs tell has one name and one form.
@@ -61,12 +75,14 @@ func TestRecordsNameTheSame(t *testing.T) {
 				return err
 			}
 			ast.Inspect(f, func(n ast.Node) bool {
+				if s, ok := n.(*ast.StructType); ok && len(s.Fields.List) > 0 && key(s.Fields.List[0]) == "kind" {
+					t.Errorf("%s: a line of JSON says by \"type\" what it is, not by \"kind\"", set.Position(s.Pos()))
+				}
 				field, ok := n.(*ast.Field)
 				if !ok || field.Tag == nil {
 					return true
 				}
-				tag, _ := strconv.Unquote(field.Tag.Value)
-				key, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
+				key := key(field)
 				seen[key]++
 				if want, ok := synonyms[key]; ok {
 					t.Errorf("%s: a record calls %q what others call %s", set.Position(field.Pos()), key, want)

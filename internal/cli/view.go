@@ -62,6 +62,7 @@ the events are merged. What was lost is shown where it is missing.
 Examples:
   fathom view /tmp/r1 -e sched:sched_switch --filter 'prev_comm ~ "ssh*" && next_pid != 0'
   fathom view /tmp/r1 --latency 'sched_wakeup[pid] sched_switch[next_pid]' --heatmap
+  fathom view maps.json --heatmap        # of trace -j -e '… { @ = hist(…); } interval:s:1 { print(@); clear(@); }' -o maps.json
   fathom view trace.dat --stats
   fathom view perf.data --serve 127.0.0.1:0`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args) },
@@ -76,7 +77,7 @@ Examples:
 	fl.BoolVar(&f.csv, "csv", false, "a table with a column for each field")
 	fl.BoolVar(&f.stats, "stats", false, "only counts: by event, by task, by CPU, and what was lost")
 	fl.StringVar(&f.pair, "latency", "", "the time between two events, `PAIR`: FROM TO of the same task, or 'sched_wakeup[pid] sched_switch[next_pid]'")
-	fl.BoolVar(&f.heat, "heatmap", false, "with --latency: draw when they took how long; --html draws it on a page")
+	fl.BoolVar(&f.heat, "heatmap", false, "draw --latency, or the hist() maps in FILE of trace -j, by time; with --html on a page")
 	fl.BoolVar(&f.time, "timeline", false, "draw what ran on each CPU, and when each of the busiest tasks did")
 	fl.StringVar(&f.html, "html", "", "write a page that stands by itself to `FILE`: counts, CPUs, stacks")
 	fl.StringVar(&f.serve, "serve", "", "answer a browser at this `ADDRESS` of the loopback, such as 127.0.0.1:0; the page to open is printed")
@@ -241,8 +242,10 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 		return usage("which recording?")
 	case ways > 1:
 		return usage("one of -j, --csv, --stats, --latency, --timeline, --html, --serve and --to")
-	case f.heat && f.pair == "":
-		return usage("--heatmap draws latencies: with --latency 'FROM TO'")
+	case f.heat && f.pair == "" && (len(args) != 1 || ways > 0 && f.html == ""):
+		return usage("--heatmap draws latencies, with --latency 'FROM TO', or the histograms in one FILE that trace -j wrote")
+	case f.heat && f.pair == "" && (f.filter != "" || len(f.cpus) > 0 || f.from > 0 || f.until > 0 || f.wall || f.strict):
+		return usage("--heatmap of histograms has no events to choose from: -e NAME chooses maps, --top how many")
 	case f.html != "" && f.output != "":
 		return usage("--html names its file: without -o")
 	case f.serve != "" && (f.output != "" || f.strict):
@@ -261,6 +264,9 @@ func (f *viewFlags) run(c *cobra.Command, args []string) (err error) {
 	}
 	if f.serve != "" {
 		return f.browse(c, args)
+	}
+	if f.heat && f.pair == "" {
+		return f.histograms(c.OutOrStdout(), args[0])
 	}
 	o, err := openRecordings(args, 0)
 	if err != nil {

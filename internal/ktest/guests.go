@@ -204,12 +204,22 @@ func testdata() ([]guest.File, error) {
 	return files, err
 }
 
+// Named skips a test of a kernel that FATHOM_GUESTS does not name.
+func Named(t testing.TB, name string) {
+	t.Helper()
+	names, err := wanted(os.Getenv(EnvGuests))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(names, name) {
+		t.Skip(EnvGuests + " does not name " + name)
+	}
+}
+
 // Bootable gives a kernel for a test that boots its own guest; the test is skipped if FATHOM_GUESTS does not name it.
 func Bootable(t testing.TB, name string) guest.Kernel {
 	t.Helper()
-	if wanted := os.Getenv(EnvGuests); wanted != everyKernel && !slices.Contains(strings.Split(wanted, ","), name) {
-		t.Skip(EnvGuests + " does not name " + name)
-	}
+	Named(t, name)
 	cache, err := guest.UserCache()
 	if err != nil {
 		t.Fatal(err)

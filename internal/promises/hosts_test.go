@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/netns"
+	"github.com/fathom-trace/fathom/internal/remote"
 	"github.com/fathom-trace/fathom/lab/topology/traffic"
 )
 
@@ -402,6 +404,39 @@ func TestHostsKilled(t *testing.T) {
 			}
 			wait(t, "its BPF programs are gone", func() bool { return !loaded(programs) })
 		})
+	}
+	t.Run("agent", func(t *testing.T) { h.agentKilled(t) })
+}
+
+// agentKilled kills what runs on hosts that record: the folders that they record into go with the next start there.
+func (h *hosts) agentKilled(t *testing.T) {
+	cmd := h.command(t, "record", "--host", "a,b", "-q", "-e", "sched:sched_process_exit", "-o", filepath.Join(t.TempDir(), "here"))
+	if err := start(t, cmd); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for _, n := range []string{"a", "b"} {
+		recording := func() bool {
+			there, err := filepath.Glob(filepath.Join(h.tmp(n), "fathom-*", "out", "*"))
+			return err == nil && len(there) > 0
+		}
+		wait(t, "it records on "+n, recording)
+		for _, pid := range h.far(t, n) {
+			if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.Contains(args, []byte("fathom\x00"+remote.FarArg+"\x00")) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		wait(t, "no process on "+n, func() bool { return len(h.far(t, n)) == 0 })
+		if !recording() {
+			t.Errorf("nothing was left on %s: what is tested?", n)
+		}
+	}
+	do(t, fathom(t), "doctor", "--clean")
+	for _, n := range []string{"a", "b"} {
+		h.nothingLeft(t, n)
 	}
 }
 

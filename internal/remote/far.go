@@ -3,6 +3,7 @@ package remote
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fathom-trace/fathom/internal/lease"
 )
 
 // FarArg is the first argument of the binary where it runs on the far side of a connection.
@@ -86,12 +89,13 @@ func ServeFar(dir string, in io.Reader, out io.Writer) (err error) {
 }
 
 // serve runs the verb. It does not wait for ever to tell a near side that takes nothing any more.
-func (f *far) serve(s Start) (err error) {
+func (f *far) serve(s Start) error {
 	if s.Fetch != "" && len(s.Args) > 0 {
-		if f.dir, err = os.MkdirTemp("", "fathom-"); err != nil {
+		remove, err := f.folder()
+		if err != nil {
 			return f.exit(exit{Error: err.Error()})
 		}
-		defer os.RemoveAll(f.dir)
+		defer remove()
 		s.Args = slices.Insert(s.Args, 1, s.Fetch+filepath.Join(f.dir, fetched))
 	}
 	done := make(chan error, 1)
@@ -104,13 +108,45 @@ func (f *far) serve(s Start) (err error) {
 	}
 }
 
+// LeaseKind is the kind of the lease on a folder that a verb on the far side writes into.
+const LeaseKind = "folder"
+
+// ownPrefix begins the names of our folders on the far side.
+const ownPrefix = "fathom-"
+
+// folder makes the folder that the verb writes into, which is an orphan when this process is killed.
+func (f *far) folder() (remove func(), err error) {
+	dir := filepath.Join(os.TempDir(), ownPrefix+rand.Text())
+	l, err := lease.Default(os.Geteuid(), os.Getenv).New(LeaseKind, dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, errors.Join(err, l.Release())
+	}
+	f.dir = dir
+	return func() {
+		if os.RemoveAll(dir) == nil { // else who cleans will try again
+			_ = l.Release()
+		}
+	}, nil
+}
+
+// Clean removes such a folder.
+func Clean(r lease.Record) error {
+	if !filepath.IsAbs(r.Name) || !strings.HasPrefix(filepath.Base(r.Name), ownPrefix) {
+		return fmt.Errorf("%s is no folder of a verb on the far side", r.Name)
+	}
+	return os.RemoveAll(r.Name)
+}
+
 // removeOwn removes the folder that the program was copied to, and only such a one.
 func removeOwn(dir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if filepath.Dir(self) != dir || !strings.HasPrefix(filepath.Base(dir), "fathom-") {
+	if filepath.Dir(self) != dir || !strings.HasPrefix(filepath.Base(dir), ownPrefix) {
 		return fmt.Errorf("%s is not the folder that this program was copied to", dir)
 	}
 	return os.RemoveAll(dir)

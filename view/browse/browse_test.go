@@ -159,7 +159,7 @@ func TestPages(t *testing.T) {
 		{"view=counts", []string{"30 events in 9ms", "33.33%<td><a href=\"?e=net%3Aqueue\">net:queue</a>", ">&lt;b&gt;0-40</a>", "and 2 more", ">17</a>", `id="when"`}},
 		{"view=timeline", []string{"<title>&lt;b&gt;0-40</title>", "events are missing", "<a href=\"?from="}},
 		{"view=latency", []string{"Between which two events?"}},
-		{"view=latency&pair=sched_switch%5Bnext_pid%5D+queue%5Bcommon_pid%5D", []string{"sched_switch to queue: 10", "The longest", `id="heat"`}},
+		{"view=latency&pair=sched_switch%5Bnext_pid%5D+queue%5Bcommon_pid%5D", []string{"sched_switch to queue: 10", "The longest", `class="heat"`}},
 		{"view=stacks&e=queue&weight=len", []string{"0xffffffff81000020 (418 len"}},
 		{"view=lost", []string{"17 events are missing in 1 gaps", "<td>5.00001ms<td><a href=\"?from=4.50001ms&amp;until=6ms\">5.5ms</a>"}},
 		{"view=lost&until=1ms", []string{"Nothing is missing here"}},

@@ -68,20 +68,33 @@ func (h *heat) gap(e *traceevent.Event) {
 	}
 }
 
-// span gives the rows that are used, and the fullest cell when so many rows are one.
-func (h *heat) span(rows int) (first, last int, most uint64) {
-	first = -1
-	for i := 0; i < heatRows; i += rows {
+// cells gives what is drawn, a row for so many.
+func (h *heat) cells(rows int) *cells {
+	first, last := heatRows, 0
+	for r := 0; r < heatRows; r += rows {
 		for c := range h.Parts {
-			if n := h.cell(c, i, rows); n > 0 {
-				if first < 0 {
-					first = i
-				}
-				last, most = i, max(most, n)
+			if h.cell(c, r, rows) > 0 {
+				first, last = min(first, r), r
 			}
 		}
 	}
-	return first, last, most
+	whole := uint64(len(h.Parts)) * h.Width
+	return &cells{columns: len(h.Parts), rows: (last-first)/rows + 1,
+		n:    func(c, r int) uint64 { return h.cell(c, first+r*rows, rows) },
+		lost: func(c int) bool { return h.Parts[c].lost },
+		row: func(r int) string {
+			if r = first + r*rows; r%2 > 0 {
+				return ""
+			}
+			return rounded(least(r)).String()
+		},
+		what: func(c, r int) string {
+			r = first + r*rows
+			return fmt.Sprintf("from %v to %v, at %v", rounded(least(r)), rounded(least(min(r+rows, heatRows-1))), rounded(uint64(c)*h.Width))
+		},
+		at:  func(i, of int) string { return rounded(whole / uint64(of) * uint64(i)).String() },
+		say: fmt.Sprintf("a column is %v, from %d.%06d on; a row is what took so long, up to the row above", rounded(h.Width), h.First/1e9, h.First%1e9/1e3),
+	}
 }
 
 // cell counts in a column and some rows.
@@ -90,6 +103,27 @@ func (h *heat) cell(column, r, rows int) (n uint64) {
 		n += h.Parts[column].n[i]
 	}
 	return n
+}
+
+// cells are what a heat map is drawn of.
+type cells struct {
+	columns, rows int
+	n             func(c, r int) uint64  // how many there are; row 0 is the lowest
+	lost          func(c int) bool       // events are missing
+	row           func(r int) string     // the least of a row; "" if that is not said
+	what          func(c, r int) string  // of what a cell is
+	at            func(i, of int) string // what is at a part of the way from left to right
+	say           string                 // what a column is, and a row
+}
+
+// most is what the fullest cell has.
+func (h *cells) most() (most uint64) {
+	for c := range h.columns {
+		for r := range h.rows {
+			most = max(most, h.n(c, r))
+		}
+	}
+	return most
 }
 
 // shade gives one of so many shades, 0 for none: by the logarithm, so that a single one is seen beside thousands.
@@ -137,43 +171,35 @@ func rounded(ns uint64) time.Duration {
 // heatLabel is how wide what stands before a row is.
 const heatLabel = 9
 
-// text draws it in characters, a row for a power of two.
-func (h *heat) text(p *printer, utf8 bool) {
+// text draws it in characters.
+func (h *cells) text(p *printer, utf8 bool) {
 	marks, edge, gap := []rune(" .:=+*#%@"), "|", '?'
 	if utf8 {
 		marks, edge = []rune(" ░▒▓█"), "│"
 	}
-	const rows = 2
-	first, last, most := h.span(rows)
-	for r := last; r >= first; r -= rows {
-		p.f("%*v %s", heatLabel, rounded(least(r)), edge)
+	most := h.most()
+	for r := h.rows - 1; r >= 0; r-- {
+		p.f("%*s %s", heatLabel, h.row(r), edge)
 		var line strings.Builder
-		for c := range h.Parts {
-			line.WriteRune(marks[shade(h.cell(c, r, rows), most, len(marks)-1)])
+		for c := range h.columns {
+			line.WriteRune(marks[shade(h.n(c, r), most, len(marks)-1)])
 		}
 		p.f("%s\n", strings.TrimRight(line.String(), " "))
 	}
-	axis := []rune(strings.Repeat("-", len(h.Parts)))
-	for c, part := range h.Parts {
-		if part.lost {
-			axis[c] = gap
+	axis, lost := []rune(strings.Repeat("-", h.columns)), ""
+	for c := range axis {
+		if h.lost(c) {
+			axis[c], lost = gap, fmt.Sprintf("; %c events are missing", gap)
 		}
 	}
 	p.f("%*s +%s\n", heatLabel, "", string(axis))
-	end := rounded(uint64(len(h.Parts)) * h.Width).String()
-	p.f("%*s  0%*s\n", heatLabel, "", max(len(h.Parts)-1, len(end)+1), end)
-	p.f("a column is %v, from %d.%06d on; a row is what took so long, up to the row above; in a cell:", rounded(h.Width), h.First/1e9, h.First%1e9/1e3)
+	end := h.at(1, 1)
+	p.f("%*s  0%*s\n", heatLabel, "", max(h.columns-1, len(end)+1), end)
+	p.f("%s; in a cell:", h.say)
 	for _, l := range legend(most, len(marks)-1) {
 		p.f(" %c %d", marks[l.shade], l.least)
 	}
-	p.f(" or more")
-	for _, part := range h.Parts {
-		if part.lost {
-			p.f("; %c events are missing", gap)
-			break
-		}
-	}
-	p.f("\n")
+	p.f(" or more%s\n", lost)
 }
 
 // Sizes of the drawing, in pixels; how many shades it has.
@@ -186,39 +212,37 @@ const (
 )
 
 // svg draws it for a page. There is one hue: what is more is darker on a light page and lighter on a dark one, also in grey.
-func (h *heat) svg(p *printer) {
-	first, last, most := h.span(1)
-	rows := last - first + 1
-	wide := float64(heatWidth-heatLeft) / float64(len(h.Parts))
-	bottom := rows * heatHeight
-	p.f(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" id="heat" font-family="monospace" font-size="11" fill="currentColor">`+"\n", heatWidth, bottom+60, heatWidth)
+func (h *cells) svg(p *printer) {
+	most := h.most()
+	wide := float64(heatWidth-heatLeft) / float64(h.columns)
+	bottom := h.rows * heatHeight
+	p.f(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" class="heat" font-family="monospace" font-size="11" fill="currentColor">`+"\n", heatWidth, bottom+60, heatWidth)
 	opacity := func(s int) float64 { return .12 + .88*float64(s-1)/(heatShades-1) }
-	for r := first; r <= last; r++ {
-		y := (last - r) * heatHeight
-		if r%2 == 0 {
-			p.f(`<text x="%d" y="%d" text-anchor="end">%v</text><rect x="%d" y="%d" width="%d" height="1" fill-opacity=".15"/>`+"\n", heatLeft-6, y+heatHeight, rounded(least(r)), heatLeft, y+heatHeight-1, heatWidth-heatLeft)
+	for r := h.rows - 1; r >= 0; r-- {
+		y := (h.rows - 1 - r) * heatHeight
+		if label := h.row(r); label != "" {
+			p.f(`<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%d" height="1" fill-opacity=".15"/>`+"\n", heatLeft-6, y+heatHeight, html.EscapeString(label), heatLeft, y+heatHeight-1, heatWidth-heatLeft)
 		}
-		for c := range h.Parts {
-			n := h.cell(c, r, 1)
+		for c := range h.columns {
+			n := h.n(c, r)
 			if n == 0 {
 				continue
 			}
-			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="#e8590c" fill-opacity="%.2f"><title>%d from %v to %v, at %v</title></rect>`+"\n",
-				heatLeft+float64(c)*wide, y, wide, heatHeight, opacity(shade(n, most, heatShades)), n, rounded(least(r)), rounded(least(min(r+1, heatRows-1))), rounded(uint64(c)*h.Width))
+			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="#e8590c" fill-opacity="%.2f"><title>%d %s</title></rect>`+"\n",
+				heatLeft+float64(c)*wide, y, wide, heatHeight, opacity(shade(n, most, heatShades)), n, html.EscapeString(h.what(c, r)))
 		}
 	}
-	for c, part := range h.Parts {
-		if part.lost {
+	for c := range h.columns {
+		if h.lost(c) {
 			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="6" fill="#e02020"><title>events are missing</title></rect>`+"\n", heatLeft+float64(c)*wide, bottom+1, wide)
 		}
 	}
-	whole := uint64(len(h.Parts)) * h.Width
 	for i := range heatTicks + 1 {
 		anchor := "middle"
 		if i == heatTicks {
 			anchor = "end"
 		}
-		p.f(`<text x="%d" y="%d" text-anchor="%s">%v</text>`+"\n", heatLeft+i*(heatWidth-heatLeft)/heatTicks, bottom+22, anchor, rounded(whole/heatTicks*uint64(i)))
+		p.f(`<text x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", heatLeft+i*(heatWidth-heatLeft)/heatTicks, bottom+22, anchor, h.at(i, heatTicks))
 	}
 	x := heatLeft
 	for _, l := range legend(most, heatShades) {
@@ -243,7 +267,7 @@ func (l *Latency) HeatSVG() string {
 		return ""
 	}
 	var b bytes.Buffer
-	l.heat.svg(&printer{w: &b})
+	l.heat.cells(1).svg(&printer{w: &b})
 	return b.String()
 }
 

@@ -74,7 +74,7 @@ a column is 262µs, from 0.000002 on; a row is what took so long, up to the row 
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`id="heat"`, "events are missing", "a &lt;title&gt;", "a &lt;note&gt;", "begin to end: 80", "prefers-color-scheme:dark", " from 1.02µs to 1.54µs, at ", "</svg>", "</body></html>"} {
+	for _, want := range []string{`class="heat"`, "events are missing", "a &lt;title&gt;", "a &lt;note&gt;", "begin to end: 80", "prefers-color-scheme:dark", " from 1.02µs to 1.54µs, at ", "</svg>", "</body></html>"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -256,7 +256,7 @@ func (l *Latency) Close() error {
 	}
 	p.f("min %v, mean %v, median %v, 99%% %v, 99.9%% %v, max %v\n\n", span(d.min), span(d.sum/d.n), span(d.quantile(.5)), span(d.quantile(.99)), span(d.quantile(.999)), span(d.max))
 	if l.drawn {
-		l.heat.text(p, l.utf8)
+		l.heat.cells(2).text(p, l.utf8)
 	} else {
 		d.draw(p)
 	}

@@ -23,7 +23,7 @@ var names = map[Frame]string{ARP: "ARP request", Unicast: "packet", Broadcast: "
 // WriteText writes the answer for people.
 func (a *Answer) WriteText(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s in network namespace %s: %s\n", a.Dev, a.NS.Name, a.State)
+	fmt.Fprintf(&b, "%s in network namespace %s: %s\n", a.Dev, a.NetNS, a.State)
 	for _, r := range a.Rows {
 		what := names[r.Frame]
 		switch {

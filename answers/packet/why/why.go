@@ -53,13 +53,14 @@ type Row struct {
 
 // Answer is all there is to say of a device.
 type Answer struct {
-	NS    netstate.Namespace `json:"netns"`
-	Dev   string             `json:"dev"`
-	State string             `json:"state"` // "down", "up, no carrier", "up without an address", "up with 192.0.2.1/24"
-	Dst   netip.Addr         `json:"dst,omitzero"`
-	Src   netip.Addr         `json:"src,omitzero"`
-	Rows  []Row              `json:"rows"`
-	Notes []string           `json:"notes,omitempty"` // what else decides, and is not looked at
+	NetNS string     `json:"netns"` // as netstate.Namespace has it
+	Inode uint64     `json:"netns_inode"`
+	Dev   string     `json:"dev"`
+	State string     `json:"state"` // "down", "up, no carrier", "up without an address", "up with 192.0.2.1/24"
+	Dst   netip.Addr `json:"dst,omitzero"`
+	Src   netip.Addr `json:"src,omitzero"`
+	Rows  []Row      `json:"rows"`
+	Notes []string   `json:"notes,omitempty"` // what else decides, and is not looked at
 }
 
 // Question is what is asked of a device.
@@ -99,7 +100,7 @@ func Explain(st *netstate.State, dev string, q Question) (*Answer, error) {
 		}
 	}
 	s.fill()
-	a := &Answer{NS: st.NS, Dev: dev, State: s.state(), Dst: s.q.Dst, Src: s.q.Src, Notes: s.notes()}
+	a := &Answer{NetNS: st.NS.Name, Inode: st.NS.Inode, Dev: dev, State: s.state(), Dst: s.q.Dst, Src: s.q.Src, Notes: s.notes()}
 	for _, f := range []Frame{ARP, Unicast, Broadcast} {
 		a.Rows = append(a.Rows, s.row(f))
 	}
