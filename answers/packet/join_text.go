@@ -69,11 +69,7 @@ func (j *Joined) verdict(p *printer, v *HostVerdict) {
 	}
 	p.field("host", v.Host)
 	p.field("where", p.where(v.Verdict))
-	sure := ""
-	if !v.Certain && v.Class != ClassUnknown && v.Class != ClassDelivered && v.Class != ClassLeft {
-		sure = " (likeliest; the state of the machine does not prove it)"
-	}
-	p.field("why", v.Cause+sure)
+	p.field("why", v.Cause+doubt(v.Verdict))
 	p.field("object", v.Culprit.String())
 	if v.Sender.PID != 0 {
 		p.field("sent by", fmt.Sprintf("%s[%d] on %s", v.Sender.Comm, v.Sender.PID, v.Way[0]))
@@ -209,14 +205,8 @@ func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 	}
 	var lost, missed uint64
 	for _, s := range j.Hosts {
-		for _, m := range s.Rec.Movements() {
-			if err := enc.Encode(struct {
-				Type string `json:"type"`
-				Host string `json:"host"`
-				Movement
-			}{"counter", s.Host, m}); err != nil {
-				return err
-			}
+		if err := counters(enc, s); err != nil {
+			return err
 		}
 		lost, missed = lost+s.Rec.LostRing, missed+s.Rec.Missed
 	}
