@@ -19,7 +19,7 @@ type piece struct{ index, part int }
 
 // merging is how long segments may wait to be merged, dividing how long a packet may wait to be divided; ns.
 const (
-	merging  = uint64(1e9)
+	merging  = uint64(5e9)
 	dividing = uint64(5e9)
 )
 

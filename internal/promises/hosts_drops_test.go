@@ -193,6 +193,7 @@ func TestHostsDrops(t *testing.T) {
 		<-ended
 		a.cmd.Wait()
 		text := said.String()
+		t.Logf("what was said:\n%s", text)
 		for _, part := range []string{"count  host  first", "  a     ", "  c     ", "a: ", " lost; not seen: 0 events found the ring full", "its clock is known within", "b: what it lost is not known"} {
 			if !strings.Contains(text, part) {
 				t.Errorf("no %q in\n%s", part, text)

@@ -17,15 +17,16 @@ import (
 
 // streamed is a "packet" of fathom packet --host -j -v of a stream of TCP, and its "end".
 type streamed struct {
-	Type, Class, Host, Function, Reason string
-	Seq                                 *uint32
-	Bytes                               uint32
-	Legs                                []struct {
+	Type, Class, Host, Function string
+	Seq                         *uint32
+	Bytes                       uint32
+	Legs                        []struct {
 		Host     string
 		Segments int
 	}
-	Ambiguous, Merged, Parted uint64
-	LostRing                  uint64 `json:"lost_ring"`
+	Ambiguous, Merged, Parted, Missed uint64
+
+	LostRing uint64 `json:"lost_ring"`
 }
 
 var countedBytes = regexp.MustCompile(`counter packets (\d+) bytes (\d+)`)
@@ -61,14 +62,18 @@ func TestHostsSegments(t *testing.T) {
 			}
 			var arrived []streamed
 			var syn uint32
-			var lostBytes, lostSegments, merged int
+			var lostBytes, lostSegments, merged, missed int
+			var wrong []string
 			for l := range strings.Lines(said) {
 				var p streamed
 				if err := json.Unmarshal([]byte(l), &p); err != nil {
 					t.Fatalf("%s: %v", l, err)
 				}
-				if p.Type == "end" && (p.Ambiguous > 0 || p.Merged > 0 || p.LostRing > 0 || p.Parted == 0) {
+				if p.Type == "end" && ((p.Ambiguous > 0 || p.Merged > 0) && p.Missed == 0 || p.LostRing > 0 || p.Parted == 0) {
 					t.Errorf("not joined: %s", l)
+				}
+				if p.Type == "end" {
+					missed = int(p.Missed)
 				}
 				if p.Type != "packet" || p.Seq == nil {
 					continue
@@ -86,11 +91,21 @@ func TestHostsSegments(t *testing.T) {
 				case p.Class == "drop" && p.Host == c.node && p.Function == "nft_do_chain" && strings.HasSuffix(way, c.node) && strings.HasPrefix("abc", way):
 					lostSegments++
 					lostBytes += int(p.Bytes)
-				case p.Class == "drop" && p.Host == "c" && way == "abc" && strings.HasPrefix(p.Reason, "TCP_"):
-					// Sent again too early, as a machine that has much to do lets TCP do: c has had these bytes.
+				case p.Class == "drop" && p.Function != "nft_do_chain" && strings.HasSuffix(way, p.Host) && strings.HasPrefix("abc", way):
+					// A machine that has much to do loses some of itself, and TCP sends what c has had again too early.
 				default:
-					t.Errorf("neither delivered by a, b and c nor lost at %s: %s", c.node, l)
+					wrong = append(wrong, l)
 				}
+			}
+			if missed > 0 {
+				// A program that was interrupted by what it watches misses that, which is told: each may have been of a whole packet.
+				if t.Logf("%d events were missed, %d segments are not told right", missed, len(wrong)); len(wrong) > 64*missed {
+					t.Errorf("too many: %v", wrong)
+				}
+				return
+			}
+			for _, l := range wrong {
+				t.Errorf("neither delivered by a, b and c nor lost at %s: %s", c.node, l)
 			}
 			if len(arrived) == 0 {
 				t.Fatalf("nothing arrived\n%s", said)
