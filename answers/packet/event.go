@@ -93,6 +93,7 @@ type Event struct {
 	Last    bool     `json:"last,omitempty"`     // Drop, Consume: nobody else has its data
 	MapType uint32   `json:"map_type,omitempty"` // XDPError: of the map it was redirected through; Mark is the index in it
 	GSO     uint16   `json:"gso,omitempty"`      // segments it will become, or was merged of
+	GSOSize uint16   `json:"gso_size,omitempty"` // bytes that each of them carries, but the last
 	L2      bool     `json:"l2,omitempty"`       // Bytes begin with a link header
 	L3      uint16   `json:"l3,omitempty"`       // where in Bytes the network header is
 	Bytes   []byte   `json:"bytes,omitempty"`

@@ -42,7 +42,7 @@ func (t *Tracker) same(p *Packet, h *Hop) bool {
 		return true
 	case a.Tuple == b.Tuple:
 		if a.Proto == protoTCP && a.Seq != b.Seq || a.ID != b.ID {
-			return h.GSO > 1 || was.GSO > 1
+			return false // of segments that are merged the first gives its header, and they are divided into new packets
 		}
 		// A router takes one off the TTL; a bridge leaves it, and so does a device on top of another.
 		return h.Kind != Queue || was.Kind == Queue || was.Kind == Enqueued || a.TTL != b.TTL || handedOn(p, h)

@@ -29,6 +29,22 @@ func (s *Seen) at(t uint64) int64 { return int64(t) + s.Offset }
 type Leg struct {
 	Host  int
 	Trail *Trail
+	Part  int // which of the segments that the trail is of
+	Of    int // how many these are
+	// Rest is the rest of the way, as the one segment that it became on this host; nil if it became none.
+	Rest *Trail
+
+	index   int    // of the trail
+	time    uint64 // when it came, ns since boot of the host
+	unclear bool   // it became one of several segments that look alike
+}
+
+// end is the trail that says what became of it.
+func (l *Leg) end() *Trail {
+	if l.Rest != nil {
+		return l.Rest
+	}
+	return l.Trail
 }
 
 // Chain is the way of one packet through several hosts.
@@ -40,11 +56,15 @@ type Joined struct {
 	Chains []Chain
 	// Ambiguous is how many packets left a host and look like several that others saw: they are not joined.
 	Ambiguous uint64
-	// Merged is how many were merged of segments, or are to be divided: each host sees others.
+	// Merged is how many were merged of segments, or are to be divided, where the segments cannot be told: each host sees others.
 	Merged uint64
+	// Parted is how many packets of several segments of TCP were taken apart, Parts into how many.
+	Parted, Parts uint64
 
 	owners map[netip.Addr]int
 	merged map[mergedKey]bool
+	hosts  []*ends
+	astray map[strayKey][]*occurrence
 }
 
 // mergedKey is where a host received segments of TCP merged.
@@ -59,84 +79,115 @@ const apart = int64(5 * time.Second)
 // parted is by how much clocks may have parted since they were compared: for some minutes at 500 ppm; ns.
 const parted = int64(100 * time.Millisecond)
 
-// occurrence is a packet at the edge of a host: as it left, or as it came.
+// occurrence is a packet at the edge of a host: as it left, or as it came. Of several segments of TCP each is one.
 type occurrence struct {
 	host  int
 	index int // of the trail
+	part  int // which segment
+	of    int // of how many
 	mark  *Mark
+	time  uint64
+	keys  []uint64    // what its mark's Head can be elsewhere
 	mate  *occurrence // what it was joined with
 	best  []*occurrence
 }
 
+// mostOccurrences bounds into how many segments the packets of all hosts are taken apart.
+const mostOccurrences = 8 << 20
+
+// take gives the packets that a mark of a trail is of.
+func (j *Joined) take(host, index int, m *Mark) (out []*occurrence) {
+	n := max(1, m.Seg.count())
+	for k := range n {
+		o := &occurrence{host: host, index: index, part: k, of: n, mark: m, time: m.Time}
+		if n > 1 {
+			o.keys = m.Seg.keys(k)
+		} else {
+			o.keys = []uint64{m.Head}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
 // Join finds the packets that several hosts saw. A packet that left one is one that came to another if they look the same
 // but for what routers change, the clocks allow it, and there is no other that could be meant: what remains in doubt is not
-// joined. NAT is between the two ends of a trail, where the host itself followed the packet.
+// joined. NAT is between the two ends of a trail, where the host itself followed the packet. Segments of TCP that a host merged,
+// or has divided by its card, are taken apart: what is joined is what went over the wire.
 func Join(hosts []*Seen) *Joined {
 	j := &Joined{Hosts: hosts}
-	type ends struct{ out, in []*occurrence }
-	groups := map[uint64]*ends{}
-	group := func(h uint64) *ends {
-		if groups[h] == nil {
-			groups[h] = &ends{}
+	outs, ins := map[uint64][]*occurrence{}, map[uint64][]*occurrence{}
+	var left, came []*occurrence
+	add := func(all *[]*occurrence, by map[uint64][]*occurrence, o *occurrence) {
+		*all = append(*all, o)
+		for _, k := range o.keys {
+			by[k] = append(by[k], o)
 		}
-		return groups[h]
 	}
-	ins := make([][]*occurrence, len(hosts))
-	outs := make([][]*occurrence, len(hosts))
+	total := 0
 	for h, s := range hosts {
-		ins[h], outs[h] = make([]*occurrence, len(s.Trails)), make([]*occurrence, len(s.Trails))
+		e := j.ends(h, s, &total)
+		j.hosts = append(j.hosts, e)
 		for i := range s.Trails {
-			t := &s.Trails[i]
-			if t.Merged {
-				j.Merged++
-				continue
-			}
-			ins[h][i] = &occurrence{host: h, index: i, mark: &t.In}
-			g := group(t.In.Head)
-			g.in = append(g.in, ins[h][i])
-			if t.Out != nil {
-				outs[h][i] = &occurrence{host: h, index: i, mark: t.Out}
-				g := group(t.Out.Head)
-				g.out = append(g.out, outs[h][i])
+			for k, in := range e.ins[i] {
+				if in != nil && !e.child[i] {
+					add(&came, ins, in)
+				}
+				if out := e.out(i, k); out != nil {
+					add(&left, outs, out)
+				}
 			}
 		}
 	}
-	for _, g := range groups {
-		j.match(g.out, g.in)
-	}
+	j.match(left, came, outs, ins)
 	for h, s := range hosts {
 		for i := range s.Trails {
-			if in := ins[h][i]; in != nil && in.mate != nil {
-				continue // it came from another host, whose chain has it
+			if s.Trails[i].Merged || j.hosts[h].whole[i] {
+				j.Chains = append(j.Chains, Chain{{Host: h, index: i, Trail: &s.Trails[i], Of: 1, time: s.Trails[i].In.Time}})
 			}
-			c := Chain{{h, &s.Trails[i]}}
-			for o := outs[h][i]; o != nil && o.mate != nil && len(c) < 2*len(hosts); {
-				next := o.mate
-				c = append(c, Leg{next.host, &hosts[next.host].Trails[next.index]})
-				o = outs[next.host][next.index]
+			for _, in := range j.hosts[h].ins[i] {
+				if in != nil && in.mate == nil && !j.hosts[h].child[i] { // else it came from another host, whose chain has it
+					j.Chains = append(j.Chains, j.chain(in))
+				}
 			}
-			j.Chains = append(j.Chains, c)
 		}
 	}
 	sorting.Stable(j.Chains, func(a, b Chain) int { return cmp.Compare(j.start(a), j.start(b)) })
 	return j
 }
 
-// start is when a chain begins, by the joiner's clock.
-func (j *Joined) start(c Chain) int64 { return j.Hosts[c[0].Host].at(c[0].Trail.In.Time) }
-
-// match joins what left with what came, of those that have the same headers.
-func (j *Joined) match(outs, ins []*occurrence) {
-	if len(outs) == 0 || len(ins) == 0 {
-		return
+// chain is the way of a packet from where it came first.
+func (j *Joined) chain(in *occurrence) (c Chain) {
+	for in != nil && len(c) < 2*len(j.Hosts) {
+		e, trails := j.hosts[in.host], j.Hosts[in.host].Trails
+		l := Leg{Host: in.host, index: in.index, Trail: &trails[in.index], Part: in.part, Of: in.of, time: in.time}
+		if r, ok := e.rest[piece{in.index, in.part}]; ok {
+			l.unclear = r < 0
+			if r >= 0 {
+				l.Rest = &trails[r]
+			}
+		}
+		c = append(c, l)
+		o := e.out(in.index, in.part)
+		if in = nil; o != nil {
+			in = o.mate
+		}
 	}
-	for _, o := range outs {
+	return c
+}
+
+// start is when a chain begins, by the joiner's clock.
+func (j *Joined) start(c Chain) int64 { return j.Hosts[c[0].Host].at(c[0].time) }
+
+// match joins what left with what came, both given by their keys, too.
+func (j *Joined) match(left, came []*occurrence, outs, ins map[uint64][]*occurrence) {
+	for _, o := range left {
 		o.best = j.nearest(o, ins, false)
 	}
-	for _, i := range ins {
+	for _, i := range came {
 		i.best = j.nearest(i, outs, true)
 	}
-	for _, o := range outs {
+	for _, o := range left {
 		switch {
 		case o.mate != nil || len(o.best) == 0:
 		case len(o.best) == 1 && len(o.best[0].best) == 1:
@@ -147,7 +198,7 @@ func (j *Joined) match(outs, ins []*occurrence) {
 			j.alike(o)
 		}
 	}
-	for _, o := range outs {
+	for _, o := range left {
 		if o.mate == nil && len(o.best) > 0 {
 			j.Ambiguous++
 		}
@@ -177,7 +228,7 @@ func (j *Joined) alike(o *occurrence) {
 			return
 		}
 	}
-	byTime := func(a, b *occurrence) int { return cmp.Compare(a.mark.Time, b.mark.Time) }
+	byTime := func(a, b *occurrence) int { return cmp.Compare(a.time, b.time) }
 	from, to = slices.SortedFunc(slices.Values(from), byTime), slices.SortedFunc(slices.Values(to), byTime)
 	for k := range from {
 		from[k].mate, to[k].mate = to[k], from[k]
@@ -186,9 +237,18 @@ func (j *Joined) alike(o *occurrence) {
 
 // nearest gives those of others that can be the same packet one step on (or, with back, one step before): of several hosts
 // that saw it, the one from which the fewest routers are in between, as the TTL says.
-func (j *Joined) nearest(x *occurrence, others []*occurrence, back bool) (best []*occurrence) {
+func (j *Joined) nearest(x *occurrence, others map[uint64][]*occurrence, back bool) (best []*occurrence) {
 	least := 0
-	for _, y := range others {
+	list := others[x.keys[0]]
+	if len(x.keys) > 1 {
+		list = slices.Clone(list)
+		for _, y := range others[x.keys[1]] {
+			if !slices.Contains(list, y) {
+				list = append(list, y)
+			}
+		}
+	}
+	for _, y := range list {
 		out, in := x, y
 		if back {
 			out, in = y, x
@@ -214,7 +274,7 @@ func same(a, b *Mark) bool { return a.N == 0 || b.N == 0 || a.N == b.N && a.Data
 // possible says if the clocks allow that a packet left one host and then came to the other.
 func (j *Joined) possible(out, in *occurrence) bool {
 	a, b := j.Hosts[out.host], j.Hosts[in.host]
-	took, doubt := b.at(in.mark.Time)-a.at(out.mark.Time), a.Error+b.Error+parted
+	took, doubt := b.at(in.time)-a.at(out.time), a.Error+b.Error+parted
 	return took >= -doubt && took <= apart+doubt
 }
 
@@ -280,7 +340,10 @@ func (j *Joined) Explain() (out []*HostVerdict) {
 			continue
 		}
 		name := j.Hosts[c[0].Host].Host + " " + f.Tuple.group()
-		n := max(1, c[0].Trail.Weight)
+		n := uint64(1)
+		if c[0].Of <= 1 {
+			n = max(1, c[0].Trail.Weight)
+		}
 		sent[name] += n
 		v := j.end(c)
 		if v.Class == ClassDelivered {
@@ -341,9 +404,9 @@ func (j *Joined) way(c Chain) (out []string) {
 // end says what became of a packet at the last host that saw it.
 func (j *Joined) end(c Chain) *HostVerdict {
 	last := c[len(c)-1]
-	s, t := j.Hosts[last.Host], last.Trail
+	s, t := j.Hosts[last.Host], last.end()
 	v := &HostVerdict{Host: s.Host, seen: s, legs: c}
-	f := j.flow(last)
+	f := s.flow(t.Flow)
 	switch {
 	case f == nil:
 		v.Verdict = &Verdict{Class: ClassUnknown, Cause: "it belongs to too many flows to tell"}
@@ -351,6 +414,8 @@ func (j *Joined) end(c Chain) *HostVerdict {
 		v.Verdict = s.loss(f, t.Loss-1)
 	case t.Out != nil:
 		v.Verdict = j.left(last, f)
+	case last.unclear:
+		v.Verdict = s.rest(f, ClassUnknown, "divided into segments by "+t.OutDev+": which of several that look alike it became cannot be told")
 	case t.State == Delivered:
 		v.Verdict = s.rest(f, ClassDelivered, "they arrived")
 	default:
@@ -404,7 +469,7 @@ func (s *Seen) rest(f *Flow, c Class, cause string) *Verdict {
 
 // left is the verdict on packets that left a host, and that no other host saw.
 func (j *Joined) left(l Leg, f *Flow) *Verdict {
-	s, t := j.Hosts[l.Host], l.Trail
+	s, t := j.Hosts[l.Host], l.end()
 	v := s.rest(f, ClassLeft, "")
 	v.Dev = t.OutDev
 	dst := f.Tuple.Dst.Addr()
@@ -413,12 +478,14 @@ func (j *Joined) left(l Leg, f *Flow) *Verdict {
 	}
 	to := j.owner(dst)
 	switch {
-	case t.Merged:
+	case t.Merged || j.hosts[l.Host].whole[l.index]:
 		v.Cause = "left through " + t.OutDev + ", as one of several segments: other hosts divide them otherwise, they are not joined"
 	case to < 0 || to == l.Host:
 		v.Cause = "left through " + t.OutDev + " for a host that was not asked"
 	case j.elsewise(to, f):
 		v.Cause = "left through " + t.OutDev + "; " + j.Hosts[to].Host + " received segments of the flow merged, which are not joined"
+	case j.strayed(l, to):
+		v.Cause = "left through " + t.OutDev + "; some of its bytes came to " + j.Hosts[to].Host + " as a segment that cannot be told to be this one: not joined"
 	case !j.watched(l.Host, t.Out.Time):
 		v.Cause = "left through " + t.OutDev + " when not all hosts were watching"
 	default:
@@ -435,7 +502,7 @@ func (j *Joined) elsewise(host int, f *Flow) bool {
 		j.merged = map[mergedKey]bool{}
 		for h, s := range j.Hosts {
 			for i := range s.Trails {
-				if t := &s.Trails[i]; t.Merged {
+				if t := &s.Trails[i]; t.Merged || j.hosts[h].whole[i] {
 					if g := s.flow(t.Flow); g != nil && g.Tuple.Proto == protoTCP {
 						j.merged[mergedKey{h, g.Tuple.Dst}] = true
 					}

@@ -69,11 +69,7 @@ func (j *Joined) verdict(p *printer, v *HostVerdict) {
 	}
 	p.field("host", v.Host)
 	p.field("where", p.where(v.Verdict))
-	sure := ""
-	if !v.Certain && v.Class != ClassUnknown && v.Class != ClassDelivered && v.Class != ClassLeft {
-		sure = " (likeliest; the state of the machine does not prove it)"
-	}
-	p.field("why", v.Cause+sure)
+	p.field("why", v.Cause+doubt(v.Verdict))
 	p.field("object", v.Culprit.String())
 	if v.Sender.PID != 0 {
 		p.field("sent by", fmt.Sprintf("%s[%d] on %s", v.Sender.Comm, v.Sender.PID, v.Way[0]))
@@ -123,7 +119,7 @@ func (j *Joined) legs(p *printer, v *HostVerdict) {
 
 // between says how long a packet took from one host to the next, and how far the clocks let that be known.
 func (j *Joined) between(a, b Leg) string {
-	if a.Trail.Out == nil {
+	if a.end().Out == nil {
 		return ""
 	}
 	took, doubt := j.took(a, b)
@@ -136,7 +132,7 @@ func (j *Joined) between(a, b Leg) string {
 
 func (j *Joined) took(a, b Leg) (took, doubt int64) {
 	from, to := j.Hosts[a.Host], j.Hosts[b.Host]
-	return to.at(b.Trail.In.Time) - from.at(a.Trail.Out.Time), from.Error + to.Error
+	return to.at(b.time) - from.at(a.end().Out.Time), from.Error + to.Error
 }
 
 // arrived tells of what was not lost, in one line.
@@ -158,7 +154,11 @@ func (j *Joined) arrived(p *printer, vs []*HostVerdict) {
 // account tells how many packets several hosts saw, and what was not joined.
 func (j *Joined) account(p *printer) {
 	hops, joined := j.counts()
-	p.line("joined: %d packets that %d hosts saw %d times; not joined: %d that look alike, %d merged of segments", joined, len(j.Hosts), hops, j.Ambiguous, j.Merged)
+	apart := ""
+	if j.Parted > 0 {
+		apart = fmt.Sprintf("; %d packets of several segments were taken apart into %d", j.Parted, j.Parts)
+	}
+	p.line("joined: %d packets that %d hosts saw %d times; not joined: %d that look alike, %d merged of segments%s", joined, len(j.Hosts), hops, j.Ambiguous, j.Merged, apart)
 }
 
 // counts is on how many legs in all, and how many, packets were seen by more than one host.
@@ -177,7 +177,9 @@ type hostLeg struct {
 	Packet uint64 `json:"packet"`
 	Flow   string `json:"flow,omitempty"` // as this host saw it first
 	ID     uint32 `json:"ip_id"`
-	Time   uint64 `json:"t"` // ns since boot of who joins
+	// Segments is as one of how many segments, merged to one packet, this host had it, and ID then that of the packet.
+	Segments int    `json:"segments,omitempty"`
+	Time     uint64 `json:"t"` // ns since boot of who joins
 	// Took is how long it was on its way from the host before, in ns, TookError how far off that may be.
 	Took      int64 `json:"took_ns,omitempty"`
 	TookError int64 `json:"took_error_ns,omitempty"`
@@ -209,14 +211,8 @@ func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 	}
 	var lost, missed uint64
 	for _, s := range j.Hosts {
-		for _, m := range s.Rec.Movements() {
-			if err := enc.Encode(struct {
-				Type string `json:"type"`
-				Host string `json:"host"`
-				Movement
-			}{"counter", s.Host, m}); err != nil {
-				return err
-			}
+		if err := counters(enc, s); err != nil {
+			return err
 		}
 		lost, missed = lost+s.Rec.LostRing, missed+s.Rec.Missed
 	}
@@ -235,7 +231,7 @@ func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 	}
 	legs, joined := j.counts()
 	return enc.Encode(map[string]any{"type": "end", "hosts": len(j.Hosts), "sent": sent, "delivered": delivered, "dropped": dropped, "open": sent - delivered - dropped,
-		"joined": joined, "seen": legs, "ambiguous": j.Ambiguous, "merged": j.Merged, "lost_ring": lost, "missed": missed})
+		"joined": joined, "seen": legs, "ambiguous": j.Ambiguous, "merged": j.Merged, "parted": j.Parted, "parts": j.Parts, "lost_ring": lost, "missed": missed})
 }
 
 func (j *Joined) packet(enc *json.Encoder, c Chain) error {
@@ -248,15 +244,27 @@ func (j *Joined) packet(enc *json.Encoder, c Chain) error {
 		Dev      string    `json:"dev,omitempty"`
 		Function string    `json:"function,omitempty"`
 		Reason   string    `json:"reason,omitempty"`
+		Seq      *uint32   `json:"seq,omitempty"` // of TCP: its first byte, and how many it carries
+		Bytes    uint32    `json:"bytes,omitempty"`
 		Legs     []hostLeg `json:"legs"`
-	}{"packet", v.Class, v.Host, v.Netns, v.Dev, v.Function, v.Reason, nil}
+	}{"packet", v.Class, v.Host, v.Netns, v.Dev, v.Function, v.Reason, nil, 0, nil}
+	if g := c[0].Trail.In.Seg; g.count() > 0 {
+		p := *g
+		if c[0].Of > 1 {
+			p = g.part(c[0].Part)
+		}
+		out.Seq, out.Bytes = &p.Seq, p.Len
+	}
 	for i, l := range c {
 		s := j.Hosts[l.Host]
-		leg := hostLeg{Host: s.Host, Packet: l.Trail.Packet, ID: l.Trail.ID, Time: uint64(s.at(l.Trail.In.Time))}
+		leg := hostLeg{Host: s.Host, Packet: l.Trail.Packet, ID: l.Trail.ID, Time: uint64(s.at(l.time))}
+		if l.Of > 1 {
+			leg.Segments = l.Of
+		}
 		if f := s.flow(l.Trail.Flow); f != nil {
 			leg.Flow = f.Tuple.String()
 		}
-		if i > 0 && c[i-1].Trail.Out != nil {
+		if i > 0 && c[i-1].end().Out != nil {
 			leg.Took, leg.TookError = j.took(c[i-1], l)
 		}
 		out.Legs = append(out.Legs, leg)

@@ -24,18 +24,13 @@ func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
 			return err
 		}
 		if verbose && v.sample != nil {
-			if err := hops(enc, r, v, i); err != nil {
+			if err := hops(enc, &Seen{Rec: r}, v, i); err != nil {
 				return err
 			}
 		}
 	}
-	for _, m := range r.Movements() {
-		if err := enc.Encode(struct {
-			Type string `json:"type"`
-			Movement
-		}{"counter", m}); err != nil {
-			return err
-		}
+	if err := counters(enc, &Seen{Rec: r}); err != nil {
+		return err
 	}
 	for _, st := range r.Stages {
 		if err := enc.Encode(struct {
@@ -56,10 +51,26 @@ func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
 		"open": sent - min(sent, delivered+dropped), "lost_ring": r.LostRing, "missed": r.Missed, "unkept": r.Unkept})
 }
 
-func hops(enc *json.Encoder, r *Recording, v *Verdict, id int) error {
+// counters writes the counters of losses that moved on a host.
+func counters(enc *json.Encoder, s *Seen) error {
+	for _, m := range s.Rec.Movements() {
+		if err := enc.Encode(struct {
+			Type string `json:"type"`
+			Host string `json:"host,omitempty"`
+			Movement
+		}{"counter", s.Host, m}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hops writes the events of a verdict's packet, by the clock of who joins hosts.
+func hops(enc *json.Encoder, s *Seen, v *Verdict, id int) error {
 	for _, h := range v.sample.Hops {
 		if err := enc.Encode(struct {
 			Type    string   `json:"type"`
+			Host    string   `json:"host,omitempty"`
 			Verdict int      `json:"verdict"`
 			Packet  uint64   `json:"packet"`
 			Event   Kind     `json:"event"`
@@ -73,7 +84,7 @@ func hops(enc *json.Encoder, r *Recording, v *Verdict, id int) error {
 			Len     uint32   `json:"len"`
 			Func    string   `json:"function,omitempty"`
 			Path    []string `json:"path,omitempty"`
-		}{"hop", id, v.sample.ID, h.Kind, h.Time, r.NS(h.Netns), h.Dev, h.CPU, h.Comm, h.PID, h.View.Tuple.String(), h.Len, h.Func, h.Path}); err != nil {
+		}{"hop", s.Host, id, v.sample.ID, h.Kind, uint64(s.at(h.Time)), s.Rec.NS(h.Netns), h.Dev, h.CPU, h.Comm, h.PID, h.View.Tuple.String(), h.Len, h.Func, h.Path}); err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,9 @@ func (t *Tracker) rebuilt(h *Hop) *Packet {
 			continue
 		}
 		was := lastEvent(p.Hops)
+		if was.GSO > 1 && h.Kind == Xmit && h.GSO <= 1 {
+			continue // the first of the segments that it was divided into, not a copy
+		}
 		a, b := &was.View, &h.View
 		gone := was.Kind == Consume && (len(was.Path) == 0 || slices.ContainsFunc(was.Path, xdp)) // without a stack, by whom is not known
 		if was.Kind != Xmit && !gone || a.Tuple != b.Tuple || a.ID != b.ID || a.Seq != b.Seq || h.Time-was.Time > rebuilding {

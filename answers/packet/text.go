@@ -63,6 +63,12 @@ func (p *printer) color(code, s string) string {
 var headline = map[Class]string{ClassDrop: "LOST", ClassErrno: "REFUSED", ClassMisroute: "ASTRAY", ClassFalseLoss: "no loss", ClassUnknown: "OPEN", ClassDelivered: "delivered"}
 
 func (p *printer) verdict(v *Verdict) {
+	p.headline(v)
+	p.fields(v)
+	p.line("")
+}
+
+func (p *printer) headline(v *Verdict) {
 	color := "1;31"
 	if v.Class == ClassFalseLoss || v.Class == ClassDelivered {
 		color = "32"
@@ -74,12 +80,19 @@ func (p *printer) verdict(v *Verdict) {
 	default:
 		p.line("%s  %d of %d  %s", head, v.Count, v.Sent, v.Flow)
 	}
-	p.field("where", p.where(v))
-	sure := ""
-	if !v.Certain && v.Class != ClassUnknown && v.Class != ClassDelivered {
-		sure = " (likeliest; the state of the machine does not prove it)"
+}
+
+// doubt is what stands behind a cause that is concluded without proof.
+func doubt(v *Verdict) string {
+	if !v.Certain && v.Class != ClassUnknown && v.Class != ClassDelivered && v.Class != ClassLeft {
+		return " (likeliest; the state of the machine does not prove it)"
 	}
-	p.field("why", v.Cause+sure)
+	return ""
+}
+
+func (p *printer) fields(v *Verdict) {
+	p.field("where", p.where(v))
+	p.field("why", v.Cause+doubt(v))
 	p.field("object", v.Culprit.String())
 	if v.Errno != "" && v.Class != ClassErrno {
 		p.field("sender", "sees "+v.Errno)
@@ -91,7 +104,6 @@ func (p *printer) verdict(v *Verdict) {
 	if v.sample != nil {
 		p.path(v)
 	}
-	p.line("")
 }
 
 func (p *printer) where(v *Verdict) string {

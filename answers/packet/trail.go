@@ -13,6 +13,7 @@ type Mark struct {
 	N    uint8  `json:"n,omitempty"` // how many; 0 where they were not seen
 	TTL  uint8  `json:"ttl"`
 	Time uint64 `json:"t"` // ns since boot
+	Seg  *Seg   `json:"seg,omitempty"`
 }
 
 // Trail is the way of one packet through one host, to be joined with those through others.
@@ -24,10 +25,15 @@ type Trail struct {
 	In     Mark   `json:"in"`            // when it was first seen
 	Out    *Mark  `json:"out,omitempty"` // when it left by a device, if it did
 	OutDev string `json:"out_dev,omitempty"`
-	ID     uint32 `json:"id,omitempty"` // of IPv4, when it was first seen
-	Weight uint64 `json:"w,omitempty"`  // segments that it stands for, if not one
-	Merged bool   `json:"merged,omitempty"`
-	Last   *Place `json:"last,omitempty"` // where it was seen last, if nobody told its end and it did not leave
+	ID     uint32 `json:"id,omitempty"`     // of IPv4, when it was first seen
+	Weight uint64 `json:"w,omitempty"`      // segments that it stands for, if not one
+	Merged bool   `json:"merged,omitempty"` // of segments that cannot be told
+	First  Kind   `json:"first,omitempty"`  // by which event it was first seen
+	Door   bool   `json:"door,omitempty"`   // a driver handed it over, and that was all: it may have been merged into another
+	// Divided is what a packet of several segments was when it was given to a device that sent them one by one: they have
+	// trails of their own.
+	Divided *Mark  `json:"divided,omitempty"`
+	Last    *Place `json:"last,omitempty"` // where it was seen last, if nobody told its end and it did not leave
 }
 
 // Place is where a packet was seen.
@@ -61,8 +67,17 @@ func marked(h *Hop) (m Mark, ok bool) {
 		return m, false
 	}
 	m = Mark{TTL: v.TTL, Time: h.Time}
-	m.Head = offset64
-	num := func(n uint64) { m.Head = fnv1a(m.Head, n) }
+	stream := v.stream()
+	m.Head = identity(stream, v.ID, v.Frag, v.IPLen, v.Seq, v.Flags)
+	m.Data, m.N = v.data()
+	m.Seg = v.segments(stream, h.GSOSize)
+	return m, true
+}
+
+// stream hashes what all packets of a tuple have in common.
+func (v *View) stream() uint64 {
+	hash := uint64(offset64)
+	num := func(n uint64) { hash = fnv1a(hash, n) }
 	addr := func(a netip.AddrPort) {
 		b := a.Addr().As16()
 		num(binary.BigEndian.Uint64(b[:]))
@@ -72,12 +87,14 @@ func marked(h *Hop) (m Mark, ok bool) {
 	addr(v.Src)
 	addr(v.Dst)
 	num(uint64(v.Proto)<<16 | uint64(v.Kind))
-	num(uint64(v.ID)<<32 | uint64(v.Frag))
-	num(uint64(v.IPLen))
-	num(uint64(v.Seq)<<8 | uint64(v.Flags&^(0x40|0x80))) // routers set ECE and CWR nowhere, but senders may clear them anew
-	m.Head = mix(m.Head)
-	m.Data, m.N = v.data()
-	return m, true
+	return hash
+}
+
+// identity hashes what tells a packet of a stream from others.
+func identity(stream uint64, id, frag uint32, length int, seq uint32, flags uint8) uint64 {
+	stream = fnv1a(stream, uint64(id)<<32|uint64(frag))
+	stream = fnv1a(stream, uint64(length))
+	return mix(fnv1a(stream, uint64(seq)<<8|uint64(flags&^(0x40|0x80)))) // routers set ECE and CWR nowhere, but senders may clear them anew
 }
 
 // offset64 is where FNV-1a begins.
@@ -93,9 +110,13 @@ func mix(h uint64) uint64 {
 }
 
 // data hashes the first bytes that the packet carries: all of dataBytes, or all there are, or none if some were not seen. TCP's
-// numbers tell its segments apart without, and how much of a segment is seen differs from device to device.
+// numbers tell its segments apart without, and how much of a segment is seen differs from device to device: there it is the
+// time stamp, which tells a segment from the same sent again where IP has no number, and which those merged have in common.
 func (v *View) data() (hash uint64, n uint8) {
-	if v.Proto == protoTCP || len(v.pkt) == 0 {
+	if v.Proto == protoTCP {
+		return v.stamp()
+	}
+	if len(v.pkt) == 0 {
 		return 0, 0
 	}
 	off := 40
@@ -119,9 +140,12 @@ func (v *View) data() (hash uint64, n uint8) {
 // trail is what a Tracker keeps of a packet for its Trail.
 type trail struct {
 	in     Mark
+	first  Kind
+	door   bool
 	ip     bool
 	id     uint32
 	out    *Mark
+	queued *Mark // as several segments that were given to a device, which may divide them; nil once they left as one
 	dev    string
 	merged bool
 	flow   *Flow
@@ -159,30 +183,45 @@ func (t *Tracker) note(p *Packet, h *Hop) {
 	}
 	tr := p.trail
 	if tr == nil {
-		tr = &trail{flow: p.flow, id: h.View.ID}
+		tr = &trail{flow: p.flow, id: h.View.ID, first: h.Kind, door: h.Kind == RxEntry}
 		tr.in, tr.ip = marked(h)
 		p.trail = tr
 	}
-	tr.merged = tr.merged || h.GSO > 1
+	m, ok := marked(h)
+	several := ok && m.Seg.count() > 1
 	switch h.Kind {
+	case Queue, Xmit, Rx, RxEntry, RxQueue: // behind these a socket merges what waits for it
+		tr.merged = tr.merged || h.GSO > 1 && !several
+	}
+	switch h.Kind {
+	case Queue:
+		if several {
+			tr.queued, tr.out, tr.dev = &m, nil, h.Dev
+		}
 	case Xmit:
-		if m, ok := marked(h); ok {
-			tr.out, tr.dev = &m, h.Dev
+		if ok {
+			tr.out, tr.queued, tr.dev = &m, nil, h.Dev
 		}
 	case Rx, RxEntry, RxQueue, Copied:
-		tr.out = nil // it came in again: it is still here
+		tr.out, tr.queued = nil, nil // it came in again: it is still here
+		if tr.door && several && m.Seg.begins(tr.in.Seg) {
+			tr.in.Seg = m.Seg // others have been merged into it
+		}
 	}
+	tr.door = tr.door && (h.Kind == RxEntry || h.Kind == Consume)
 }
 
 // told gives a packet's trail to who wants it, once.
 func (t *Tracker) told(p *Packet) {
 	tr := p.trail
-	if tr == nil || !tr.ip || p.split {
+	if tr == nil || !tr.ip || p.split && (tr.queued == nil || tr.merged) {
 		return
 	}
 	p.trail = nil
-	out := Trail{Packet: p.ID, State: p.state, In: tr.in, ID: tr.id, Merged: tr.merged}
+	out := Trail{Packet: p.ID, State: p.state, In: tr.in, ID: tr.id, Merged: tr.merged, First: tr.first, Door: tr.door}
 	switch {
+	case p.split, p.state == Open && tr.queued != nil:
+		out.State, out.Divided, out.OutDev, out.Last = Open, tr.queued, tr.dev, p.place()
 	case p.state != Open:
 	case tr.out != nil:
 		out.Out, out.OutDev = tr.out, tr.dev

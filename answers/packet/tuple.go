@@ -121,6 +121,8 @@ type View struct {
 	Flags  uint8  // of TCP
 	Seq    uint32 // of TCP; of ICMP echo its number
 	IPLen  int    // as the IP header has it
+	TCP    int    // where the header of TCP begins, from that of IP on; 0 if there is none
+	TCPEnd int    // where it ends
 	SrcMAC [6]byte
 	DstMAC [6]byte
 	HasMAC bool
@@ -269,7 +271,7 @@ func tupleOf(s *header.Stack, pkt []byte, ether uint16, v *View) Tuple {
 		case header.KindTCP:
 			h := header.TCP(b)
 			port(h.SrcPort(), h.DstPort())
-			v.Flags, v.Seq = h.Flags(), h.Seq()
+			v.Flags, v.Seq, v.TCP, v.TCPEnd = h.Flags(), h.Seq(), l.Off, l.Off+h.HeaderLen()
 			return t
 		case header.KindUDP:
 			h := header.UDP(b)

@@ -77,21 +77,26 @@ func packetDropsCommand() *cobra.Command {
 	f := &packetFlags{mark: -1}
 	c := &cobra.Command{
 		Use:   "drops [flags] [FILTER]",
-		Short: "Watch everything that is lost on the machine",
+		Short: "Watch everything that is lost on the machine, or on several",
 		Long: `Watch every packet that is lost on this machine, with the reason and the object to blame, as it happens; a summary at
-the end. Only losses are looked at: who sent a packet is not known then.
+the end. Only losses are looked at: who sent a packet is not known then. With --host, what several machines lost is one table.
 
 Examples:
   fathom packet drops
   fathom packet drops --netns web --for 1m -j
-  fathom packet drops --dev eth0 not arp`,
+  fathom packet drops --dev eth0 not arp
+  fathom packet drops --host web1,web2,db --for 1m`,
 		RunE: func(c *cobra.Command, args []string) error {
 			f.o.Losses = true
+			if f.hosts.given() {
+				return f.dropsOnHosts(c, strings.Join(args, " "))
+			}
 			return f.run(c, strings.Join(args, " "))
 		},
 	}
 	c.Args = cobra.ArbitraryArgs
 	f.flags(c)
+	f.hosts.add(c.Flags())
 	return c
 }
 
@@ -212,7 +217,10 @@ func (f *packetFlags) run(c *cobra.Command, expr string) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer frugal(memory)()
 	var told func(*packet.Recording) error
-	if far() {
+	switch {
+	case far() && f.o.Losses:
+		told = f.farLosses()
+	case far():
 		told = f.farTrails()
 	}
 	rec, err := packets.Run(c.Context(), f.o)

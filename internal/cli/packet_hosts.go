@@ -50,30 +50,43 @@ func (f *packetFlags) onHosts(c *cobra.Command, expr string) error {
 	if err := f.check(c, expr); err != nil {
 		return err
 	}
-	args := append([]string{"packet"}, farArgs(c.Flags(), "json", "color", "expect", "strict", "verbose", "latency")...)
-	args = append(args, "--json", "--", expr)
-	r := &hostRun{verb: c.CommandPath(), root: true, quiet: f.quiet, ask: remote.Ask{Start: remote.Start{Args: args}}}
-	var seen []*packet.Seen
-	r.ask.Line = func(l remote.Line) error {
-		for len(seen) < len(r.hosts) {
-			seen = append(seen, &packet.Seen{Host: r.hosts[len(seen)].Name})
-		}
-		return f.hostLine(r, seen[l.Host], l)
-	}
-	results, err := r.run(c.Context(), &f.hosts)
+	seen, results, err := f.ask(c, "packet", expr)
 	if err != nil {
 		return err
 	}
 	if err := ended(results); err != nil {
 		return err
 	}
-	for i, x := range results {
-		if i >= len(seen) || seen[i].Rec == nil {
-			return fmt.Errorf("host %s ended without telling what it saw", x.Host.Name)
+	for _, s := range seen {
+		if s.Rec == nil {
+			return fmt.Errorf("host %s ended without telling what it saw", s.Host)
 		}
-		seen[i].Offset, seen[i].Error = x.Clock.Offset, x.Clock.Error+x.Moved
 	}
 	return f.tellHosts(packet.Join(seen))
+}
+
+// ask has a verb run on the hosts and gives what each saw.
+func (f *packetFlags) ask(c *cobra.Command, verb, expr string) (seen []*packet.Seen, results []remote.Result, err error) {
+	args := append(strings.Fields(verb), farArgs(c.Flags(), "json", "color", "expect", "strict", "verbose", "latency")...)
+	args = append(args, "--json", "--", expr)
+	r := &hostRun{verb: c.CommandPath(), root: true, quiet: f.quiet, ask: remote.Ask{Start: remote.Start{Args: args}}}
+	hosts := func() {
+		for len(seen) < len(r.hosts) {
+			seen = append(seen, &packet.Seen{Host: r.hosts[len(seen)].Name})
+		}
+	}
+	r.ask.Line = func(l remote.Line) error {
+		hosts()
+		return f.hostLine(r, seen[l.Host], l)
+	}
+	if results, err = r.run(c.Context(), &f.hosts); err != nil {
+		return nil, nil, err
+	}
+	hosts()
+	for i, x := range results {
+		seen[i].Offset, seen[i].Error = x.Clock.Offset, x.Clock.Error+x.Moved
+	}
+	return seen, results, nil
 }
 
 // mostTrails bounds how many packets of a host are joined.
@@ -102,6 +115,14 @@ func (f *packetFlags) hostLine(r *hostRun, s *packet.Seen, l remote.Line) error 
 		return badLine(s.Host, err)
 	}
 	switch rec.Type {
+	case "lost":
+		var v packet.Verdict
+		if err := json.Unmarshal(l.Text, &v); err != nil {
+			return badLine(s.Host, err)
+		}
+		if !f.json {
+			packet.HostLine(os.Stdout, s.Host, &v, f.style())
+		}
 	case "ready", "level":
 		if f.json {
 			return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": rec.Type, "host": s.Host, "level": rec.Level, "missing": rec.Missing})

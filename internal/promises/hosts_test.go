@@ -2,7 +2,6 @@ package promises
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -91,29 +90,8 @@ func (h *hosts) flood(t *testing.T, n int) *flood {
 	h.rule(t, "b", "forward", fmt.Sprintf("udp dport 9000 ip id != %s numgen random mod 1000 < 6 counter drop", ids(lostAtC)))
 	f := &flood{n: n, arrived: map[int]bool{}}
 	receive := h.receiver(t)
-	cmd := h.command(t, "packet", "--host", "a,b,c", "--netns", "/proc/self/ns/net", "--within", "--plain", "-j", "-v", "udp dst port 9000")
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := start(t, cmd); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait() // it has ended, unless the test failed
-	defer cmd.Process.Kill()
-	out := bufio.NewReader(stdout)
-	for ready := 0; ready < 3; {
-		l, err := out.ReadString('\n')
-		if err != nil {
-			cmd.Wait()
-			t.Fatalf("before it was ready: %v\n%s", err, stderr.String())
-		}
-		if strings.Contains(l, `"ready"`) {
-			ready++
-		}
-	}
+	a := h.ask(t, "packet", "--host", "a,b,c", "--netns", "/proc/self/ns/net", "--within", "--plain", "-j", "-v", "udp dst port 9000")
+	a.until(t, 3, `"ready"`)
 	h.send(t, n)
 	known := 0
 	for i := range n {
@@ -125,20 +103,11 @@ func (h *hosts) flood(t *testing.T, n int) *flood {
 		receive(f.arrived)
 		return len(f.arrived)+known+h.lostByChance(t) >= n
 	})
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)); err != nil || len(b) == 0 {
-		t.Errorf("fathom ended before it was told to: %v\n%s", err, stderr.String())
+	var code int
+	if f.out, code = a.interrupt(t); code != 0 {
+		t.Fatalf("fathom: exit code %d\n%s", code, a.stderr.String())
 	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	var rest bytes.Buffer
-	if _, err := rest.ReadFrom(out); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("fathom: %v\n%s", err, stderr.String())
-	}
-	f.out, f.err = rest.String(), stderr.String()
+	f.err = a.stderr.String()
 	return f
 }
 

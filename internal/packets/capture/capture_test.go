@@ -74,7 +74,7 @@ func TestDecode(t *testing.T) {
 			le.PutUint64(r[recStack+16:], 12)
 		}), packet.Event{Kind: packet.Rx, Skb: 1, PID: 7, TID: 8, Dev: "eth0", Proto: 0x800, Tagged: true, L2: true, Bytes: []byte("abc"), Stack: []uint64{11, 12}}},
 		{"segments of a packet that is none of several", record(packet.Queue, func(r []byte) { le.PutUint16(r[recGSOSegs:], 3) }), packet.Event{Kind: packet.Queue}},
-		{"segments", record(packet.Queue, func(r []byte) { le.PutUint16(r[recGSOSegs:], 3); le.PutUint16(r[recGSOSize:], 1448) }), packet.Event{Kind: packet.Queue, GSO: 3}},
+		{"segments", record(packet.Queue, func(r []byte) { le.PutUint16(r[recGSOSegs:], 3); le.PutUint16(r[recGSOSize:], 1448) }), packet.Event{Kind: packet.Queue, GSO: 3, GSOSize: 1448}},
 		{"more bytes than there are", record(packet.Rx, func(r []byte) {
 			le.PutUint16(r[recCaptured:], maxBytes+1)
 			le.PutUint32(r[recStackLen:], 8*maxFrames+8)

@@ -68,7 +68,7 @@ func (c *Capture) decode(rec []byte) (e packet.Event, ok bool) {
 		Tagged: flags&flagTagged != 0, Last: flags&flagLast != 0, L2: flags&flagL2 != 0, L3: le.Uint16(rec[recL3:]),
 	}
 	if size, segs := le.Uint16(rec[recGSOSize:]), le.Uint16(rec[recGSOSegs:]); size != 0 {
-		e.GSO = segs
+		e.GSO, e.GSOSize = segs, size
 	}
 	if e.Kind == packet.XDPError {
 		e.MapType, e.Len = e.Len, 0
