@@ -24,7 +24,7 @@ GUESTS ?= all
 #   openssh-client netcat-openbsd   other hosts; the server is unpacked by the test that runs it, not installed: that would start one
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
 	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf bash-completion mandoc \
-	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves curl iperf3 netcat-openbsd openssh-client
+	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves curl iperf3 netcat-openbsd openssh-client xz-utils
 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps (FATHOM_DRGN may name the folder of a newer one); a browser for
 # view --serve, which is 300 MB.

@@ -98,6 +98,11 @@ func (o *Options) args() []string {
 		"no_timer_check", // a loaded host makes an emulated guest's timer look dead
 		"tsc=reliable",   // nor may the clock be given up for it
 	}, o.Append...)
+	if o.Accel == TCG {
+		if khz := tscKHz(); khz > 0 {
+			cmdline = append([]string{fmt.Sprintf("tsc_early_khz=%d", khz)}, cmdline...) // nor may it be taken for another's
+		}
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none",
 		"-accel", string(o.Accel), "-cpu", "max", "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.Mem),
