@@ -58,6 +58,8 @@ type Joined struct {
 	Ambiguous uint64
 	// Merged is how many were merged of segments, or are to be divided, where the segments cannot be told: each host sees others.
 	Merged uint64
+	// Untold are hosts that were asked and ended without telling what they saw.
+	Untold []string
 	// Parted is how many packets of several segments of TCP were taken apart, Parts into how many.
 	Parted, Parts uint64
 
@@ -482,6 +484,9 @@ func (j *Joined) left(l Leg, f *Flow) *Verdict {
 		v.Cause = "left through " + t.OutDev + ", as one of several segments: other hosts divide them otherwise, they are not joined"
 	case to < 0 || to == l.Host:
 		v.Cause = "left through " + t.OutDev + " for a host that was not asked"
+		if len(j.Untold) > 0 {
+			v.Cause += ", or that ended before it told"
+		}
 	case j.elsewise(to, f):
 		v.Cause = "left through " + t.OutDev + "; " + j.Hosts[to].Host + " received segments of the flow merged, which are not joined"
 	case j.strayed(l, to):

@@ -153,6 +153,9 @@ func (j *Joined) arrived(p *printer, vs []*HostVerdict) {
 
 // account tells how many packets several hosts saw, and what was not joined.
 func (j *Joined) account(p *printer) {
+	for _, h := range j.Untold {
+		p.line("%s: what it saw is not known: it ended before it told", h)
+	}
 	hops, joined := j.counts()
 	apart := ""
 	if j.Parted > 0 {
@@ -229,8 +232,13 @@ func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 			dropped += v.Count
 		}
 	}
+	for _, h := range j.Untold {
+		if err := enc.Encode(map[string]any{"type": "host", "host": h, "untold": 1}); err != nil {
+			return err
+		}
+	}
 	legs, joined := j.counts()
-	return enc.Encode(map[string]any{"type": "end", "hosts": len(j.Hosts), "sent": sent, "delivered": delivered, "dropped": dropped, "open": sent - delivered - dropped,
+	return enc.Encode(map[string]any{"type": "end", "hosts": len(j.Hosts) + len(j.Untold), "untold": len(j.Untold), "sent": sent, "delivered": delivered, "dropped": dropped, "open": sent - delivered - dropped,
 		"joined": joined, "seen": legs, "ambiguous": j.Ambiguous, "merged": j.Merged, "parted": j.Parted, "parts": j.Parts, "lost_ring": lost, "missed": missed})
 }
 

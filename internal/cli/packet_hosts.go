@@ -3,10 +3,12 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,15 +56,20 @@ func (f *packetFlags) onHosts(c *cobra.Command, expr string) error {
 	if err != nil {
 		return err
 	}
-	if err := ended(results); err != nil {
-		return err
-	}
-	for _, s := range seen {
+	cut := ended(results)
+	var untold []string
+	seen = slices.DeleteFunc(seen, func(s *packet.Seen) bool {
 		if s.Rec == nil {
-			return fmt.Errorf("host %s ended without telling what it saw", s.Host)
+			untold = append(untold, s.Host)
 		}
+		return s.Rec == nil
+	})
+	if len(seen) == 0 {
+		return cmp.Or(cut, errors.New("no host told what it saw"))
 	}
-	return f.tellHosts(packet.Join(seen))
+	j := packet.Join(seen)
+	j.Untold = untold
+	return cmp.Or(cut, f.tellHosts(j))
 }
 
 // ask has a verb run on the hosts and gives what each saw.

@@ -203,6 +203,26 @@ func TestHostsDrops(t *testing.T) {
 			t.Errorf("exit code %d\n%s", a.cmd.ProcessState.ExitCode(), a.stderr.String())
 		}
 	})
+	t.Run("packets and cut", func(t *testing.T) {
+		a := h.ask(t, "packet", "--host", "a,b,c", "--netns", "/proc/self/ns/net", "--within", "-j", "udp dst port 9000")
+		a.until(t, 3, `"ready"`)
+		send()
+		for _, pid := range childrenOf(t, h.sshd["c"].Process.Pid) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.nothingLeft(t, "c")
+		said, code := a.interrupt(t)
+		if code == 0 || !strings.Contains(a.stderr.String(), "run on 1 of 3 hosts") {
+			t.Errorf("exit code %d\n%s", code, a.stderr.String())
+		}
+		for _, part := range []string{`"untold":1`, `"host":"c"`, "or that ended before it told", "udp dport 9000 ip id 1-10 drop", "udp dport 9000 ip id 11-30 drop"} {
+			if !strings.Contains(said, part) {
+				t.Errorf("no %s in\n%s", part, said)
+			}
+		}
+	})
 	for _, node := range []string{"a", "b", "c"} {
 		h.nothingLeft(t, node)
 	}
