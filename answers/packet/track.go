@@ -43,6 +43,7 @@ type Tracker struct {
 	refusals map[refusalKey]*Refusal
 	refused  []*Refusal
 	troubles map[troubleKey]*Trouble
+	dropped  map[uint32]dropped // by CPU
 	trouble  []*Trouble
 	stages   map[stageKey]*Stage
 	paths    map[uint64]named // by a hash of the stack
@@ -75,7 +76,7 @@ type troubleKey struct {
 // system call is, by the tuple that it would have sent; nil wants all.
 func NewTracker(n Namer, want func(*Event) bool, keep func(Tuple) bool) *Tracker {
 	return &Tracker{names: n, keep: keep, want: want, bySkb: map[uint64]*Packet{}, byHead: map[uint64]*Packet{}, flows: map[flowKey]*Flow{},
-		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, stages: map[stageKey]*Stage{}, paths: map[uint64]named{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}}
+		frags: map[fragKey]Tuple{}, queued: map[uint32]*Packet{}, stages: map[stageKey]*Stage{}, paths: map[uint64]named{}, refusals: map[refusalKey]*Refusal{}, troubles: map[troubleKey]*Trouble{}, dropped: map[uint32]dropped{}}
 }
 
 // Add takes the next event; events come roughly in the order of their time. It gives the loss that the event was counted
@@ -96,8 +97,8 @@ func (t *Tracker) Add(e Event) *Loss {
 	if p == nil {
 		p = t.rebuilt(h)
 	}
-	if p == nil && h.Kind == Step {
-		return nil // a function that frees or begins: the events before and after tell
+	if p == nil && (h.Kind == Step || (h.Kind == Drop || h.Kind == Consume) && h.Func == freesMembers) {
+		return nil // a function that frees or begins: the events before and after tell; or one of several that were told of as one
 	}
 	if p == nil {
 		if p = t.begin(h); p == nil {
@@ -316,13 +317,16 @@ func (t *Tracker) settle(p *Packet, h *Hop) (first *Loss) {
 	case Copied:
 		p.Received = true
 		t.count(p, Delivered, nil)
-	case Consume:
-		if !p.Received && h.Last && takers[h.Func] {
+	case Consume, Drop:
+		switch {
+		case h.Func == freesMembers:
+			t.member(p, h)
+		case h.Kind == Drop:
+			first = t.drop(p, h)
+		case !p.Received && h.Last && takers[h.Func]:
 			p.Received = true
 			t.count(p, Delivered, nil)
 		}
-	case Drop:
-		first = t.drop(p, h)
 	case Retransmit:
 		if p.flow != nil {
 			p.flow.Retransmits++
@@ -351,12 +355,14 @@ func (t *Tracker) drop(p *Packet, h *Hop) *Loss {
 	for _, l := range f.Losses {
 		if l.Netns == w.Netns && l.Ifidx == w.Ifidx && l.Func == w.Func && l.Reason == w.Reason {
 			t.lose(p, l)
+			t.dropped[h.CPU] = dropped{l, f, h.Time}
 			return nil
 		}
 	}
 	w.Sample, w.At = p, h
 	f.Losses = append(f.Losses, &w)
 	t.lose(p, &w)
+	t.dropped[h.CPU] = dropped{&w, f, h.Time}
 	return &w
 }
 
