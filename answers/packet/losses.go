@@ -22,10 +22,10 @@ type Losses struct {
 // HostLoss is a verdict of one of the hosts.
 type HostLoss struct {
 	Host string `json:"host"`
-	// Time is when the first of these packets was lost, ns since 1970 by the joiner's clock, wrong by TimeError at most; 0 if
+	// Time is when the first of these packets was lost, UTC by the joiner's clock, wrong by TimeError at most; zero if
 	// nothing tells.
-	Time      int64 `json:"time,omitempty"`
-	TimeError int64 `json:"time_error,omitempty"`
+	Time      time.Time `json:"time,omitzero"`
+	TimeError int64     `json:"time_error,omitempty"` // ns
 	*Verdict
 
 	seen *Seen
@@ -40,13 +40,13 @@ func (l *Losses) Explain() (out []*HostLoss) {
 		for _, v := range Explain(s.Rec) {
 			h := &HostLoss{Host: s.Host, Verdict: v, seen: s}
 			if at := v.at(); at != 0 {
-				h.Time, h.TimeError = s.at(at)+l.BootToReal, s.Error
+				h.Time, h.TimeError = time.Unix(0, s.at(at)+l.BootToReal).UTC(), s.Error
 			}
 			out = append(out, h)
 		}
 	}
 	sorting.Stable(out, func(a, b *HostLoss) int {
-		return cmp.Or(rank(a.Verdict)-rank(b.Verdict), cmp.Compare(a.Time, b.Time))
+		return cmp.Or(rank(a.Verdict)-rank(b.Verdict), a.Time.Compare(b.Time))
 	})
 	return out
 }
@@ -115,8 +115,8 @@ func (l *Losses) table(p *printer, vs []*HostLoss) {
 			continue
 		}
 		first := "-"
-		if v.Time != 0 {
-			first = time.Unix(0, v.Time).UTC().Format("15:04:05.000000")
+		if !v.Time.IsZero() {
+			first = v.Time.Format("15:04:05.000000")
 		}
 		color := "1;31"
 		if v.Class == ClassFalseLoss {

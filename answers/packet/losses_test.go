@@ -28,7 +28,7 @@ func TestLosses(t *testing.T) {
 		{Host: "cut"},
 	}}
 	vs := l.Explain()
-	if len(vs) != 2 || vs[0].Host != "early" || vs[0].Time != 7e18+2000e9 || vs[0].TimeError != 5000 || vs[1].Host != "late" || vs[1].Time != 7e18+3000e9 {
+	if len(vs) != 2 || vs[0].Host != "early" || vs[0].Time.UnixNano() != 7e18+2000e9 || vs[0].TimeError != 5000 || vs[1].Host != "late" || vs[1].Time.UnixNano() != 7e18+3000e9 {
 		t.Fatalf("%+v", vs)
 	}
 	var text, lines bytes.Buffer

@@ -76,7 +76,7 @@ func (a *asked) interrupt(t *testing.T) (string, int) {
 type lossRecord struct {
 	Type, Class, Host string
 	Count, Dropped    uint64
-	Time              int64
+	Time              time.Time
 	TimeError         int64   `json:"time_error"`
 	LostRing          *uint64 `json:"lost_ring"`
 	Missed, Unkept    *uint64
@@ -126,7 +126,7 @@ func TestHostsDrops(t *testing.T) {
 			switch r.Type {
 			case "verdict":
 				verdicts[r.Host] += r.Count
-				if r.TimeError <= 0 || r.Time < begun-r.TimeError || r.Time > time.Now().UnixNano()+r.TimeError || r.Class != "drop" {
+				if r.TimeError <= 0 || r.Time.UnixNano() < begun-r.TimeError || r.Time.UnixNano() > time.Now().UnixNano()+r.TimeError || r.Class != "drop" {
 					t.Errorf("sent after %d: %s", begun, l)
 				}
 			case "host":
