@@ -101,9 +101,13 @@ func (n *lane) deliver(packets []arrived) {
 	}
 	n.gro.Dispatcher = *d
 	handlers := n.link.inline.Load()
-	for _, p := range packets {
+	for i, p := range packets {
 		b, sound := p.b, p.sound || n.link.trust
 		if len(b) < wire.EthernetLen {
+			continue
+		}
+		if next := i + 1; next < len(packets) && sound && (packets[next].sound || n.link.trust) && supersedes(packets[next].b, b) {
+			n.link.received.Add(1)
 			continue
 		}
 		eth := wire.Ethernet(b)
