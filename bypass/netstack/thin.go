@@ -44,7 +44,7 @@ func acknowledgement(frame []byte) (conn []byte, tcp header.TCP) {
 		conn, tcp = b[header.IPv4MinimumSize-2*header.IPv4AddressSize:header.IPv4MinimumSize+ports], header.TCP(b[header.IPv4MinimumSize:end])
 	case uint16(header.IPv6ProtocolNumber):
 		ip := header.IPv6(b)
-		if len(b) < header.IPv6MinimumSize+header.TCPMinimumSize || ip.TransportProtocol() != header.TCPProtocolNumber {
+		if len(b) < header.IPv6MinimumSize+header.TCPMinimumSize || ip.NextHeader() != uint8(header.TCPProtocolNumber) {
 			return nil, nil
 		}
 		end := header.IPv6MinimumSize + int(ip.PayloadLength())
