@@ -3,7 +3,7 @@ package packet
 import "slices"
 
 // freesMembers is the function that frees a packet together with those that were merged behind it (GRO with a list,
-// skb_shinfo(skb)->frag_list): the kernel tells of each, and before 6.3 of a drop even where the first of them was received.
+// skb_shinfo(skb)->frag_list; net/core/skbuff.c): the kernel tells of each, and Linux 6.1 of a drop even where the first was received.
 const freesMembers = "skb_release_data"
 
 // dropped is the loss that a CPU told of last.
