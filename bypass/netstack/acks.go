@@ -91,9 +91,8 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 	default:
 		a.sent = sent
 		a.n = size
-		n.link.ethernet(a.frame[:], mac, uint16(p.NetworkProtocolNumber))
 		whole := newCut(p)
-		whole.fill(a.frame[wire.EthernetLen:size])
+		n.link.fill(a.frame[:size], &whole, mac, uint16(p.NetworkProtocolNumber))
 		n.remember(a)
 		return true
 	}

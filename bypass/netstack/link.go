@@ -207,8 +207,7 @@ func (n *lane) write(c *cut, to [6]byte, proto uint16, more bool) {
 				break
 			}
 			room[used] = room[used][:size]
-			n.link.ethernet(room[used], to, proto)
-			c.fill(room[used][wire.EthernetLen:])
+			n.link.fill(room[used], c, to, proto)
 			used++
 		}
 		if used == 0 {
@@ -263,6 +262,12 @@ func (n *lane) kicker(ctx context.Context) {
 	}
 }
 
+// fill writes the next packet that a cut makes, with its header of Ethernet; b is as long as both.
+func (l *link) fill(b []byte, c *cut, to [6]byte, proto uint16) {
+	l.ethernet(b, to, proto)
+	c.fill(b[wire.EthernetLen:])
+}
+
 func (l *link) ethernet(b []byte, to [6]byte, proto uint16) {
 	copy(b, to[:])
 	copy(b[6:], l.near.mac[:])
@@ -280,8 +285,7 @@ func (l *link) frames(p *stack.PacketBuffer) (all []held) {
 	c := newCut(p)
 	for range c.pieces() {
 		b := make([]byte, wire.EthernetLen+c.next())
-		l.ethernet(b, [6]byte{}, uint16(p.NetworkProtocolNumber))
-		c.fill(b[wire.EthernetLen:])
+		l.fill(b, &c, [6]byte{}, uint16(p.NetworkProtocolNumber))
 		all = append(all, held{b, p.Hash})
 	}
 	return all

@@ -63,11 +63,10 @@ func TestSupersedes(t *testing.T) {
 			t.Error("of another protocol")
 		}
 	}
-	if b := ackFrame(false, 1001, nil); true {
-		b[wire.EthernetLen+6] = 0x20 // more fragments
-		if supersedes(b, ackFrame(false, 1000, nil)) {
-			t.Error("a fragment")
-		}
+	fragment := ackFrame(false, 1001, nil)
+	fragment[wire.EthernetLen+6] = 0x20 // more follow
+	if supersedes(fragment, ackFrame(false, 1000, nil)) {
+		t.Error("a fragment")
 	}
 }
 
