@@ -45,13 +45,13 @@ func Guests(t *testing.T, c Config) {
 		if !c.takes(name) {
 			continue
 		}
-		t.Run(name, func(t *testing.T) { boot(t, c, name, pattern) })
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".deb"), func(t *testing.T) { boot(t, c, name, pattern) })
 	}
 }
 
 // takes says if the package runs in a kernel of those that are wanted.
 func (c *Config) takes(name string) bool {
-	if len(c.Kernels) > 0 {
+	if len(c.Kernels) > 0 && !isFile(name) {
 		return slices.Contains(c.Kernels, name)
 	}
 	return lookup(name).Like == "" || os.Getenv(EnvGuests) != everyKernel || Soak()
@@ -129,7 +129,7 @@ func options(ctx context.Context, c Config, kernel, pattern string) (guest.Optio
 	if err != nil {
 		return guest.Options{}, err
 	}
-	k, err := cache.Kernel(ctx, kernel)
+	k, err := cache.Find(ctx, kernel, "")
 	if err != nil {
 		return guest.Options{}, err
 	}

@@ -1,9 +1,9 @@
 // Package ktest runs Go tests inside kernels.
 //
 // A test asks for what it needs of a kernel, [Need](t, [Kprobe], [BTF]), and runs wherever that is: on the machine at hand
-// if the tests run as root, and in every guest that FATHOM_GUESTS names ("all", or "debian-6.1,debian-6.12"). For a guest
-// the package's own test binary is its init (it must be static: CGO_ENABLED=0); the guest boots once per package, runs the
-// tests that need a kernel, and their results come back as subtests:
+// if the tests run as root, and in every guest that FATHOM_GUESTS names ("all", or "debian-6.1,debian-6.12", or the whole path
+// of a kernel's package, build tree or image). For a guest the package's own test binary is its init (it must be static:
+// CGO_ENABLED=0); the guest boots once per package, runs the tests that need a kernel, and their results come back as subtests:
 //
 //	var guests = ktest.Config{Modules: []string{"veth"}}
 //
@@ -17,6 +17,7 @@ package ktest
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ import (
 
 // The environment ktest reads.
 const (
-	EnvGuests  = "FATHOM_GUESTS"  // kernels to boot: "all", or names with commas; empty: none
+	EnvGuests  = "FATHOM_GUESTS"  // kernels to boot: "all", or names or whole paths with commas; empty: none
 	EnvAccel   = "FATHOM_ACCEL"   // how: tcg, kvm; empty: the best that works
 	EnvOracles = "FATHOM_ORACLES" // "require": what is missing on this machine fails and does not skip
 	EnvSoak    = "FATHOM_SOAK"    // not empty: tests do all they can, however long it takes
@@ -71,7 +72,7 @@ func Run(m *testing.M, c Config) int {
 	return LeakCheck(m.Run)
 }
 
-// Where is the kernel the tests run on: a name of [Kernels], [Host] outside guests.
+// Where is the kernel the tests run on: a name of [Kernels] or a path, [Host] outside guests.
 func Where() string {
 	if g := os.Getenv(envGuest); g != "" {
 		return g
@@ -143,10 +144,13 @@ const skipped = EnvGuests + " is not set (all, or names of kernels)"
 func lookup(name string) Kernel {
 	i := slices.IndexFunc(Kernels, func(k Kernel) bool { return k.Name == name })
 	if i < 0 {
-		return Kernel{Name: name}
+		return Kernel{Name: name, Any: isFile(name)}
 	}
 	return Kernels[i]
 }
+
+// isFile says if a kernel is given by its whole path, as lab boot --kernel takes it: of what it has, nothing is known.
+func isFile(name string) bool { return filepath.IsAbs(name) }
 
 // everyKernel is what FATHOM_GUESTS says for all of them.
 const everyKernel = "all"
@@ -173,8 +177,8 @@ func wanted(env string) ([]string, error) {
 		if n == "" || n == Host {
 			continue
 		}
-		if !slices.Contains(all, n) {
-			return nil, fmt.Errorf("%s: no kernel %q; there are %s", EnvGuests, n, strings.Join(all, ", "))
+		if !slices.Contains(all, n) && !isFile(n) {
+			return nil, fmt.Errorf("%s: no kernel %q; there are %s, and files and folders by their whole path", EnvGuests, n, strings.Join(all, ", "))
 		}
 		names = append(names, n)
 	}

@@ -62,7 +62,8 @@ func TestWanted(t *testing.T) {
 		{"all", "debian-6.12 debian-6.12-cloud debian-6.1", ""},
 		{"debian-6.1, debian-6.12", "debian-6.1 debian-6.12", ""},
 		{"host,debian-6.1", "debian-6.1", ""},
-		{"debian-5", "", `FATHOM_GUESTS: no kernel "debian-5"; there are debian-6.12, debian-6.12-cloud, debian-6.1`},
+		{"debian-5", "", `FATHOM_GUESTS: no kernel "debian-5"; there are debian-6.12, debian-6.12-cloud, debian-6.1, and files and folders by their whole path`},
+		{"debian-6.1,/k/linux.deb", "debian-6.1 /k/linux.deb", ""},
 	}
 	for _, tt := range tests {
 		got, err := wanted(tt.in)

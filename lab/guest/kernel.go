@@ -24,8 +24,8 @@ var debian = []struct {
 	name string
 	pkg  *regexp.Regexp
 }{
-	{"debian-6.12", regexp.MustCompile(`^linux-image-6\.12\.[0-9.]+\+deb12(\+[0-9]+)?-amd64$`)},
-	{"debian-6.12-cloud", regexp.MustCompile(`^linux-image-6\.12\.[0-9.]+\+deb12(\+[0-9]+)?-cloud-amd64$`)},
+	{"debian-6.12", regexp.MustCompile(`^linux-image-6\.12\.[0-9.]+\+deb1[23](\+[0-9]+)?-amd64$`)},
+	{"debian-6.12-cloud", regexp.MustCompile(`^linux-image-6\.12\.[0-9.]+\+deb1[23](\+[0-9]+)?-cloud-amd64$`)},
 	{"debian-6.1", regexp.MustCompile(`^linux-image-6\.1\.[0-9.]+-[0-9]+-amd64$`)},
 }
 
@@ -66,12 +66,6 @@ func (k Kernel) Image() string {
 	}
 	return filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release)
 }
-
-// SystemMap is the path of System.map.
-func (k Kernel) SystemMap() string { return filepath.Join(k.Dir, "boot", "System.map-"+k.Release) }
-
-// Config is the path of the build configuration.
-func (k Kernel) Config() string { return filepath.Join(k.Dir, "boot", "config-"+k.Release) }
 
 // Modules lists the kernel's module folder.
 func (k Kernel) Modules() (*kmod.Dir, error) {
@@ -226,7 +220,7 @@ func newest(ctx context.Context, name string, pkg *regexp.Regexp) (string, error
 	if len(names) == 0 {
 		return "", &SetupError{
 			What:    "get kernel " + name,
-			Because: fmt.Sprintf("apt-cache search finds no package %s: apt has no package lists, or /etc/apt/sources.list* do not have all of Debian 12 (6.12 is in bookworm-security)", pkg),
+			Because: fmt.Sprintf("apt-cache search finds no package %s: apt has no package lists, or /etc/apt/sources.list* do not have all of Debian 12 (6.12 is in bookworm-security), or this is a later Debian, which has no 6.1", pkg),
 			Try:     []string{"apt-get update"},
 		}
 	}

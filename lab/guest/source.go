@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Find gives the kernel that a person means: a name of [KernelNames], a Debian package (.deb), a build tree, an unpacked
@@ -47,6 +49,10 @@ func fromDir(dir string) (Kernel, error) {
 		release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 		return Kernel{Name: filepath.Base(dir), Release: release, Dir: dir}, nil
 	}
+	if images, _ := filepath.Glob(filepath.Join(dir, "usr", "lib", "modules", "*", "vmlinuz")); len(images) == 1 { // Debian since 7.2
+		mods := filepath.Dir(images[0])
+		return Kernel{Name: filepath.Base(dir), Release: filepath.Base(mods), Dir: dir, BzImage: images[0], ModuleDir: mods}, nil
+	}
 	image := filepath.Join(dir, "arch", "x86", "boot", "bzImage")
 	release, err := imageRelease(image)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,28 +66,81 @@ func fromDir(dir string) (Kernel, error) {
 	return Kernel{Name: filepath.Base(dir), Release: release, Dir: dir, BzImage: image, ModuleDir: dir}, nil
 }
 
-// fromDeb unpacks a package into the cache, again if its file is newer.
+// fromDeb unpacks a package into the cache, again if one of its files is newer.
 func (c Cache) fromDeb(ctx context.Context, deb string) (Kernel, error) {
+	debs, err := parts(ctx, deb)
+	if err != nil {
+		return Kernel{}, err
+	}
+	var written time.Time // of the newest
+	for _, d := range debs {
+		st, err := os.Stat(d)
+		if err != nil {
+			return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
+		}
+		if st.ModTime().After(written) {
+			written = st.ModTime()
+		}
+	}
 	unlock, err := c.lock()
 	if err != nil {
 		return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
 	}
 	defer unlock()
+	dst := filepath.Join(c.kernels(), "deb-"+strings.TrimSuffix(filepath.Base(deb), ".deb"))
+	if st, err := os.Stat(dst); err == nil && st.ModTime().Equal(written) {
+		return fromDir(dst)
+	}
 	tmp, err := os.MkdirTemp(c.kernels(), "tmp-")
 	if err != nil {
 		return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
 	}
 	defer os.RemoveAll(tmp)
 	root := filepath.Join(tmp, "root")
-	if _, err := run(ctx, "", "dpkg", "-x", deb, root); err != nil {
-		return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
+	for _, d := range debs {
+		if _, err := run(ctx, "", "dpkg", "-x", d, root); err != nil {
+			return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
+		}
 	}
-	dst := filepath.Join(c.kernels(), "deb-"+strings.TrimSuffix(filepath.Base(deb), ".deb"))
-	if err := errors.Join(os.RemoveAll(dst), os.Rename(root, dst)); err != nil {
+	if err := errors.Join(os.Chtimes(root, written, written), os.RemoveAll(dst), os.Rename(root, dst)); err != nil {
 		return Kernel{}, fmt.Errorf("get kernel %s: %w", deb, err)
 	}
 	return fromDir(dst)
 }
+
+// parts gives the files that a kernel's package is made of: itself, and, as Debian has it since 7.2, those with image, modules and
+// what was built in, which it depends on and which lie beside it.
+func parts(ctx context.Context, deb string) ([]string, error) {
+	out, err := run(ctx, "", "dpkg-deb", "-f", deb, "Depends", "Architecture")
+	if err != nil {
+		return nil, fmt.Errorf("get kernel %s: %w", deb, err)
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(out) {
+		k, v, _ := strings.Cut(line, ": ")
+		fields[k] = strings.TrimSpace(v)
+	}
+	debs := []string{deb}
+	var gone, names []string
+	for _, m := range partOf.FindAllStringSubmatch(fields["Depends"], -1) {
+		file := filepath.Join(filepath.Dir(deb), m[1]+"_"+m[2]+"_"+fields["Architecture"]+".deb")
+		names = append(names, m[1])
+		if _, err := os.Stat(file); err != nil {
+			gone = append(gone, filepath.Base(file))
+		}
+		debs = append(debs, file)
+	}
+	if len(gone) > 0 {
+		return nil, &SetupError{
+			What: "get kernel " + deb, Because: "it consists of several packages, and beside it there is no " + strings.Join(gone, ", no "),
+			Try: []string{"cd " + filepath.Dir(deb) + " && apt-get download " + strings.Join(names, " ")},
+		}
+	}
+	return debs, nil
+}
+
+// partOf finds those packages, and their version, among what a package depends on.
+var partOf = regexp.MustCompile(`\b(linux-(?:base|binary|modules)-[^ ,]+) \(= ([^)]+)\)`)
 
 // imageRelease reads the release from a bzImage: the setup header's kernel_version at 0x20e is an offset, from 0x200, of
 // a text that begins with it (Documentation/arch/x86/boot.rst).
