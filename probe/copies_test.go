@@ -98,7 +98,7 @@ func copies(t *testing.T, targets []probe.Target, numbers map[string][]int64, wh
 		wrote[binary.NativeEndian.Uint64(rec)]++
 	}
 	for place, n := range wrote {
-		if len(wrote) != 2 || n != calls {
+		if len(wrote) != 2 || n%calls != 0 { // Linux 7.3 sends the inner one's own signal, too
 			t.Errorf("%d records of %#x, of %d places; want %d of each of two", n, place, len(wrote), calls)
 		}
 	}

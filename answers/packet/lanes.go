@@ -88,12 +88,19 @@ var landmark = set(`
 	skb_copy_datagram_iter __skb_datagram_iter ndisc_rcv igmp_rcv ip_mc_input
 `)
 
+// compiledInto says which function a landmark is part of in kernels that do not have it by itself (net/ipv4/udp.c, net/ipv6/udp.c,
+// Linux 7.3): that is the landmark there.
+var compiledInto = map[string]string{"__udp4_lib_rcv": "udp_rcv", "__udp6_lib_rcv": "udpv6_rcv"}
+
+// CompiledInto gives the function to watch instead of one of [Landmarks] that a kernel has not got, "" if there is none.
+func CompiledInto(landmark string) string { return compiledInto[landmark] }
+
 // Landmarks are the functions worth watching where the kernel lets functions be watched.
 func Landmarks() []string { return slices.Sorted(maps.Keys(landmark)) }
 
 func landmarks(fns []string) (out []string) {
 	for _, f := range fns {
-		if landmark[f] {
+		if landmark[f] || standsFor(f, fns) {
 			out = append(out, f)
 		}
 	}
@@ -104,4 +111,14 @@ func landmarks(fns []string) (out []string) {
 		out = append(out, last[0])
 	}
 	return out
+}
+
+// standsFor says if a function is one that a landmark was compiled into, and that is not among the others.
+func standsFor(fn string, fns []string) bool {
+	for l, into := range compiledInto {
+		if into == fn {
+			return !slices.Contains(fns, l)
+		}
+	}
+	return false
 }

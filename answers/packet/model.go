@@ -12,7 +12,7 @@ type stage struct {
 // The paths of packets (Documentation/networking, net/ipv4/ip_input.c, ip_forward.c, ip_output.c, net/core/dev.c).
 var (
 	receive = []stage{
-		{"the device", []string{"netif_rx", "netif_rx_internal", "netif_receive_skb", "napi_gro_receive", "__netif_receive_skb_core"}},
+		{"the device", []string{"netif_rx", "netif_rx_internal", "netif_receive_skb", "napi_gro_receive", "gro_receive_skb", "__netif_receive_skb_core"}},
 		{"generic XDP", nil},
 		{"tc ingress", nil},
 		{"ip_rcv", []string{"ip_rcv", "ip_rcv_core", "ipv6_rcv", "ip6_rcv_core", "ip_rcv_finish", "ip_rcv_finish_core", "ip6_rcv_finish"}},
@@ -22,7 +22,7 @@ var (
 	deliver = []stage{
 		{"ip_local_deliver", []string{"ip_local_deliver", "ip6_input", "ip_local_deliver_finish", "ip6_input_finish"}},
 		{"netfilter INPUT", nil},
-		{"the protocol", []string{"ip_local_deliver_finish", "ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", "__udp4_lib_rcv", "__udp6_lib_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "icmp_rcv", "icmpv6_rcv", "raw_v4_input"}},
+		{"the protocol", []string{"ip_local_deliver_finish", "ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "icmp_rcv", "icmpv6_rcv", "raw_v4_input"}},
 		{"the socket", []string{"udp_queue_rcv_one_skb", "udp_queue_rcv_skb", "udp_unicast_rcv_skb", "__udp_enqueue_schedule_skb", "tcp_v4_do_rcv", "tcp_v6_do_rcv", "tcp_rcv_established", "raw_rcv", "udpv6_queue_rcv_one_skb"}},
 		{"the process", []string{"skb_copy_datagram_iter", "__skb_datagram_iter", "udp_recvmsg", "tcp_recvmsg", "tcp_recvmsg_locked"}},
 	}

@@ -32,7 +32,7 @@ var lossCounters = map[string]counter{
 	"TcpExt.PAWSEstab":              {"tcp_validate_incoming", "segments with old time stamps", []string{"TCP_RFC7323_PAWS"}},
 	"Udp.RcvbufErrors":              {"__udp_queue_rcv_skb", "the receive buffer of a UDP socket was full", []string{"SOCKET_RCVBUFF"}},
 	"Udp.SndbufErrors":              {"udp_sendmsg", "a UDP socket could not send: its buffer, or a queue, was full", nil},
-	"Udp.InCsumErrors":              {"udp_queue_rcv_one_skb, __udp4_lib_rcv", "UDP checksums were wrong", []string{"UDP_CSUM"}},
+	"Udp.InCsumErrors":              {"udp_queue_rcv_one_skb, __udp4_lib_rcv (udp_rcv)", "UDP checksums were wrong", []string{"UDP_CSUM"}},
 	"Udp6.RcvbufErrors":             {"__udpv6_queue_rcv_skb", "the receive buffer of a UDP socket was full", []string{"SOCKET_RCVBUFF"}},
 	"Udp6.InCsumErrors":             {"udpv6_queue_rcv_one_skb", "UDP checksums were wrong", []string{"UDP_CSUM"}},
 	"Tcp.InCsumErrors":              {"tcp_v4_rcv", "TCP checksums were wrong", []string{"TCP_CSUM"}},

@@ -192,7 +192,7 @@ func expected(o *Options) []string {
 	for _, tp := range tps { // as probe.World has them
 		names = append(names, "__probestub_"+tp, "__traceiter_"+tp, "btf_trace_"+tp)
 	}
-	return append(names, o.Functions...)
+	return append(names, withSuccessors(o.Functions)...)
 }
 
 // compile reads the filter twice: for packets with a link header and for those without.

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fathom-trace/fathom/answers/packet"
@@ -43,7 +44,7 @@ func (c *Capture) Functions(ctx context.Context, w *probe.World) (n int, took ti
 // stepTargets finds the functions that this kernel has and that have a packet among their arguments; which argument it is becomes
 // their cookie.
 func stepTargets(w *probe.World, names []string) (places []probe.Place, err error) {
-	have, err := w.FindFunctions(names)
+	have, err := w.FindFunctions(withSuccessors(names))
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +55,28 @@ func stepTargets(w *probe.World, names []string) (places []probe.Place, err erro
 	for _, name := range names {
 		f, ok := found[name]
 		if !ok {
+			f, ok = found[packet.CompiledInto(name)]
+		}
+		if !ok {
 			continue
 		}
-		if i := skbArg(w.Types(), f.Module, name); i >= 0 {
-			t := probe.Target{Provider: "kprobe", Module: f.Module, Func: name, Name: "kprobe:" + name}
+		if i := skbArg(w.Types(), f.Module, f.Name); i >= 0 {
+			t := probe.Target{Provider: "kprobe", Module: f.Module, Func: f.Name, Name: "kprobe:" + f.Name}
 			places = append(places, probe.Place{Target: t, Cookie: uint64(i), Addr: f.Addr})
 		}
 	}
 	return places, nil
+}
+
+// withSuccessors adds the functions that some of these were compiled into.
+func withSuccessors(names []string) []string {
+	all := slices.Clone(names)
+	for _, n := range names {
+		if s := packet.CompiledInto(n); s != "" {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // skbArg gives which argument of a function is a packet, -1 if none is.
