@@ -17,6 +17,7 @@ import (
 
 	"github.com/fathom-trace/fathom/bpf"
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/memlock"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/lang/check"
 )
@@ -171,7 +172,7 @@ func (s *Session) loadMaps() error {
 		if m.Scratch {
 			spec.MaxEntries += uint32(s.copies.n)
 		}
-		km, err := ebpf.NewMap(spec)
+		km, err := memlock.Try(func() (*ebpf.Map, error) { return ebpf.NewMap(spec) })
 		if errors.Is(err, unix.EPERM) { // the library guesses at a memory limit; what is missing is CAP_BPF
 			err = unix.EPERM
 		}
@@ -253,7 +254,7 @@ func (s *Session) loadUnit(l *loaded) error {
 		if s.wantMulti(l) {
 			multi := spec.Copy()
 			multi.AttachType = ebpf.AttachTraceKprobeMulti
-			if p, err := ebpf.NewProgram(multi); err == nil {
+			if p, err := load(multi); err == nil {
 				l.progs, l.multi = []*ebpf.Program{p}, true
 				return nil
 			}
@@ -262,7 +263,7 @@ func (s *Session) loadUnit(l *loaded) error {
 	if wantUprobeMulti(l) {
 		multi := spec.Copy()
 		multi.AttachType = ebpf.AttachTraceUprobeMulti
-		if p, err := ebpf.NewProgram(multi); err == nil {
+		if p, err := load(multi); err == nil {
 			l.progs, l.multi = []*ebpf.Program{p}, true
 			return nil
 		}
@@ -383,7 +384,9 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 			return p, nil
 		}
 	}
-	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogSizeStart: s.opts.LogSize})
+	p, err := memlock.Try(func() (*ebpf.Program, error) {
+		return ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogSizeStart: s.opts.LogSize})
+	})
 	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
@@ -392,6 +395,10 @@ func (s *Session) newProgram(l *loaded, spec *ebpf.ProgramSpec) (*ebpf.Program, 
 		return nil, fmt.Errorf("load program for %s: %w", l.prog.Unit.Provider, err)
 	}
 	return p, nil
+}
+
+func load(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	return memlock.Try(func() (*ebpf.Program, error) { return ebpf.NewProgram(spec) })
 }
 
 // Detach ends all probes; programs and maps stay, so that end probes can run and results be read.

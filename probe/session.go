@@ -79,7 +79,7 @@ func (s *Session) sessionProgram(entry, ret *loaded, kfunc btf.TypeID) (*ebpf.Pr
 	if err != nil {
 		return nil, err
 	}
-	return ebpf.NewProgram(spec)
+	return load(spec)
 }
 
 // either is a program that calls in at an entry and out at a return; both become functions of it.

@@ -21,6 +21,7 @@ import (
 	"github.com/fathom-trace/fathom/bypass/steer"
 	"github.com/fathom-trace/fathom/bypass/xsk"
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/memlock"
 )
 
 // Hook is where on a device a program runs.
@@ -60,7 +61,7 @@ func Load(file, name string, hook Hook, offload int) (*Object, error) {
 		}
 	}
 	spec.Programs = map[string]*ebpf.ProgramSpec{p.Name: p} // others may be for what this kernel has not
-	c, err := ebpf.NewCollection(spec)
+	c, err := memlock.Try(func() (*ebpf.Collection, error) { return ebpf.NewCollection(spec) })
 	if err != nil {
 		return nil, fmt.Errorf("load %s of %s: %w", p.Name, file, err)
 	}

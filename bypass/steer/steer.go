@@ -22,6 +22,7 @@ import (
 
 	"github.com/fathom-trace/fathom/bypass/held"
 	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/memlock"
 )
 
 // Mode is where the program runs.
@@ -99,7 +100,7 @@ func (p *Program) make() error {
 	if p.socks != nil {
 		o.MapReplacements = map[string]*ebpf.Map{mapSocks: p.socks, mapHits: p.hits}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, o)
+	c, err := memlock.Try(func() (*ebpf.Collection, error) { return ebpf.NewCollectionWithOptions(spec, o) })
 	if err != nil {
 		return err
 	}

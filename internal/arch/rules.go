@@ -75,7 +75,7 @@ var Edges = []Edge{
 	{"netstate/changes", "./netstate/... ./internal/bin ./internal/netns " + sys + " " + rtnl, "the network as it changes, and the sysctls: sockets and files"},
 
 	// Engines.
-	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease", "probes bind programs to the running kernel"},
+	{"probe probe/...", "./probe/... ./bpf/... ./ir ./kernel ./kernel/live ./usersym ./tracefs ./traceevent ./ctype/... ./debuginfo/... ./internal/feature ./internal/lease ./internal/memlock", "probes bind programs to the running kernel"},
 	{"probe probe/...", "./lang/check ./lang/types ./lang/syntax", "probe answers the checker's questions: it is its World"},
 	{"probe probe/...", sys + " net " + ebpfCore + " " + ebpfRun, "loading, attaching, reading"},
 	{"probe probe/ring record/ringpage bypass/xsk bypass/tpacket bypass/shm", "unsafe", "memory shared with the kernel or another process"},
@@ -99,7 +99,7 @@ var Edges = []Edge{
 	{"answers/nic", "./ir/emit html", "measures by programs written as IR; names on a page are escaped"},
 	{"internal/polling", "./answers/nic ./netstate/live ./netstate/nic ./internal/netns ./internal/lease ./lab/topology ./lab/topology/traffic ./lab/attach net/netip " + sys, "nic --modes: changes a device's settings under a lease, puts it under load, measures"},
 	{"answers/watch", "./ir/emit ./netstate/changes", "joins changes with what programs written as IR saw"},
-	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
+	{"bypass/...", "./bypass/xsk ./wire/... ./internal/feature ./internal/memlock ./internal/netns ./internal/lease ./netstate net " + sys + " " + rtnl, "going around the kernel needs its devices"},
 	{"internal/xskwhy", "./answers/nic ./bypass/held ./probe ./internal/sysno " + sys, "bypass why: looks at AF_XDP sockets of others while programs count, and judges"},
 	{"bypass/held", ebpfCore + " github.com/cilium/ebpf/link", "who has a program: bpf(2) tells"},
 	{"bypass/steer", "./bypass/held ./ir/emit ./ir/opt", "a program that is there is named; rules are written as IR"},
@@ -141,6 +141,7 @@ var Edges = []Edge{
 	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
 	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
+	{"internal/memlock", "golang.org/x/sys/unix", "changes a limit of the process"},
 	{"internal/netlog", "./oops net os", "netconsole is received and syslog sent over sockets"},
 	{"internal/doctor", "./probe/... ./tracefs ./internal/feature ./internal/diag ./internal/lease ./internal/term ./internal/netns ./ctype/... ./debuginfo/... net " + sys + " " + ebpfCore + " " + ebpfRun, "the doctor looks at the system and tries what it offers"},
 	{"internal/golden", "os/... flag testing/... github.com/google/go-cmp/cmp", "goldens are files of tests"},

@@ -7,6 +7,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -105,7 +106,7 @@ func Detect(f Feature) error {
 const target = "vfs_read"
 
 // with loads a program of a type that does nothing and hands it to attach.
-func with(spec ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) error {
+func with(spec ebpf.ProgramSpec, attach func(*ebpf.Program) (io.Closer, error)) error {
 	spec.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, int32(xdpPass)), asm.Return()}
 	if spec.Type != ebpf.XDP {
 		spec.Instructions[0] = asm.Mov.Imm(asm.R0, 0)
@@ -126,24 +127,24 @@ func with(spec ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) 
 const xdpPass = 2 // XDP_PASS
 
 func haveKprobe() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe}, func(p *ebpf.Program) (link.Link, error) { return link.Kprobe(target, p, nil) })
+	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe}, func(p *ebpf.Program) (io.Closer, error) { return link.Kprobe(target, p, nil) })
 }
 
 func haveKprobeMulti() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceKprobeMulti}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceKprobeMulti}, func(p *ebpf.Program) (io.Closer, error) {
 		return link.KprobeMulti(p, link.KprobeMultiOptions{Symbols: []string{target}})
 	})
 }
 
 func haveFentry() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: target}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: target}, func(p *ebpf.Program) (io.Closer, error) {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	})
 }
 
 // haveTracepoint attaches to the event by its id, which needs tracefs only for being read.
 func haveIter() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "task"}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "task"}, func(p *ebpf.Program) (io.Closer, error) {
 		return link.AttachIter(link.IterOptions{Program: p})
 	})
 }
@@ -164,7 +165,7 @@ func haveTracepoint() error {
 }
 
 func haveRawTracepoint() error {
-	return with(ebpf.ProgramSpec{Type: ebpf.RawTracepoint}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.RawTracepoint}, func(p *ebpf.Program) (io.Closer, error) {
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_switch", Program: p})
 	})
 }
@@ -180,7 +181,7 @@ func haveUprobe() error {
 	if text == nil {
 		return errors.New("/proc/self/exe: no .text")
 	}
-	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.Kprobe}, func(p *ebpf.Program) (io.Closer, error) {
 		exe, err := link.OpenExecutable("/proc/self/exe")
 		if err != nil {
 			return nil, err
@@ -201,10 +202,19 @@ func perf(f Feature, attr unix.PerfEventAttr, typ ebpf.ProgramType) error {
 		return feature.Unsupported(string(f), fmt.Sprintf("perf_event_open type %d config %d", attr.Type, attr.Config), err)
 	}
 	defer unix.Close(fd)
-	return with(ebpf.ProgramSpec{Type: typ}, func(p *ebpf.Program) (link.Link, error) {
-		return link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: p, Attach: ebpf.AttachPerfEvent})
+	return with(ebpf.ProgramSpec{Type: typ}, func(p *ebpf.Program) (io.Closer, error) {
+		l, err := link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: p, Attach: ebpf.AttachPerfEvent})
+		if errors.Is(err, unix.EINVAL) { // Linux before 5.15
+			return held{}, unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, p.FD())
+		}
+		return l, err
 	})
 }
+
+// held is a program that goes with what it was attached to.
+type held struct{}
+
+func (held) Close() error { return nil }
 
 func haveHardware() error {
 	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CPU_CYCLES}
@@ -228,7 +238,7 @@ func haveXDP() error {
 	if err != nil {
 		return err
 	}
-	return with(ebpf.ProgramSpec{Type: ebpf.XDP}, func(p *ebpf.Program) (link.Link, error) {
+	return with(ebpf.ProgramSpec{Type: ebpf.XDP}, func(p *ebpf.Program) (io.Closer, error) {
 		return link.AttachXDP(link.XDPOptions{Program: p, Interface: lo.Index, Flags: link.XDPGenericMode})
 	})
 }
