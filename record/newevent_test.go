@@ -40,7 +40,7 @@ func newEventFiles(t *testing.T, kernel string, c *ktest.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := cache.Kernel(t.Context(), kernel)
+	k, err := cache.Find(t.Context(), kernel, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func build(t *testing.T, kernel, module string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := cache.Kernel(t.Context(), kernel)
+	k, err := cache.Find(t.Context(), kernel, "")
 	if err != nil {
 		t.Fatal(err)
 	}

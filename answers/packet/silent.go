@@ -31,7 +31,7 @@ var lossCounters = map[string]counter{
 	"TcpExt.IPReversePathFilter":    {"ip_rcv_finish_core", "the reverse path filter refused", []string{"IP_RPFILTER"}},
 	"TcpExt.PAWSEstab":              {"tcp_validate_incoming", "segments with old time stamps", []string{"TCP_RFC7323_PAWS"}},
 	"Udp.RcvbufErrors":              {"__udp_queue_rcv_skb", "the receive buffer of a UDP socket was full", []string{"SOCKET_RCVBUFF"}},
-	"Udp.SndbufErrors":              {"udp_sendmsg", "a UDP socket could not send: its buffer, or a queue, was full", nil},
+	"Udp.SndbufErrors":              {"udp_sendmsg", "a UDP socket could not send: its buffer, or a queue, was full", sendQueueFull},
 	"Udp.InCsumErrors":              {"udp_queue_rcv_one_skb, __udp4_lib_rcv (udp_rcv)", "UDP checksums were wrong", []string{"UDP_CSUM"}},
 	"Udp6.RcvbufErrors":             {"__udpv6_queue_rcv_skb", "the receive buffer of a UDP socket was full", []string{"SOCKET_RCVBUFF"}},
 	"Udp6.InCsumErrors":             {"udpv6_queue_rcv_one_skb", "UDP checksums were wrong", []string{"UDP_CSUM"}},
@@ -41,7 +41,7 @@ var lossCounters = map[string]counter{
 	"Ip.InAddrErrors":               {"ip_error", "packets for others, and no forwarding", []string{"IP_INADDRERRORS"}},
 	"Ip.InUnknownProtos":            {"ip_protocol_deliver_rcu", "nothing takes the protocol", []string{"IP_NOPROTO"}},
 	"Ip.InDiscards":                 {"ip_rcv_core", "there was no memory", []string{"NOMEM"}},
-	"Ip.OutDiscards":                {"ip_output", "there was no room or memory to send", nil},
+	"Ip.OutDiscards":                {"ip_output", "there was no room or memory to send", sendQueueFull},
 	"Ip.OutNoRoutes":                {"ip_route_output_key", "there was no route", []string{"IP_OUTNOROUTES"}},
 	"Ip.ReasmFails":                 {"ip_expire, ip_defrag", "fragments could not be put together", []string{"FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"}},
 	"Ip.FragFails":                  {"ip_forward, ip_fragment", "packets were too large and may not be fragmented", []string{"PKT_TOO_BIG"}},
@@ -55,6 +55,10 @@ var lossCounters = map[string]counter{
 	"nf_conntrack.insert_failed":    {"__nf_conntrack_confirm", "two packets of a new flow raced", nil},
 	"arp_cache.unresolved_discards": {"__neigh_event_send", "too many packets waited for an address", []string{"NEIGH_QUEUEFULL"}},
 }
+
+// sendQueueFull are the reasons of queueing disciplines that did not take a packet, of which the sender is told (net_xmit_errno in
+// include/linux/netdevice.h).
+var sendQueueFull = []string{"QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED"}
 
 // Movement is a counter that went up, and how much of it events account for.
 type Movement struct {
@@ -78,7 +82,7 @@ func (r *Recording) Movements() (out []Movement) {
 			if !ok || n == 0 {
 				continue
 			}
-			out = append(out, Movement{Netns: r.NS(uint32(inode)), Name: name, Moved: n, By: r.explained(uint32(inode), c), Function: c.fn, What: c.what})
+			out = append(out, Movement{Netns: r.NS(uint32(inode)), Name: name, Moved: n, By: min(n, r.explained(uint32(inode), c)), Function: c.fn, What: c.what})
 		}
 	}
 	sorting.By(out, func(a, b Movement) int { return strings.Compare(a.Netns+a.Name, b.Netns+b.Name) })

@@ -41,7 +41,7 @@ func vmlinux(t *testing.T, kernel string, modules ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := cache.Kernel(t.Context(), kernel)
+	k, err := cache.Find(t.Context(), kernel, "")
 	if err != nil {
 		t.Fatal(err)
 	}

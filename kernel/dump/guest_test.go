@@ -179,7 +179,7 @@ func options(ctx context.Context, kernel string) (o guest.Options, err error) {
 	if n, err := strconv.Atoi(os.Getenv(envMem)); err == nil {
 		o.Mem = n
 	}
-	if o.Kernel, err = cache.Kernel(ctx, kernel); err != nil {
+	if o.Kernel, err = cache.Find(ctx, kernel, ""); err != nil {
 		return o, err
 	}
 	if o.Init, err = os.Executable(); err != nil {

@@ -7,7 +7,15 @@ import (
 )
 
 // drops says what event of skb:kfree_skb tells of the loss, on all kernels.
-func (s *Scene) drops(function, reason string) { s.dropsSince("6.1", function, reason) }
+func (s *Scene) drops(function, reason string) {
+	s.dropsSince("6.1", function, reason)
+	if f, ok := since73[function]; ok {
+		s.dropsSince("7.3", f, reason)
+	}
+}
+
+// since73 are the functions that Linux 7.3 loses packets in where earlier ones did in these.
+var since73 = map[string]string{"__udp4_lib_rcv": "udp_rcv", "__udp6_lib_rcv": "udpv6_rcv"}
 
 // dropsSince says it of kernels from a release on, until the next one that is named.
 func (s *Scene) dropsSince(release, function, reason string) {

@@ -149,7 +149,7 @@ func bridgeVLANMismatch(s *Scene) error {
 		return err
 	}
 	s.datagrams("a", datagrams{to: b.port(s.deck.Port()), count: s.few()})
-	s.drops("br_handle_frame_finish", "NOT_SPECIFIED") // no port of the VLAN is left to give it to
+	s.notFlooded() // no port of the VLAN is left to give it to
 	s.blame("bridge", "r", "dev", pb.dev, "field", "vlan")
 	s.at("r", pa.dev, pb.dev, "br0")
 	return nil
@@ -334,6 +334,7 @@ func xskNoFill(s *Scene) error {
 func (s *Scene) qdiscDrop() {
 	s.drops("kfree_skb_list_reason", "QDISC_DROP")
 	s.dropsSince("6.12", "__dev_queue_xmit", "QDISC_DROP")
+	s.dropsSince("7.3", "__tcf_kfree_skb_list", "QDISC_DROP")
 }
 
 func tbfOverflow(s *Scene) error {

@@ -82,7 +82,7 @@ func generate(ctx context.Context, kernel, dir string, pick selection) error {
 	if err != nil {
 		return err
 	}
-	k, err := cache.Kernel(ctx, kernel)
+	k, err := cache.Find(ctx, kernel, "")
 	if err != nil {
 		return err
 	}
