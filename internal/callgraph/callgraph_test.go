@@ -121,9 +121,18 @@ ffffffff81000120 T end
 }
 
 func TestContext(t *testing.T) {
-	for pc, want := range map[uint64]graph.Context{0: graph.Task, 0x200: graph.Task, 0x100: graph.Softirq, 0x10101: graph.Hardirq, 0x110000: graph.NMI, 0x80000000: graph.Task} {
-		if got := pcContext(pc); got != want {
-			t.Errorf("%#x: %v, want %v", pc, got, want)
+	for _, tt := range []struct {
+		bits  countBits
+		count uint64
+		want  graph.Context
+	}{
+		{plainBits, 0, graph.Task}, {plainBits, 0x200, graph.Task}, {plainBits, 0x100, graph.Softirq}, {plainBits, 0x10101, graph.Hardirq},
+		{plainBits, 0x110000, graph.NMI}, {plainBits, 0x80000000, graph.Task},
+		{disableBits, 0x10000, graph.Task}, {disableBits, 0x10102, graph.Softirq}, {disableBits, 0x1000002, graph.Hardirq},
+		{disableBits, 0x11010000, graph.NMI}, {disableBits, 0x80000000, graph.Task},
+	} {
+		if got := tt.bits.context(tt.count); got != tt.want {
+			t.Errorf("%#x of %#x: %v, want %v", tt.count, tt.bits.hardirq, got, tt.want)
 		}
 	}
 }

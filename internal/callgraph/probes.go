@@ -33,7 +33,8 @@ type probes struct {
 	watched []string // functions below the one asked for
 	found   string   // how they were found
 	absent  []string // functions on which no probe could be put
-	blind   bool     // contexts are not known
+	bits    countBits
+	count   uint64 // preempt_count of the last event
 }
 
 // How many functions are watched at most: with kprobe.multi all are attached at once, else each is two perf events.
@@ -56,6 +57,7 @@ func (p *probes) start() (err error) {
 		most, far = mostMulti, farMulti
 	}
 	p.watched, p.found = p.run.below(most, far)
+	p.bits = p.learn()
 	text := p.text()
 	if p.run.o.Verbose {
 		fmt.Fprintln(p.run.o.Stderr, text)
@@ -67,7 +69,7 @@ func (p *probes) start() (err error) {
 // CPU.
 func (p *probes) text() string {
 	const key = `$k = curtask.pid ? (int64)curtask.pid : -1 - (int64)cpu;`
-	pc := p.preemptCount()
+	pc, _ := p.preemptCount()
 	event := func(what graph.Kind) string {
 		return fmt.Sprintf(`print((what = %d, f = func, t = nsecs, cpu = cpu, task = (int64)curtask.pid, pc = %s, comm = comm));`, what, pc)
 	}
@@ -131,22 +133,6 @@ func (p *probes) point(name, module string) string {
 	return name
 }
 
-// preemptCount is an expression for preempt_count(): on x86-64 it is in per-CPU memory, by one of two names, elsewhere in
-// the task.
-func (p *probes) preemptCount() string {
-	has := func(sym string) bool { return len(p.run.syms.ByName(sym)) > 0 }
-	switch {
-	case runtime.GOARCH != "amd64":
-		return "(uint32)curtask.thread_info.preempt.count"
-	case has("pcpu_hot"):
-		return `((struct pcpu_hot *)percpu_kaddr("pcpu_hot")).preempt_count`
-	case has("__preempt_count"):
-		return `*(int32 *)percpu_kaddr("__preempt_count")`
-	}
-	p.blind = true
-	return "(int32)0"
-}
-
 func (p *probes) load(text string) error {
 	src := &syntax.Source{Name: "trace graph", Text: text}
 	bo := script.BuildOptions(p.run.world)
@@ -197,7 +183,7 @@ func (p *probes) note() string {
 	if n := len(p.absent); n > 0 {
 		s += fmt.Sprintf("; %d probes could not be attached", n)
 	}
-	if p.blind {
+	if _, known := p.preemptCount(); !known {
 		s += "; interrupts cannot be told apart, as this kernel does not say where its preempt count is"
 	}
 	return s
@@ -222,25 +208,6 @@ func (p *probes) read(wait time.Duration, give func(graph.Event)) error {
 			return nil
 		}
 	}
-}
-
-// Bits of preempt_count (include/linux/preempt.h): serving a softirq, hard interrupts, NMIs.
-const (
-	pcSoftirq = 0x00000100
-	pcHardirq = 0x000f0000
-	pcNMI     = 0x00f00000
-)
-
-func pcContext(pc uint64) graph.Context {
-	switch {
-	case pc&pcNMI != 0:
-		return graph.NMI
-	case pc&pcHardirq != 0:
-		return graph.Hardirq
-	case pc&pcSoftirq != 0:
-		return graph.Softirq
-	}
-	return graph.Task
 }
 
 // decode reads a record: the number of its event, then the fields of the record that the program prints.
@@ -271,7 +238,8 @@ func (p *probes) decode(rec []byte) (e graph.Event, ok bool) {
 		case "task":
 			e.Task = int(int64(number(b)))
 		case "pc":
-			e.Ctx = pcContext(number(b))
+			p.count = number(b)
+			e.Ctx = p.bits.context(p.count)
 		case "comm":
 			e.Comm = text(f.Type, b)
 		}
