@@ -38,6 +38,37 @@ processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
 BPF program is too large. Processed 1000001 insn
 processed 1000001 insns (limit 1000000) max_states_per_insn 4 total_states 9 peak_states 9 mark_read 1
 `, Rejection{Source: "stdin:1:3-9: x", Insn: "12: (b7) r1 = 0", Message: "BPF program is too large. Processed 1000001 insn", Kind: TooLong, Args: []string{"1000001"}}},
+		{"7.3", `
+0: R1=ctx() R10=fp0
+; stdin:1:3-9: x @ stdin:1
+0: (b7) r1 = 4096                     ; R1=4096
+1: (79) r0 = *(u64 *)(r1 +0)
+R1 invalid mem access 'scalar'
+
+Verification failed: Register Type Safety: Invalid dereference
+
+Reason:
+  R1 is an integer scalar here, not a pointer
+  to memory.
+
+At:
+  insn 1
+       | ^-- error: invalid dereference of R1 (an integer scalar)
+  Instruction context:
+      0 | (b7) r1 = 4096
+  >>> 1 | (79) r0 = *(u64 *)(r1 +0)
+
+Suggestion:
+  Preserve a pointer-valued register.
+
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+`, Rejection{Source: "stdin:1:3-9: x", Insn: "1: (79) r0 = *(u64 *)(r1 +0)", Message: "R1 invalid mem access 'scalar'", Kind: NotPointer,
+			Args: []string{"scalar"}, Reason: "R1 is an integer scalar here, not a pointer to memory.", Suggestion: "Preserve a pointer-valued register."}},
+		{"5.10", `
+; stdin:1:3-7: func
+0: (85) call unknown#173
+invalid func unknown#173
+`, Rejection{Source: "stdin:1:3-7: func", Insn: "0: (85) call unknown#173", Helper: "bpf_get_func_ip", Message: "invalid func unknown#173", Kind: HelperGone, Args: []string{}}},
 		{"words nobody knows", "0: (95) exit\nthe moon is full", Rejection{Insn: "0: (95) exit", Message: "the moon is full"}},
 		{"nothing", "", Rejection{}},
 	} {
@@ -53,6 +84,7 @@ processed 1000001 insns (limit 1000000) max_states_per_insn 4 total_states 9 pea
 func FuzzParse(f *testing.F) {
 	f.Add("; s:1:2-3: x @ s:1\n1: (85) call bpf_d_path#147\nhelper call is not allowed in probe\n")
 	f.Add("R0 invalid mem access 'scalar'")
+	f.Add("the moon is full\n\nVerification failed: X\n\nReason:\n  It is.\nAt:\n  insn 1\nSuggestion:\n  Wait.\nprocessed 1 insns\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		r := Parse(strings.Split(s, "\n"))
 		if why, _, known := r.Explain(); known && why == "" {

@@ -31,6 +31,9 @@ func rejection(src *syntax.Source, err error) (syntax.Diag, bool) {
 	why, fix, known := r.Explain()
 	if !known {
 		d.Msg = "the kernel's verifier refuses this program: " + why
+		if fix != "" {
+			d.Hint = fix + "\n" + d.Hint
+		}
 		return d, true
 	}
 	d.Msg = why
