@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 
 	"github.com/fathom-trace/fathom/bpf/gen"
 	"github.com/fathom-trace/fathom/ctype"
@@ -48,6 +49,18 @@ func (w *World) Expect(names []string) {
 	if t, err := w.live.Types(); err == nil { // who asks is told
 		t.Expect(names)
 	}
+}
+
+// Lacks says if the kernel has not got a helper for probes of its functions, by trying; one that cannot be tried is taken to be there.
+func (w *World) Lacks(fn int32) bool {
+	if lacks, ok := w.lacking[fn]; ok {
+		return lacks
+	}
+	if w.lacking == nil {
+		w.lacking = map[int32]bool{}
+	}
+	w.lacking[fn] = errors.Is(features.HaveProgramHelper(ebpf.Kprobe, asm.BuiltinFunc(fn)), ebpf.ErrNotSupported)
+	return w.lacking[fn]
 }
 
 // Kfunc implements check.World by trying: a program of t's kind that calls the function is given to the verifier, which

@@ -39,6 +39,7 @@ type World struct {
 	ftraceSays bool
 	types      ctype.Lookup
 	kfuncs     map[string]btf.TypeID // those that were asked for
+	lacking    map[int32]bool        // helpers that were asked for: whether the kernel has not got them
 }
 
 // Function is a kernel function that may be probed.

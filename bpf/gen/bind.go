@@ -21,7 +21,7 @@ type binding struct {
 
 // bindings has a row for each provider of lang/check that a running kernel executes.
 var bindings = map[string]binding{
-	"kprobe":        {prog: ebpf.Kprobe, regs: true, ip: helperIP},
+	"kprobe":        {prog: ebpf.Kprobe, regs: true, ip: entryIP},
 	"kretprobe":     {prog: ebpf.Kprobe, regs: true, exit: true, ip: helperIP},
 	"uprobe":        {prog: ebpf.Kprobe, regs: true, ip: contextIP},
 	"uretprobe":     {prog: ebpf.Kprobe, regs: true, exit: true, ip: helperIP},
@@ -60,6 +60,17 @@ func helperIP(l *lowerer, n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Call, Dst: n.Dst, Fn: ir.FnGetFuncIP, Args: []ir.Val{ir.R(l.ctx)}, Span: n.Span})
 }
 
+// entryIP does without where there is no such helper. A probe's handler finds the address behind its breakpoint, which on x86 is
+// a byte (kprobe_int3_handler and kprobe_ftrace_handler in arch/x86/kernel/kprobes).
+func entryIP(l *lowerer, n *ir.Ins) {
+	if l.lacks == nil || !l.lacks(ir.FnGetFuncIP) {
+		helperIP(l, n)
+		return
+	}
+	contextIP(l, n)
+	l.put(ir.Ins{Op: ir.Bin, Alu: ir.Sub, Dst: n.Dst, A: ir.R(n.Dst), B: ir.Imm(l.arch.breakpoint), Span: n.Span})
+}
+
 func contextIP(l *lowerer, n *ir.Ins) {
 	l.put(ir.Ins{Op: ir.Load, Dst: n.Dst, Size: 8, Base: l.ctx, Off: l.arch.regs["ip"], Span: n.Span})
 }
@@ -68,7 +79,9 @@ func contextIP(l *lowerer, n *ir.Ins) {
 type arch struct {
 	regs map[string]int32 // name → offset in bytes
 	args []string         // integer arguments in order
-	ret  string
+	// breakpoint is how far behind its address a probe's handler finds the instruction pointer.
+	breakpoint int64
+	ret        string
 	// syscall has the argument registers of a system call; the fourth differs on x86.
 	stackArg func(n int) int32 // offset from the stack pointer of an argument passed in memory, at entry
 	sp       string
@@ -84,7 +97,7 @@ var arches = map[string]arch{
 			"rbp": 32, "rbx": 40, "rax": 80, "rcx": 88, "rdx": 96, "rsi": 104, "rdi": 112, "rip": 128, "pc": 128, "eflags": 144, "rsp": 152,
 			"fp": 32,
 		},
-		args: []string{"di", "si", "dx", "cx", "r8", "r9"}, ret: "ax", sp: "sp",
+		args: []string{"di", "si", "dx", "cx", "r8", "r9"}, ret: "ax", sp: "sp", breakpoint: 1,
 		stackArg: func(n int) int32 { return int32(8 * (n - 6 + 1)) },
 	},
 	"arm64": {

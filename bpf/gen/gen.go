@@ -21,6 +21,8 @@ type Options struct {
 	// OnStack is the size in bytes above which a slot never is on the stack, default 64.
 	OnStack int
 	NoOpt   bool // leave the bound IR as it is: what tests compare with
+	// Lacks says if the kernel has not got a helper that can be done without; nil is no such kernel.
+	Lacks func(fn int32) bool
 	// After is opt.Options.After for the passes over the bound IR.
 	After func(pass string, u *ir.Unit) error
 }
@@ -112,7 +114,7 @@ func unitFor(u *ir.Unit, p *program, opts Options) (*bpf.Program, error) {
 func unit(u *ir.Unit, b binding, limit int, p *program, opts Options) (*bpf.Program, int, error) {
 	subs := expandCounts(u, p.counters)
 	expandZeroes(u)
-	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: p.scratch, places: map[*ir.Slot]place{}}
+	l := &lowerer{unit: u, bind: b, arch: arches[opts.Arch], scratch: p.scratch, lacks: opts.Lacks, places: map[*ir.Slot]place{}}
 	all, err := l.placeBig(limit)
 	if err != nil {
 		return nil, 0, err

@@ -22,6 +22,7 @@ type lowerer struct {
 	ctx     ir.Reg         // entry: the context; in callbacks loaded where needed
 	frame   ir.Reg         // callbacks: address of the shared slots
 	big     map[int]ir.Reg // bases of this function's scratch memory, by bank
+	lacks   func(fn int32) bool
 	err     error
 }
 

@@ -59,7 +59,7 @@ func (c *Config) takes(name string) bool {
 
 // boot runs one guest and reports what its tests said.
 func boot(t *testing.T, c Config, kernel, pattern string) {
-	if c.Each != nil {
+	if c.Each != nil && !isFile(kernel) { // modules are built for it, against headers that apt has
 		c.Each(t, kernel, &c)
 	}
 	o, err := options(t.Context(), c, kernel, pattern)

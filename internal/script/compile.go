@@ -88,7 +88,7 @@ func CompileWith(src *syntax.Source, co check.Options, bo build.Options, cg Code
 	if bo.Arch != "" {
 		arch = bo.Arch
 	}
-	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: arch, NoOpt: cg.NoOpt, After: cg.After})
+	c.Obj, err = gen.Compile(c.Prog, gen.Options{Arch: arch, NoOpt: cg.NoOpt, After: cg.After, Lacks: bo.Lacks})
 	if err != nil {
 		diags = append(diags, syntax.Diag{Msg: fmt.Sprint(err)})
 	}
@@ -101,7 +101,7 @@ func BuildOptions(w *probe.World) build.Options {
 	if err != nil {
 		ncpu = runtime.NumCPU()
 	}
-	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, StartNs: bootNanos(), TAIOffset: taiOffset(), CgroupID: cgroupID, Kaddr: w.Kallsyms}
+	bo := build.Options{Arch: runtime.GOARCH, NumCPU: ncpu, StartNs: bootNanos(), TAIOffset: taiOffset(), CgroupID: cgroupID, Kaddr: w.Kallsyms, Lacks: w.Lacks}
 	bo.PIDNSDev, bo.PIDNSIno = pidNamespace()
 	return bo
 }

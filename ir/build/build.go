@@ -33,9 +33,10 @@ type Options struct {
 	Kaddr func(symbol string) (uint64, bool) // the address of a kernel symbol, for percpu_kaddr()
 	// CgroupID gives the id of a cgroup by its path, for cgroupid().
 	CgroupID  func(path string) (uint64, bool)
-	StartNs   uint64 // boot-time clock when tracing began
-	TAIOffset int64  // TAI minus boot time, for nsecs(sw_tai) and tseries
-	ClockMap  string // "@name" of a map without key that tseries reads instead of the clock, for tests; "" is the clock
+	Lacks     func(fn int32) bool // says if the kernel has not got a helper that can be done without; nil is no such kernel
+	StartNs   uint64              // boot-time clock when tracing began
+	TAIOffset int64               // TAI minus boot time, for nsecs(sw_tai) and tseries
+	ClockMap  string              // "@name" of a map without key that tseries reads instead of the clock, for tests; "" is the clock
 }
 
 // builder holds what the units of one program share.

@@ -114,6 +114,15 @@ func (x *fn) frame() ir.Val {
 	return ir.R(d)
 }
 
+// loop calls f n times (bpf_loop, Linux 5.17), or says that this kernel cannot.
+func (x *fn) loop(at syntax.Span, n ir.Val, f *ir.Func) {
+	if lacks := x.b.opts.Lacks; lacks != nil && lacks(ir.FnLoop) {
+		x.b.diags = append(x.b.diags, syntax.Diag{Span: at, Msg: "this kernel has no bpf_loop, which loops are made of",
+			Hint: "unroll(N) { … } repeats a known number of times without; `fathom doctor` tells what this kernel has"})
+	}
+	x.call(ir.FnLoop, n, x.funcPtr(f), x.frame(), ir.Imm(0))
+}
+
 // while becomes bpf_loop with a body that breaks when the condition is false: the verifier looks at it once.
 func (x *fn) while(s *syntax.While) {
 	c := x.callback(2)
@@ -124,7 +133,7 @@ func (x *fn) while(s *syntax.While) {
 	c.at(body)
 	c.stmts(s.Body.Stmts)
 	c.endCallback()
-	x.call(ir.FnLoop, ir.Imm(maxLoops), x.funcPtr(c.f), x.frame(), ir.Imm(0))
+	x.loop(s.Span, ir.Imm(maxLoops), c.f)
 	x.afterLoop()
 }
 
@@ -164,7 +173,7 @@ func (x *fn) forRange(s *syntax.For, r *syntax.Range) {
 	}
 	c.stmts(s.Body.Stmts)
 	c.endCallback()
-	x.call(ir.FnLoop, n, x.funcPtr(c.f), x.frame(), ir.Imm(0))
+	x.loop(s.Span, n, c.f)
 	x.afterLoop()
 	x.jump(end)
 	x.at(end)

@@ -121,7 +121,7 @@ func (x *fn) position(c *syntax.Call) ir.Val {
 	cb.ret(ir.Imm(1))
 	cb.at(miss)
 	cb.endCallback()
-	x.call(ir.FnLoop, ir.Imm(int64(hay.t.Size)), x.funcPtr(cb.f), x.frame(), ir.Imm(0))
+	x.loop(c.Span, ir.Imm(int64(hay.t.Size)), cb.f)
 	return x.load(slotMem(found), 8, false)
 }
 

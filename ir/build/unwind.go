@@ -85,7 +85,7 @@ func dwStack(x *fn, c *syntax.Call, t *types.Type) value {
 	for _, f := range []int{walkBack, walkWant, walkLo, walkHi, walkCount} {
 		x.store(w.at(f), 8, ir.Imm(0))
 	}
-	x.call(ir.FnLoop, ir.Imm(int64(t.Depth)), x.funcPtr(w.step(x)), x.frame(), ir.Imm(0))
+	x.loop(c.Span, ir.Imm(int64(t.Depth)), w.step(x))
 	x.store(w.stack, 8, x.bin(ir.Shl, x.load(w.at(walkCount), 8, false), ir.Imm(3)))
 	x.jump(end)
 	x.at(end)

@@ -115,7 +115,7 @@ func (c *code) refusals(targets int, args map[string]int) {
 	call := c.number(u, regs)
 	u.If(ir.SLt, call, ir.Imm(0), func() { u.Return(ir.Imm(0)) }, nil)
 	c.process(u)
-	c.refuse(u, c.socket(u, u.Call(ir.FnCurrentTaskBTF), c.callArg(u, regs, 0)), ret, call, c.asked(u, regs, call))
+	c.refuse(u, c.socket(u, u.Call(ir.FnCurrentTask), c.callArg(u, regs, 0)), ret, call, c.asked(u, regs, call))
 }
 
 // callArg gives argument i of the system call that a process came in with.
