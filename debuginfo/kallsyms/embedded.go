@@ -19,9 +19,10 @@ type Embedded struct {
 	TokenTable []byte    // kallsyms_token_table: NUL-terminated; what follows it may be there too
 	TokenIndex []byte    // kallsyms_token_index: 256 16-bit offsets
 	Offsets    []byte    // kallsyms_offsets: N 32-bit numbers
-	Base       uint64    // kallsyms_relative_base
+	Base       uint64    // kallsyms_relative_base; 0 if there is none, as offsets are from their own places (Linux 7)
+	At         uint64    // where Offsets are, for that
 
-	// Check is a symbol whose address is known: which of the two forms of Offsets it is, is told by what gives that
+	// Check is a symbol whose address is known: which of the two forms with a base Offsets have, is told by what gives that
 	// address (KALLSYMS_ABSOLUTE_PERCPU; gone from x86 with 6.15).
 	Check     string
 	CheckAddr uint64
@@ -83,7 +84,7 @@ func (b *Builder) Decode(e Embedded) error {
 	}
 	mode := e.mode(b, first)
 	for i := range b.syms[first:] {
-		b.syms[first+i].addr = mode(int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])))
+		b.syms[first+i].addr = mode(i, e.offset(i))
 	}
 	return nil
 }
@@ -145,10 +146,15 @@ func (x *expander) name(tokens []byte) []byte {
 	return x.buf[:n]
 }
 
-// mode tells the two forms of offsets apart.
-func (e *Embedded) mode(b *Builder, first int) func(int32) uint64 {
-	relative := func(off int32) uint64 { return e.Base + uint64(uint32(off)) }
-	percpu := func(off int32) uint64 {
+func (e *Embedded) offset(i int) int32 { return int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])) }
+
+// mode tells the forms of offsets apart: it gives the function that makes the address of symbol i.
+func (e *Embedded) mode(b *Builder, first int) func(i int, off int32) uint64 {
+	if e.Base == 0 {
+		return func(i int, off int32) uint64 { return e.At + 4*uint64(i) + uint64(int64(off)) }
+	}
+	relative := func(_ int, off int32) uint64 { return e.Base + uint64(uint32(off)) }
+	percpu := func(_ int, off int32) uint64 {
 		if off >= 0 {
 			return uint64(off)
 		}
@@ -157,7 +163,7 @@ func (e *Embedded) mode(b *Builder, first int) func(int32) uint64 {
 	names := b.names.sealed()
 	for i, s := range b.syms[first:] {
 		if strings.HasPrefix(at(names, s.name)[1:], e.Check+"\n") {
-			if off := int32(binary.LittleEndian.Uint32(e.Offsets[4*i:])); percpu(off) == e.CheckAddr {
+			if percpu(i, e.offset(i)) == e.CheckAddr {
 				return percpu
 			}
 			break

@@ -50,9 +50,19 @@ type Entry struct {
 // Size is of one entry in memory.
 const Size = 6
 
-// Format is where the bits of an entry's last word are. Kernels before 6.3 and from 6.4 on differ; a kernel's own type
-// information tells.
+// numbers are the bases by their numbers in entries; those that are not known here stay Undefined.
+type numbers [16]Reg
+
+var (
+	first = numbers{0, PrevSP, DX, DI, BP, SP, R10, R13, BPIndirect, SPIndirect}
+	// later are those of Linux 7.3, as its own tables show them by the offsets that go with each.
+	later = numbers{2: DX, 3: SP, 4: BP, 6: R10, 7: R13, 8: PrevSP, 9: SPIndirect, 10: BPIndirect}
+)
+
+// Format is where the bits of an entry's last word are, and what numbers mean. Kernels before 6.3 and from 6.4 on differ in the
+// former; a kernel's own type information tells. The latter are told by its entries, see [Format.Learn].
 type Format struct {
+	later    bool // numbers
 	typeBits uint // 2: CALL is 0, and "end" a bit of its own; 3: CALL is 2
 	typeAt   uint
 	endAt    uint // 0: there is no such bit
@@ -84,7 +94,14 @@ func (f Format) Decode(b [Size]byte) Entry {
 	w := binary.LittleEndian.Uint16(b[4:])
 	e := Entry{
 		SPOffset: int16(binary.LittleEndian.Uint16(b[0:])), BPOffset: int16(binary.LittleEndian.Uint16(b[2:])),
-		SPReg: Reg(w & 15), BPReg: Reg(w >> 4 & 15),
+	}
+	regs := &first
+	if f.later {
+		regs = &later
+	}
+	e.SPReg, e.BPReg = regs[w&15], regs[w>>4&15]
+	if w&15 != 0 && e.SPReg == Undefined || w>>4&15 != 0 && e.BPReg == Undefined {
+		return e // of a base that is not known
 	}
 	t := w >> f.typeAt & (1<<f.typeBits - 1)
 	if f.typeBits == 3 {
@@ -99,6 +116,25 @@ func (f Format) Decode(b [Size]byte) Entry {
 		}
 	}
 	return e
+}
+
+// LearnFrom is how many entries [Format.Learn] needs.
+const LearnFrom = 512
+
+// Learn tells which numbers the bases have, by a number of entries of a kernel, as they are in memory: where a function was called,
+// the caller's stack pointer is most of the time so far from the stack pointer.
+func (f Format) Learn(entries []byte) Format {
+	count := func(later bool) (n int) {
+		f.later = later
+		for b := entries; len(b) >= Size; b = b[Size:] {
+			if e := f.Decode([Size]byte(b)); e.Type == Call && e.SPReg == SP && e.SPOffset > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	f.later = count(true) > count(false)
+	return f
 }
 
 // Table is the entries of a kernel or of one module, sorted by address; nothing of it is held in memory.

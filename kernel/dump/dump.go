@@ -229,7 +229,7 @@ func (d *Dump) u64(addr uint64) (uint64, error) {
 // readSymbols decodes the symbol table whose parts VMCOREINFO names.
 func (d *Dump) readSymbols(b *kallsyms.Builder) error {
 	sym := d.Info.Symbols
-	for _, s := range []string{"kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_offsets", "kallsyms_relative_base"} {
+	for _, s := range []string{"kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_offsets"} {
 		if sym[s] == 0 {
 			return fmt.Errorf("VMCOREINFO of %s does not say where %s is (it does since Linux 6.0)", d.Info.Release, s)
 		}
@@ -240,9 +240,12 @@ func (d *Dump) readSymbols(b *kallsyms.Builder) error {
 	}
 	e := kallsyms.Embedded{N: int(binary.LittleEndian.Uint32(n[:])), Check: "_stext", CheckAddr: sym["_stext"]}
 	var err error
-	if e.Base, err = d.u64(sym["kallsyms_relative_base"]); err != nil {
-		return err
+	if base := sym["kallsyms_relative_base"]; base != 0 {
+		if e.Base, err = d.u64(base); err != nil {
+			return err
+		}
 	}
+	e.At = sym["kallsyms_offsets"]
 	if e.Offsets, err = d.bytes(sym["kallsyms_offsets"], 4*uint64(e.N)); err != nil {
 		return err
 	}

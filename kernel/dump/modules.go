@@ -179,7 +179,7 @@ func (d *Dump) table(f orc.Format, ips, entries, n uint64) *orc.Table {
 	return &orc.Table{Format: f, N: int(n), IPAddr: ips, IPs: kernel.Reader(d, ips, 4*n), Entries: kernel.Reader(d, entries, orc.Size*n)}
 }
 
-// openUnwind finds the kernel's own table.
+// openUnwind finds the kernel's own table, and learns of it what is so in those of modules, too.
 func (d *Dump) openUnwind() *orc.Table {
 	f, err := orc.FormatOf(d.types)
 	if err != nil {
@@ -191,11 +191,24 @@ func (d *Dump) openUnwind() *orc.Table {
 	if err1 != nil || err2 != nil || err3 != nil || stop < start {
 		return nil
 	}
-	return d.table(f, start, entries, (stop-start)/4)
+	t := d.table(f, start, entries, (stop-start)/4)
+	if t != nil {
+		sample := make([]byte, orc.Size*min(t.N, orc.LearnFrom))
+		if _, err := t.Entries.ReadAt(sample, int64(t.N-len(sample)/orc.Size)/2*orc.Size); err == nil {
+			t.Format = t.Format.Learn(sample)
+		}
+		for i := range d.modules {
+			if m := d.modules[i].Unwind; m != nil {
+				m.Format = t.Format
+			}
+		}
+	}
+	return t
 }
 
 // Unwind implements kernel.Target.
 func (d *Dump) Unwind(addr uint64) *orc.Table {
+	own := d.unwind()
 	for i := range d.modules {
 		if d.modules[i].Contains(addr) {
 			return d.modules[i].Unwind
@@ -204,5 +217,5 @@ func (d *Dump) Unwind(addr uint64) *orc.Table {
 	if s, ok := d.symbols.At(addr); !ok || s.Module != "" {
 		return nil
 	}
-	return d.unwind()
+	return own
 }
