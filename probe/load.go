@@ -107,13 +107,13 @@ func (e *VerifierError) SourceAt(n int) string {
 func (e *VerifierError) Error() string { return fmt.Sprintf("load %s: %v", e.Unit.Name, e.Err) }
 
 // noReads is what the verifier says where lockdown=confidentiality, or a lack of CAP_PERFMON, takes the helpers that read the kernel's
-// memory from programs (bpf_base_func_proto).
-const noReads = "cannot use helper bpf_probe_read"
+// memory from programs (bpf_base_func_proto), in the words of newer kernels and of 6.1.
+var noReads = []string{"cannot use helper bpf_probe_read", "unknown func bpf_probe_read"}
 
 // Unwrap gives the kernel's words, and where the kernel does not offer what the program takes, that.
 func (e *VerifierError) Unwrap() []error {
 	errs := []error{e.Err}
-	if strings.Contains(e.Err.Error(), noReads) {
+	if slices.ContainsFunc(noReads, func(s string) bool { return strings.Contains(e.Err.Error(), s) }) {
 		errs = append(errs, feature.ErrUnsupported)
 	}
 	return errs

@@ -330,11 +330,13 @@ func TestInterrupted(t *testing.T) {
 				}
 			}
 			ns, _, msgs := trace(t, o, "graphme", work)
-			if len(ns) != 1 {
-				t.Fatalf("%d trees\n%s", len(ns), msgs)
+			if len(ns) == 0 {
+				t.Fatalf("no tree\n%s", msgs)
 			}
+			// A thread of Go's runtime may have been made by this one, and have its name, and read a file of its own.
+			long := slices.MaxFunc(ns, func(a, b node) int { return int(int64(a.Dur) - int64(b.Dur)) })
 			marked := 0
-			ns[0].walk(func(n node) {
+			long.walk(func(n node) {
 				if slices.Contains(interruptOnly, n.Func) {
 					if !n.Irq {
 						t.Errorf("%s is not marked as an interrupt's: %+v", n.Func, n)
@@ -342,9 +344,9 @@ func TestInterrupted(t *testing.T) {
 					marked++
 				}
 			})
-			t.Logf("%v, %d calls of interrupts", time.Duration(ns[0].Dur), marked)
+			t.Logf("%v, %d calls of interrupts", time.Duration(long.Dur), marked)
 			if marked == 0 {
-				t.Errorf("no interrupt in %v\n%s", time.Duration(ns[0].Dur), msgs)
+				t.Errorf("no interrupt in %v\n%s", time.Duration(long.Dur), msgs)
 			}
 			o.NoIrq = true
 			ns, _, _ = trace(t, o, "graphme", work)

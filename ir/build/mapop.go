@@ -42,7 +42,8 @@ func (x *fn) lookup(m *ir.Map, k mem) ir.Val {
 	return x.call(ir.FnMapLookup, x.mapPtr(m), x.addr(k))
 }
 
-// update stores an element; a map that is full is counted as a loss.
+// update stores an element and gives 0, or what went wrong, of which only 32 bits mean something: before Linux 6.4 maps give an
+// int, and the call is to the map's own function (map_update_elem of struct bpf_map_ops).
 func (x *fn) update(m *ir.Map, k, v mem, flags int64) ir.Val {
 	rc := x.call(ir.FnMapUpdate, x.mapPtr(m), x.addr(k), x.addr(v), ir.Imm(flags))
 	return rc
@@ -50,11 +51,11 @@ func (x *fn) update(m *ir.Map, k, v mem, flags int64) ir.Val {
 
 func (x *fn) lost(rc ir.Val) {
 	bad, end := x.block(), x.block()
-	x.branch(ir.SLt, rc, ir.Imm(0), bad, end)
+	x.branch(ir.Ne, rc, ir.Imm(0), bad, end)
 	x.at(bad)
 	x.count(ir.LostMap)
 	if x.b.opts.Failures {
-		x.failure(rc, "map_update_elem")
+		x.failure(x.ext(rc, 4, true), "map_update_elem")
 	}
 	x.jump(end)
 	x.at(end)

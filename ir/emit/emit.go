@@ -260,7 +260,7 @@ func (u *Unit) Lookup(m *ir.Map, key Mem, found func(Mem), missing func()) {
 // Update sets the value to a key; a map that is full is counted.
 func (u *Unit) Update(m *ir.Map, key, value Mem) {
 	r := u.Call(ir.FnMapUpdate, u.Ptr(m), u.Addr(key), u.Addr(value), ir.Imm(0))
-	u.If(ir.SLt, r, ir.Imm(0), func() { u.Count(ir.LostMap) }, nil)
+	u.If(ir.Ne, r, ir.Imm(0), func() { u.Count(ir.LostMap) }, nil) // before Linux 6.4 only 32 bits of it mean something
 }
 
 // Delete removes a key.
