@@ -28,7 +28,7 @@ const (
 //     consistent, which includes both. So whoever sees an index sees the elements before it, and, of completions, also the bytes that
 //     a message left in registered memory: rxe copies them before it posts.
 //   - The consumer is done with an element before it stores its index, and the producer loads that index before it writes there again.
-//   - So an element is accessed plainly by one side at a time. The race detector sees this too: ring_test.go runs both sides.
+//   - So an element is accessed plainly by one side at a time. The race detector sees this too: TestRingSides runs both sides.
 //   - A doorbell is a system call after the Store, so the kernel that answers it sees the index.
 //
 // The first two words of the memory are the kernel's description of it. They are checked once and copied: whatever stands there
