@@ -24,7 +24,7 @@ GUESTS ?= all
 #   openssh-client netcat-openbsd   other hosts; the server is unpacked by the test that runs it, not installed: that would start one
 APT = qemu-system-x86 iproute2 bpftrace binutils gcc g++ libc6-dev cpio openssl xfsprogs gdb e2fsprogs busybox-static tcpdump \
 	nftables iptables procps ethtool iputils-ping python3 babeltrace2 trace-cmd linux-perf bash-completion mandoc \
-	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves curl iperf3 netcat-openbsd openssh-client xz-utils
+	makedumpfile python3-lzo python3-snappy python3-zstandard dwarves curl iperf3 netcat-openbsd openssh-client xz-utils ibverbs-utils ibverbs-providers
 
 # SOAKAPT is what soak needs besides: drgn, the oracle for dumps (FATHOM_DRGN may name the folder of a newer one); a browser for
 # view --serve, which is 300 MB.
@@ -38,7 +38,7 @@ DISTAPT = rpm lintian qemu-user-static
 # Packages that no event passes through are compiled without inlining: the binary is 8 % smaller for it (internal/gen/deps
 # holds its size against the limit). Programs take 1 ms longer to start.
 COLD = ./answers/... ./internal/cli/... ./internal/doctor/... ./internal/callgraph/... ./internal/script/... ./internal/packets ./netstate/... ./lab/... \
-	./traceevent/skeleton ./internal/xskwhy ./internal/remote ./bypass/held ./bypass/prog ./bypass/sockets ./internal/polling \
+	./traceevent/skeleton ./internal/xskwhy ./internal/remote ./bypass/held ./bypass/prog ./bypass/sockets ./bypass/verbs/... ./internal/polling \
 	./lang/check/... ./lang/syntax/... ./probe ./probe/try ./usersym/... ./oops/... ./ctype/cdecl ./debuginfo/disasm ./kernel/walk/... ./bypass/steer/... \
 	./record/session/... ./tracefs/... ./ir/... debug/... go/... encoding/... archive/... text/... html/... regexp/... crypto/... \
 	github.com/vishvananda/... github.com/google/nftables/... github.com/mdlayher/... golang.org/x/arch/... \

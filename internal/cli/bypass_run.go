@@ -62,7 +62,7 @@ Examples:
 	fl.VisitAll(func(p *pflag.Flag) {
 		p.Hidden = !slices.Contains([]string{"txonly", "rxdrop", "l2fwd", "interface"}, p.Name)
 	}) // tx, rx and l2fwd list them
-	c.AddCommand(bypassTx(), bypassRx(), bypassForward(), bypassEcho(), bypassRTT(), bypassProgram(), bypassCompare(), bypassTick(), bypassStatus(), bypassWhy(), bypassProg(), bypassExplain(), bypassSide(), bypassEnter())
+	c.AddCommand(bypassTx(), bypassRx(), bypassForward(), bypassEcho(), bypassRTT(), bypassProgram(), bypassCompare(), bypassTick(), bypassStatus(), bypassWhy(), bypassProg(), bypassExplain(), bypassRDMA(), bypassSide(), bypassEnter())
 	return c
 }
 

@@ -64,23 +64,35 @@ func TestPstore(t *testing.T) {
 	checkGuestText(t, out.Stdout)
 }
 
-// TestGuestText has the oldest of the guests say what its addresses and system calls are, as TestPstore does in another.
+// TestGuestText has the oldest of the guests say what its addresses and system calls are, as TestPstore does in another; and, as it is there,
+// measure between its RDMA devices.
 func TestGuestText(t *testing.T) {
 	k := ktest.Bootable(t, "debian-6.1")
 	busybox := ktest.Oracle(t, "busybox")
+	files, err := guest.Program(ktest.Oracle(t, "rdma"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	accel, err := guest.ParseAccel(os.Getenv(ktest.EnvAccel))
 	if err != nil {
 		t.Fatal(err)
 	}
 	res, err := guest.Run(t.Context(), guest.Options{
 		Kernel: k, Init: ktest.Fathom(t).Path, Accel: accel, Mem: 1024, Append: []string{"nokaslr"},
-		Files:    []guest.File{{Name: "/bin/busybox", Path: busybox}},
-		Commands: []pid1.Command{{Args: []string{"/bin/busybox", "sh", "-e", "-c", guestText()}}},
+		Files:    append(files, guest.File{Name: "/bin/busybox", Path: busybox}),
+		Modules:  []string{"rdma_rxe", "crc32_generic", "dummy"},
+		Commands: []pid1.Command{{Args: []string{"/bin/busybox", "sh", "-e", "-c", guestText()}}, {Args: []string{"/bin/busybox", "sh", "-e", "-c", guestRDMA}}},
 	})
-	if err != nil || len(res.Commands) == 0 || res.Commands[0].Code != 0 {
+	if err != nil || len(res.Commands) != 2 || res.Commands[0].Code != 0 {
 		t.Fatalf("%v\n%v\n%+v", err, res.Log, res.Commands)
 	}
 	checkGuestText(t, res.Commands[0].Stdout)
+	t.Run("rdma", func(t *testing.T) {
+		if c := res.Commands[1]; c.Code != 0 {
+			t.Fatalf("exit code %d:\n%s%s", c.Code, c.Stdout, c.Stderr)
+		}
+		checkRDMA(t, res.Commands[1].Stdout)
+	})
 }
 
 // afterwards prints each address that is asked for, and behind "is" what it must be said to be.

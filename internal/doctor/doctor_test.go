@@ -187,6 +187,25 @@ func TestLockdown(t *testing.T) {
 	}
 }
 
+// TestRDMA: each RDMA device is named, with what it is on and the state of its ports; where there is none nothing is said.
+func TestRDMA(t *testing.T) {
+	const at = "sys/class/infiniband/"
+	r := Run(t.Context(), Options{System: fake(t, files{
+		at + "rxe0/parent": "eth0\n", at + "rxe0/ports/1/state": "4: ACTIVE\n", at + "rxe0/ports/1/link_layer": "Ethernet\n",
+		at + "rxe1/parent": "eth1\n", at + "rxe1/ports/1/state": "1: DOWN\n", at + "rxe1/ports/1/link_layer": "Ethernet\n",
+	}, nil)})
+	if c := find(t, r, "rdma rxe0"); c.Status != Yes || !strings.HasPrefix(c.Detail, "on eth0, ") || c.Evidence[0] != "port 1 is ACTIVE (Ethernet)" {
+		t.Errorf("%+v", c)
+	}
+	if c := find(t, r, "rdma rxe1"); c.Status != Info || c.Evidence[0] != "port 1 is DOWN (Ethernet)" {
+		t.Errorf("%+v", c)
+	}
+	r = Run(t.Context(), Options{System: fake(t, files{}, nil)})
+	if n := len(r.names(func(c Check) bool { return strings.HasPrefix(c.Name, "rdma") })); n > 0 {
+		t.Errorf("%d RDMA devices of a machine that has none", n)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	s := fake(t, files{"proc/sys/kernel/kptr_restrict": "2\n", "proc/sys/kernel/perf_event_paranoid": "-1\n"}, nil)
 	r := Run(t.Context(), Options{System: s})

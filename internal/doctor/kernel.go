@@ -2,8 +2,10 @@ package doctor
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
+	"github.com/fathom-trace/fathom/netstate/rdma"
 	"github.com/fathom-trace/fathom/probe/try"
 )
 
@@ -64,8 +66,28 @@ func kernelSteps() []step {
 	return []step{
 		checkLockdown, checkCapabilities, checkSettings,
 		configFile("settings"),
-		rows("bpf", bpfRows), rows("probes", probeRows), checkAnyProbe, rows("ftrace", ftraceRows), rows("network", networkRows),
+		rows("bpf", bpfRows), rows("probes", probeRows), checkAnyProbe, rows("ftrace", ftraceRows), rows("network", networkRows), checkRDMA,
 	}
+}
+
+// checkRDMA names the RDMA devices. Most machines have none, and nothing is said there.
+func checkRDMA(e *exam) (out []Check) {
+	devs := rdma.List(filepath.Join(e.Root, "sys"))
+	for i := range devs {
+		d := &devs[i]
+		c := Check{Group: "network", Name: "rdma " + d.Name, Status: Info, Detail: "messages past TCP/IP: fathom bypass rdma"}
+		if w := d.Where(); w != "" {
+			c.Detail = w + ", " + c.Detail
+		}
+		for _, p := range d.Ports {
+			c.Evidence = append(c.Evidence, fmt.Sprintf("port %d is %s (%s)", p.Number, p.State, p.Link))
+			if p.Active() {
+				c.Status = Yes
+			}
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func rows(group string, rs []row) step {

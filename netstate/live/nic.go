@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/internal/sorting"
 	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/nic"
+	"github.com/fathom-trace/fathom/netstate/rdma"
 )
 
 // NICs reads the devices of the namespace with what serves them, one or with name "" all. A device that is not there:
@@ -192,11 +193,9 @@ func (n *nicReading) vector(irq int, mode string) nic.Vector {
 
 // rdma finds the RDMA devices over a network device: those on the same function, and those in software whose parent it is.
 func (n *nicReading) rdma(sys sysTree, d *nic.Device) {
-	const ib = "class/infiniband"
-	for _, name := range sys.names(ib) {
-		on := filepath.Base(sys.real(ib, name, "device"))
-		if sys.text(ib, name, "parent") == d.Name || d.PCI != "" && on == d.PCI {
-			d.RDMA = append(d.RDMA, name)
+	for _, r := range rdma.List(sys.root) {
+		if r.On(d.Name, d.PCI) {
+			d.RDMA = append(d.RDMA, r.Name)
 		}
 	}
 }
