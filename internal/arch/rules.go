@@ -130,6 +130,7 @@ var Edges = []Edge{
 
 	// Leaf helpers.
 	{"answers/... bpf/... kernel/... lang/... netstate/... oops probe/... record/... tracefs view/... vmcore wire/... internal/...", "./internal/sorting", "sorting by a comparison takes room once"},
+	{"answers/... internal/...", "./internal/jsonl", "what -j shows has one form"},
 	{"internal/feature", "syscall", "an errno is evidence"},
 	{"internal/diag", "./lang/syntax ./internal/feature syscall os", "places in a program, missing features, errnos, and whether root was refused"},
 	{"internal/complete", "./kernel/live ./tracefs ./ctype os", "names that a shell completes come from the machine"},

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/watch"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate/changes"
 	"github.com/fathom-trace/fathom/probe"
@@ -199,7 +199,7 @@ func (f *watchFlags) end(w *watch.Watcher, n int, stdout, stderr io.Writer) erro
 	lost := messages+sightings > 0
 	switch {
 	case lost && f.json:
-		if err := json.NewEncoder(stdout).Encode(map[string]any{"type": "lost", "messages": messages, "sightings": sightings}); err != nil {
+		if err := jsonl.Write(stdout, map[string]any{"type": "lost", "messages": messages, "sightings": sightings}); err != nil {
 			return err
 		}
 	case lost && !f.quiet:

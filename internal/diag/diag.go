@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -119,20 +118,13 @@ func (e *Error) because() string {
 	if b == "" && e.Err != nil {
 		b = e.Err.Error()
 	}
-	b = WithoutHints(b)
+	b = feature.WithoutHints(b)
 	var n syscall.Errno
 	if b != "" && errors.As(e.Err, &n) && n != 0 && !strings.Contains(b, "errno") {
 		b += fmt.Sprintf(" (errno %d)", int(n))
 	}
 	return b
 }
-
-// hints is what cilium/ebpf adds to errors: to an EPERM what helped before Linux 5.11, and version numbers, which say nothing
-// about a kernel that was built without the feature.
-var hints = regexp.MustCompile(` \((MEMLOCK may be too low, consider rlimit\.RemoveMemlock|requires >= v[0-9.]+)\)`)
-
-// WithoutHints takes guesses of libraries out of an error's text.
-func WithoutHints(text string) string { return hints.ReplaceAllString(text, "") }
 
 // oneLine keeps the form when a message has several lines, as errors.Join makes them.
 func oneLine(s string) string {
