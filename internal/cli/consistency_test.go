@@ -106,7 +106,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 }
 
 // quick are examples that ask nothing of the machine: no root, no kernel's types, no guest, and end at once.
-var quick = regexp.MustCompile(`^fathom (version|help .*|explain (errno|drop) .*|lab (config|list|module list)|lab try --list|trace -d asm -e .*)$`)
+var quick = regexp.MustCompile(`^fathom (version|help .*|explain (errno|drop) .*|lab (config|list|list --exercises|module list)|trace -d asm -e .*)$`)
 
 // TestExamplesRun runs those examples of --help and of the documents that run anywhere.
 func TestExamplesRun(t *testing.T) {
