@@ -310,7 +310,7 @@ func TestUsageErrors(t *testing.T) {
 			r.SetArgs(args)
 			r.SetOut(io.Discard)
 			r.SilenceErrors, r.SilenceUsage = true, true
-			if code := report(&b, r.ExecuteContext(t.Context())); code != exitUsage || !form.Match(b.Bytes()) {
+			if code := report(&b, r.ExecuteContext(t.Context()), ""); code != exitUsage || !form.Match(b.Bytes()) {
 				t.Errorf("fathom %s: exit code %d, %q", strings.Join(args, " "), code, b.String())
 			}
 		}

@@ -39,7 +39,7 @@ func runFar(dir string) int {
 		}
 	}()
 	if err := remote.ServeFar(dir, os.Stdin, os.Stdout); err != nil {
-		return report(os.Stderr, err)
+		return report(os.Stderr, err, "")
 	}
 	return 0
 }

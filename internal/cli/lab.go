@@ -156,7 +156,7 @@ func noLab(what, name string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	e := &diag.Error{What: what, Because: fmt.Sprintf("there is no lab %s", name), Code: diag.ExitNoInput, Err: err}
+	e := &diag.Error{What: strings.TrimPrefix(what, "fathom "), Because: fmt.Sprintf("there is no lab %s", name), Code: diag.ExitNoInput, Err: err}
 	all, _ := labs().List()
 	for _, l := range all {
 		e.Try = append(e.Try, what+" "+l.Name)

@@ -67,7 +67,7 @@ func (f *labTraffic) run(c *cobra.Command, protocol string, do func(context.Cont
 		err = perr
 	}
 	if err != nil {
-		return &diag.Error{What: c.CommandPath() + " " + protocol, Err: err}
+		return &diag.Error{What: c.Name() + " " + protocol, Err: err}
 	}
 	return nil
 }
