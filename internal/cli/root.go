@@ -72,12 +72,12 @@ func execute(ctx context.Context, cmd *cobra.Command, args []string) (err error)
 		}
 	}()
 	ran, err := cmd.ExecuteContextC(ctx)
-	return typeless(ran, err)
+	return noNamespace(typeless(ran, err))
 }
 
 // asRoot is the command line by which root would do the same; "" for root.
 func asRoot(uid int, args []string) string {
-	line := "sudo " + quoted(append([]string{filepath.Base(args[0])}, args[1:]...))
+	line := "sudo " + quoted(args)
 	switch {
 	case uid == 0:
 		return ""
