@@ -163,7 +163,7 @@ func (f *watchFlags) run(ctx context.Context, stdout, stderr io.Writer) (err err
 		for _, m := range w.Means() {
 			fmt.Fprintf(stderr, "fathom: %s\n", m)
 		}
-		fmt.Fprintln(stderr, "fathom: watching")
+		fmt.Fprintln(stderr, "fathom: watching; Ctrl-C ends")
 	}
 	n, err := f.print(ctx, w, stdout)
 	if err != nil {
