@@ -195,9 +195,6 @@ type hostLeg struct {
 func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
 	enc := jsonl.NewEncoder(w)
 	for i, v := range vs {
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(struct {
 			Type string `json:"type"`
 			ID   int    `json:"id"`

@@ -18,9 +18,6 @@ func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
 			*Verdict
 			NotReached []string `json:"not_reached,omitempty"`
 		}{"verdict", i, v, NotReached(r, v)}
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(rec); err != nil {
 			return err
 		}

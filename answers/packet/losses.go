@@ -152,9 +152,6 @@ func HostLine(w io.Writer, host string, v *Verdict, st Style) {
 func (l *Losses) JSON(w io.Writer, vs []*HostLoss, verbose bool) error {
 	enc := jsonl.NewEncoder(w)
 	for i, v := range vs {
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(struct {
 			Type string `json:"type"`
 			ID   int    `json:"id"`

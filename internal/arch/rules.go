@@ -148,6 +148,7 @@ var Edges = []Edge{
 	{"internal/oracle", "os os/exec testing", "tests find the programs that they compare with"},
 	{"internal/chromium", "./internal/oracle os os/exec testing", "tests look at pages in a browser"},
 	{"internal/hostile", "os testing/...", "tests give parsers bytes that they do not expect, as often as they are told"},
+	{"internal/ktest/...", "./internal/netns github.com/vishvananda/netlink", "namespaces to test in"},
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},
