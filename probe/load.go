@@ -22,6 +22,9 @@ import (
 	"github.com/fathom-trace/fathom/lang/check"
 )
 
+// ErrRefused is that the kernel lets this process load no program at all.
+var ErrRefused = fmt.Errorf("load BPF programs: %w: that is for root, and for CAP_BPF and CAP_PERFMON", unix.EPERM)
+
 // Options steer loading and attaching.
 type Options struct {
 	PID     int    // only this process, where the probe type can tell; 0 = all
@@ -174,7 +177,7 @@ func (s *Session) loadMaps() error {
 		}
 		km, err := memlock.Try(func() (*ebpf.Map, error) { return ebpf.NewMap(spec) })
 		if errors.Is(err, unix.EPERM) { // the library guesses at a memory limit; what is missing is CAP_BPF
-			err = unix.EPERM
+			return ErrRefused
 		}
 		if err != nil {
 			return fmt.Errorf("create map %s: %w", m.IR.Name, err)

@@ -2,10 +2,10 @@
 package explain
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/oops"
 	"github.com/fathom-trace/fathom/oops/cause"
 )
@@ -160,7 +160,7 @@ type line struct {
 
 // JSON writes one object a line.
 func JSON(w io.Writer, list []cause.Oops, src Sources) error {
-	enc := json.NewEncoder(w)
+	enc := jsonl.NewEncoder(w)
 	for _, o := range list {
 		where := o.Where()
 		l := line{Type: "oops", Kind: o.Report.Kind, Line: o.Line, Title: o.Title, Cause: o.Cause, Access: o.Access, Comm: o.Comm,

@@ -1,8 +1,9 @@
 package graph
 
 import (
-	"encoding/json"
 	"io"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // jsonCall is a call in JSON. Names of fields are a promise; times are nanoseconds.
@@ -31,7 +32,7 @@ type jsonTree struct {
 
 // JSON writes a tree as one line of JSON.
 func JSON(w io.Writer, t *Tree, name func(uint64) string) error {
-	return line(w, jsonTree{Type: "call", Task: t.Task, Comm: t.Comm, Off: t.OffCPU(), Hide: t.Hidden, jsonCall: toJSON(&t.Call, name)})
+	return jsonl.Write(w, jsonTree{Type: "call", Task: t.Task, Comm: t.Comm, Off: t.OffCPU(), Hide: t.Hidden, jsonCall: toJSON(&t.Call, name)})
 }
 
 func toJSON(c *Call, name func(uint64) string) jsonCall {
@@ -43,13 +44,4 @@ func toJSON(c *Call, name func(uint64) string) jsonCall {
 		j.Calls = append(j.Calls, toJSON(k, name))
 	}
 	return j
-}
-
-func line(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
 }

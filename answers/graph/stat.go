@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
@@ -109,7 +110,7 @@ type jsonStat struct {
 // JSON writes the table, a line for each function.
 func (s *Stats) JSON(w io.Writer, name func(uint64) string) error {
 	for _, st := range s.List() {
-		if err := line(w, jsonStat{"stat", name(st.Func), st.Irq, st.Count, st.Total, st.Self, st.Off, st.Max}); err != nil {
+		if err := jsonl.Write(w, jsonStat{"stat", name(st.Func), st.Irq, st.Count, st.Total, st.Self, st.Off, st.Max}); err != nil {
 			return err
 		}
 	}

@@ -1,12 +1,12 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
 
@@ -83,7 +83,7 @@ func (c *Check) numbers(all bool) string {
 
 // WriteJSON writes it as JSON lines of type "check", then "missing", and at the end "health".
 func (h *Health) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	for _, c := range h.Checks {
 		if err := e.Encode(struct {
 			Type string `json:"type"`

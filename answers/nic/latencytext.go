@@ -1,12 +1,13 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // duration writes nanoseconds with three digits that count.
@@ -262,7 +263,7 @@ func (p *Late) reading(ns uint64, idle func(int) string) string {
 
 // WriteJSON writes it as JSON lines of type "stage" (the last is "whole"), "vector", "late" and "latency", the sum of all.
 func (r *LatencyResult) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	for _, s := range r.rows() {
 		first, counts := s.Hist.Powers()
 		if err := e.Encode(map[string]any{
@@ -283,7 +284,7 @@ func (r *LatencyResult) WriteJSON(w io.Writer) error {
 	for i := range r.Late {
 		p := &r.Late[i]
 		if err := e.Encode(map[string]any{
-			"type": "late", "ns": p.Whole(), "stages_ns": p.Stages(), "cpu": p.CPU, "irq": p.IRQ, "ifindex": p.Index, "pid": p.PID, "comm": p.Comm,
+			"type": "late", "whole_ns": p.Whole(), "stages_ns": p.Stages(), "cpu": p.CPU, "irq": p.IRQ, "ifindex": p.Index, "pid": p.PID, "comm": p.Comm,
 			"why": p.Why(r.irqWords, r.idleWords),
 		}); err != nil {
 			return err

@@ -1,13 +1,13 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
@@ -256,7 +256,7 @@ func (m *Map) napis(b *strings.Builder) {
 // WriteJSON writes the map as JSON lines: one of type "nic", then those of type "vector", "queue", "napi", "feature", "note"
 // and "missing", each with the name of the device as "dev".
 func (m *Map) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	head := *m.Device
 	head.Vectors, head.Queues, head.NAPIs, head.Features, head.Missing = nil, nil, nil, nil, nil
 	lines := []any{struct {

@@ -1,13 +1,13 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate/nic"
 )
 
@@ -147,7 +147,7 @@ func (m *Modes) Verdicts() (out []string) {
 
 // WriteJSON writes it as JSON lines of type "mode", and "modes" at the end.
 func (m *Modes) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	for i := range m.Rows {
 		r := &m.Rows[i]
 		l := map[string]any{"type": "mode", "mode": r.Mode, "dev": m.Dev, "notes": append([]string{}, r.Notes...)}

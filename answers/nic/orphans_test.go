@@ -86,7 +86,7 @@ func sent(t *testing.T, ns netns.NS) (u unheld) {
 // TestOrphans: raw, packet, SCTP and vsock sockets that no process has open are told from those that one has.
 func TestOrphans(t *testing.T) {
 	ktest.Need(t, ktest.NetNS)
-	ns := alone(t)
+	ns := ktest.Loopback(t, "lo")
 	for _, fd := range makeKinds(t, ns) {
 		defer unix.Close(fd)
 	}

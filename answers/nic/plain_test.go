@@ -8,40 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/fathom-trace/fathom/answers/nic"
 	"github.com/fathom-trace/fathom/internal/ktest"
-	"github.com/fathom-trace/fathom/internal/netns"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
 )
-
-// alone gives a namespace with nothing but lo, which is up.
-func alone(t *testing.T) netns.NS {
-	t.Helper()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	err = ns.Do(func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return h.LinkSetUp(lo)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ns
-}
 
 // TestWithoutProbes: where functions cannot be probed, tracepoints tell what they can of each question, and what is missing is said.
 func TestWithoutProbes(t *testing.T) {
@@ -49,7 +21,7 @@ func TestWithoutProbes(t *testing.T) {
 	if ktest.Detect(ktest.Kprobe) == nil || ktest.Detect(ktest.Fentry) == nil {
 		t.Skip("functions can be probed here")
 	}
-	ns := alone(t)
+	ns := ktest.Loopback(t, "lo")
 	w, _, cpus := world(t)
 	r, err := netlive.OpenNS(ns)
 	if err != nil {

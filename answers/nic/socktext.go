@@ -1,12 +1,12 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	netnic "github.com/fathom-trace/fathom/netstate/nic"
 )
 
@@ -179,12 +179,12 @@ func (e *SocketEvent) WriteJSON(w io.Writer) error {
 	if e.By != (Place{}) {
 		j.By = &e.By
 	}
-	return json.NewEncoder(w).Encode(j)
+	return jsonl.Write(w, j)
 }
 
 // WriteSocketsJSON writes sockets of the kernel as lines of type "socket", then what is missing, and "sockets", the end.
 func WriteSocketsJSON(w io.Writer, socks []KernelSocket, missing []netnic.Missing, lost uint64) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	for i := range socks {
 		if err := e.Encode(socks[i].json()); err != nil {
 			return err

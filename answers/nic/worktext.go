@@ -1,12 +1,13 @@
 package nic
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -150,7 +151,7 @@ func (r *WorkResult) unseen() (out []string) {
 
 // WriteJSON writes it as JSON lines of type "softirq", "function", "stuck", "note" and "work", the sum of all.
 func (r *WorkResult) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := jsonl.NewEncoder(w)
 	var lines []map[string]any
 	for i := range r.Softirqs {
 		s := &r.Softirqs[i]
@@ -176,7 +177,7 @@ func (r *WorkResult) WriteJSON(w io.Writer) error {
 		lines = append(lines, l)
 	}
 	for _, s := range r.Stuck {
-		lines = append(lines, map[string]any{"type": "stuck", "function": s.Name, "where": s.Where, "worker": s.Worker, "ns": s.For.Nanoseconds(), "running": s.Running,
+		lines = append(lines, map[string]any{"type": "stuck", "function": s.Name, "where": s.Where, "worker": s.Worker, "stuck_ns": s.For.Nanoseconds(), "running": s.Running,
 			"max_active": s.Most, "pool_workers": s.Workers, "pool_idle": s.Idle})
 	}
 	for _, n := range r.Notes() {

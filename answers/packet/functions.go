@@ -19,6 +19,9 @@ var entered = set(`
 	__x64_sys_sendmmsg __x64_sys_connect __x64_sys_write __x64_sys_recvfrom __x64_sys_recvmsg __sys_sendto __sys_sendmsg
 `)
 
+// deferred says if a function runs softirqs: what is done there is not done for the task that it interrupts.
+func deferred(f string) bool { return f == "handle_softirqs" || f == "__do_softirq" }
+
 // repeating are functions that send segments of TCP again (net/ipv4/tcp_output.c, tcp_timer.c).
 var repeating = set(`
 	tcp_retransmit_skb __tcp_retransmit_skb tcp_retransmit_timer tcp_xmit_retransmit_queue tcp_send_loss_probe

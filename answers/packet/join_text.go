@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // headlines of verdicts that only several hosts together give.
@@ -191,12 +193,8 @@ type hostLeg struct {
 // JSON writes one object a line: a "verdict" for each verdict, with verbose a "packet" for each packet with its hosts, what
 // each host counted, and "end".
 func (j *Joined) JSON(w io.Writer, vs []*HostVerdict, verbose bool) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for i, v := range vs {
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(struct {
 			Type string `json:"type"`
 			ID   int    `json:"id"`

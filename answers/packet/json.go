@@ -3,13 +3,14 @@ package packet
 import (
 	"encoding/json"
 	"io"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // JSON writes one object a line: a "verdict" for each verdict, with Verbose the "hop"s of their samples, a "counter" for
 // each counter of losses that moved, and "end" with what the tool itself did not see.
 func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for i, v := range vs {
 		rec := struct {
 			Type string `json:"type"`
@@ -17,9 +18,6 @@ func JSON(w io.Writer, r *Recording, vs []*Verdict, verbose bool) error {
 			*Verdict
 			NotReached []string `json:"not_reached,omitempty"`
 		}{"verdict", i, v, NotReached(r, v)}
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(rec); err != nil {
 			return err
 		}

@@ -2,13 +2,13 @@ package packet
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/sorting"
 )
 
@@ -25,7 +25,7 @@ type HostLoss struct {
 	// Time is when the first of these packets was lost, UTC by the joiner's clock, wrong by TimeError at most; zero if
 	// nothing tells.
 	Time      time.Time `json:"time,omitzero"`
-	TimeError int64     `json:"time_error,omitempty"` // ns
+	TimeError int64     `json:"time_error_ns,omitempty"`
 	*Verdict
 
 	seen *Seen
@@ -150,12 +150,8 @@ func HostLine(w io.Writer, host string, v *Verdict, st Style) {
 // JSON writes one object a line: a "verdict" for each verdict, with verbose the "hop"s of its sample, a "counter" for each that
 // moved, a "host" for each host, with what it lost in all and what it did not see, and "end" with the sums.
 func (l *Losses) JSON(w io.Writer, vs []*HostLoss, verbose bool) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for i, v := range vs {
-		if v.Culprit == nil {
-			v.Culprit = Culprit{}
-		}
 		if err := enc.Encode(struct {
 			Type string `json:"type"`
 			ID   int    `json:"id"`
@@ -203,8 +199,8 @@ type lossSums struct {
 	LostRing  uint64 `json:"lost_ring"`
 	Missed    uint64 `json:"missed"`
 	Unkept    uint64 `json:"unkept"`
-	TimeError int64  `json:"time_error,omitempty"` // ns; of all, the largest
-	Untold    int    `json:"untold,omitempty"`     // hosts that ended before they told
+	TimeError int64  `json:"time_error_ns,omitempty"` // of all, the largest
+	Untold    int    `json:"untold,omitempty"`        // hosts that ended before they told
 }
 
 func (s *lossSums) add(o lossSums) {

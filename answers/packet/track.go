@@ -283,7 +283,7 @@ func (t *Tracker) flow(p *Packet, h *Hop) *Flow {
 		return nil
 	}
 	f := &Flow{Number: len(t.list) + 1, Tuple: p.Tuple, Netns: h.Netns, Dev: h.Dev, First: h.Time}
-	if len(h.Path) > 0 && entered[h.Path[len(h.Path)-1]] {
+	if len(h.Path) > 0 && entered[h.Path[len(h.Path)-1]] && !slices.ContainsFunc(h.Path, deferred) {
 		f.Sender = Process{h.PID, h.Comm}
 	}
 	t.flows[k] = f

@@ -177,6 +177,25 @@ func TestTracker(t *testing.T) {
 }
 
 // TestOtherMessages: what is no packet of a network does not stand for the one whose memory it has.
+// TestSender: what a softirq does on top of a task is not sent by that task.
+func TestSender(t *testing.T) {
+	ping := Process{7, "ping"}
+	for path, want := range map[string]Process{
+		"__dev_queue_xmit,udp_sendmsg,__sys_sendto,do_syscall_64":                                           ping,
+		"__dev_queue_xmit,icmp_reply,process_backlog,handle_softirqs,ip_finish_output2,do_syscall_64":       {},
+		"neigh_invalidate,__run_timers,__do_softirq,asm_sysvec_apic_timer_interrupt,vfs_open,do_syscall_64": {},
+		"__dev_queue_xmit,udp_sendmsg": {},
+	} {
+		w := newWorld(t)
+		e := w.event("queue skb=1 ns=1 dev=1 path="+path, udp(a0, b0).bytes())
+		e.PID, e.Comm = ping.PID, ping.Comm
+		w.Add(e)
+		if got := w.Flows()[0].Sender; got != want {
+			t.Errorf("%s: sent by %v, want %v", path, got, want)
+		}
+	}
+}
+
 func TestOtherMessages(t *testing.T) {
 	w := newWorld(t)
 	in := udp(a0, b0).bytes()

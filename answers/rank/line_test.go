@@ -7,11 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/fathom-trace/fathom/internal/ktest"
-	"github.com/fathom-trace/fathom/internal/netns"
 )
 
 // line is the loopback device of a namespace of its own, by a name that no other has: others send on theirs meanwhile.
@@ -23,29 +19,8 @@ type line struct {
 
 func newLine(t *testing.T) *line {
 	t.Helper()
-	ktest.Need(t, ktest.NetNS)
 	l := &line{name: fmt.Sprintf("lo%d", os.Getpid())}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	err = ns.Do(func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		if err := h.LinkSetName(lo, l.name); err != nil {
-			return err
-		}
-		if err := h.LinkSetUp(lo); err != nil {
-			return err
-		}
+	err := ktest.Loopback(t, l.name).Do(func() (err error) {
 		if l.in, err = net.ListenPacket("udp4", "127.0.0.1:0"); err != nil {
 			return err
 		}

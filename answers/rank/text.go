@@ -1,13 +1,14 @@
 package rank
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // Text writes the first top rows, all if top is 0: numbers first, stacks with a line for each frame.
@@ -82,8 +83,7 @@ func (t *Table) first(top int) []Row {
 
 // JSON writes an object for each row, and one for the account.
 func (t *Table) JSON(w io.Writer, top int) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for _, r := range t.first(top) {
 		keys, sums := map[string]any{}, map[string]int64{}
 		for i, k := range r.Keys {

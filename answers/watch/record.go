@@ -3,12 +3,12 @@
 package watch
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate/changes"
 )
 
@@ -105,12 +105,7 @@ func (w *Who) String() string {
 
 // WriteJSON writes the record as one line.
 func (r *Record) WriteJSON(w io.Writer) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
+	return jsonl.Write(w, r)
 }
 
 // WriteText writes the record for people: a line that says what, an indented one that says why, and on request the path

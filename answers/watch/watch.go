@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -116,6 +117,9 @@ func (w *Watcher) lookOn(world *probe.World) {
 	var with []string
 	for _, s := range sources {
 		if err := w.w.add(world, c, s, w.o.CPUs); err != nil {
+			if errors.Is(err, probe.ErrRefused) { // the same for all that was tried
+				err = probe.ErrRefused
+			}
 			w.means = append(w.means, fmt.Sprintf("not known: %s (%s)", s.what, oneLine(err.Error())))
 			continue
 		}

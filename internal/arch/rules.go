@@ -133,6 +133,7 @@ var Edges = []Edge{
 
 	// Leaf helpers.
 	{"answers/... bpf/... kernel/... lang/... netstate/... oops probe/... record/... tracefs view/... vmcore wire/... internal/...", "./internal/sorting", "sorting by a comparison takes room once"},
+	{"answers/... internal/...", "./internal/jsonl", "what -j shows has one form"},
 	{"internal/feature", "syscall", "an errno is evidence"},
 	{"internal/diag", "./lang/syntax ./internal/feature syscall os", "places in a program, missing features, errnos, and whether root was refused"},
 	{"internal/complete", "./kernel/live ./tracefs ./ctype os", "names that a shell completes come from the machine"},
@@ -142,7 +143,7 @@ var Edges = []Edge{
 	{"internal/script", "./...", "the pipeline from text to output, for the command line and its tests"},
 	{"internal/script", ebpfCore + " " + sys, "what a script does to the system: cat, system, signals, -c"},
 	{"internal/gen/insns", ebpfCore + " github.com/cilium/ebpf/rlimit", "loads programs and counts their instructions"},
-	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
+	{"internal/demo", "./ir ./ir/build ./lang/check ./lang/syntax ./lang/types ./probe/... ./kernel/live ./usersym ./lab/topology/... ./internal/script ./internal/diag ./internal/term net github.com/cilium/ebpf", "make demo: namespaces, traffic, and a question"},
 	{"internal/callgraph", "./answers/graph ./internal/script ./ir ./lang/... ./probe/... ./kernel ./kernel/live ./tracefs ./traceevent ./usersym ./debuginfo/... ./internal/feature ./internal/diag ./internal/lease " + sys, "trace graph: runs the kernel's tracer or probes, whose program is in the language, and draws what they say"},
 	{"internal/memlock", "golang.org/x/sys/unix", "changes a limit of the process"},
 	{"internal/netlog", "./oops net os", "netconsole is received and syslog sent over sockets"},
@@ -151,6 +152,7 @@ var Edges = []Edge{
 	{"internal/oracle", "os os/exec testing", "tests find the programs that they compare with"},
 	{"internal/chromium", "./internal/oracle os os/exec testing", "tests look at pages in a browser"},
 	{"internal/hostile", "os testing/...", "tests give parsers bytes that they do not expect, as often as they are told"},
+	{"internal/ktest/...", "./internal/netns github.com/vishvananda/netlink", "namespaces to test in"},
 	{"internal/ktest/...", "./internal/oracle ./lab/... ./probe/try ./internal/feature ./internal/bin testing/... flag net go/... " + sys + " " + ebpfCore + " " + ebpfRun, "tests in kernels: reads test sources, boots guests, looks for leaks"},
 	{"internal/arch", "go/...", "reads the imports of the tree"},
 	{"internal/gen/...", "./... os/... go/... flag log", "generators run on the developer's machine"},

@@ -19,7 +19,7 @@ func TestUnsupported(t *testing.T) {
 	var b strings.Builder
 	code := diag.Report(&b, unsupported("vfs_read", []error{
 		unsupportedGraph("available_tracers=function nop", nil), unsupportedProbes("stat /sys/x", syscall.ENOENT),
-	}))
+	}), "sudo fathom trace graph vfs_read")
 	want := `fathom: trace the calls below vfs_read
 because: function_graph in an instance not supported: available_tracers=function nop; probes on entry and return not supported: stat /sys/x: no such file or directory (errno 2)
 try: fathom doctor
@@ -30,7 +30,7 @@ more: fathom help E-KERNEL
 		t.Errorf("%d %s", code, d)
 	}
 	b.Reset()
-	if code := diag.Report(&b, unsupported("f", []error{unsupportedProbes("load", syscall.EPERM)})); code != diag.ExitPermission {
+	if code := diag.Report(&b, unsupported("f", []error{unsupportedProbes("load", syscall.EPERM)}), ""); code != diag.ExitPermission {
 		t.Errorf("%d %s", code, &b)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/bypass/compare"
 	"github.com/fathom-trace/fathom/bypass/steer"
 	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/lab/topology"
 )
@@ -165,7 +166,7 @@ func runCompare(c *cobra.Command, o compare.Options, asJSON bool) (err error) {
 		return bypassError(c.Name(), err)
 	}
 	if asJSON {
-		return json.NewEncoder(c.OutOrStdout()).Encode(struct {
+		return jsonl.Write(c.OutOrStdout(), struct {
 			*compare.Report
 			Comparisons []compare.Comparison `json:"comparisons"`
 		}{r, r.Compare()})

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/fathom-trace/fathom/bypass/steer"
 	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // bypassCall is a call, as programs are told.
@@ -103,7 +103,7 @@ func (f *bypassFlags) call(w io.Writer, x xsk.Call) {
 		o.Error = x.Err.Error()
 	}
 	if f.json {
-		_ = json.NewEncoder(w).Encode(o)
+		_ = jsonl.Write(w, o)
 		return
 	}
 	line := x.Text

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/fathom-trace/fathom/bypass/steer"
 	"github.com/fathom-trace/fathom/bypass/traffic"
 	"github.com/fathom-trace/fathom/bypass/xsk"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 func bypassCommand() *cobra.Command {
@@ -394,7 +394,7 @@ func (f *bypassFlags) last(w io.Writer, name string, s *traffic.Session, a *traf
 		}
 	}
 	if f.json {
-		return json.NewEncoder(w).Encode(r)
+		return jsonl.Write(w, r)
 	}
 	if st.RxPackets > 0 || name != "txonly" {
 		fmt.Fprintf(w, "rx %d packets, %d bytes, %.0f a second\n", st.RxPackets, st.RxBytes, float64(st.RxPackets)/r.Seconds)
@@ -491,7 +491,7 @@ func (f *bypassFlags) rtt(c *cobra.Command, count int, timeout time.Duration) er
 		return err
 	}
 	if f.json {
-		return json.NewEncoder(c.OutOrStdout()).Encode(h.Summary())
+		return jsonl.Write(c.OutOrStdout(), h.Summary())
 	}
 	if err := h.WriteText(c.OutOrStdout()); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/bypass/held"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate"
 	"github.com/fathom-trace/fathom/netstate/live"
 )
@@ -118,7 +118,7 @@ func holdingOf(st *netstate.State, l netstate.Link) holding {
 func writeHoldings(w io.Writer, hs []holding, asJSON bool) error {
 	for _, h := range hs {
 		if asJSON {
-			if err := json.NewEncoder(w).Encode(h); err != nil {
+			if err := jsonl.Write(w, h); err != nil {
 				return err
 			}
 			continue

@@ -75,7 +75,7 @@ func output(t *testing.T, args ...string) (code int, out string) {
 	if rerr != nil {
 		t.Fatal(rerr)
 	}
-	return report(os.Stderr, err), string(b)
+	return report(os.Stderr, err, ""), string(b)
 }
 
 // TestXdpsockLine runs the request's line, in the namespace, as it is: datagrams reach a socket of the kernel's on 10.0.0.2:4096.

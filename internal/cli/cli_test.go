@@ -79,3 +79,22 @@ func keepCache(e *testscript.Env) error {
 	e.Setenv("FATHOM_ACCEL", os.Getenv("FATHOM_ACCEL"))
 	return err
 }
+
+func TestAsRoot(t *testing.T) {
+	long := strings.Repeat("x", mostShown)
+	for _, tt := range []struct {
+		uid  int
+		args []string
+		want string
+	}{
+		{0, []string{"fathom", "nic"}, ""},
+		{1000, []string{"./fathom", "packet", "udp port 9", "-j"}, "sudo ./fathom packet 'udp port 9' -j"},
+		{1000, []string{"fathom", "trace", "-e", "BEGIN { @[\"a'b\"] = 1; }"}, `sudo fathom trace -e 'BEGIN { @["a'\''b"] = 1; }'`},
+		{1000, []string{"fathom", "trace", "-e", "BEGIN {\n}"}, "sudo, and the same command"},
+		{1000, []string{"fathom", long}, "sudo, and the same command"},
+	} {
+		if got := asRoot(tt.uid, tt.args); got != tt.want {
+			t.Errorf("user %d, %q: %q, want %q", tt.uid, tt.args, got, tt.want)
+		}
+	}
+}

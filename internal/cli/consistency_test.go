@@ -16,6 +16,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/fathom-trace/fathom/internal/doctor"
+	"github.com/fathom-trace/fathom/internal/term"
 )
 
 // What fits a screen.
@@ -106,7 +109,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 }
 
 // quick are examples that ask nothing of the machine: no root, no kernel's types, no guest, and end at once.
-var quick = regexp.MustCompile(`^fathom (version|help .*|explain (errno|drop) .*|lab (config|list|module list)|lab try --list|trace -d asm -e .*)$`)
+var quick = regexp.MustCompile(`^fathom (version|help .*|explain (errno|drop) .*|lab (config|list|list --exercises|module list)|trace -d asm -e .*)$`)
 
 // TestExamplesRun runs those examples of --help and of the documents that run anywhere.
 func TestExamplesRun(t *testing.T) {
@@ -310,9 +313,40 @@ func TestUsageErrors(t *testing.T) {
 			r.SetArgs(args)
 			r.SetOut(io.Discard)
 			r.SilenceErrors, r.SilenceUsage = true, true
-			if code := report(&b, r.ExecuteContext(t.Context())); code != exitUsage || !form.Match(b.Bytes()) {
+			if code := report(&b, r.ExecuteContext(t.Context()), ""); code != exitUsage || !form.Match(b.Bytes()) {
 				t.Errorf("fathom %s: exit code %d, %q", strings.Join(args, " "), code, b.String())
 			}
 		}
+	}
+}
+
+// TestDoctorStyle: --color and the locale mean what they mean to packet and nic.
+func TestDoctorStyle(t *testing.T) {
+	for _, tt := range []struct {
+		lang, color string
+		has, not    string
+	}{
+		{"C.UTF-8", "always", "\x1b[32m✓\x1b[0m", " + "}, {"C", "never", "  + ", "✓"}, {"C", "auto", "  + ", "\x1b["},
+	} {
+		t.Setenv("LC_ALL", tt.lang)
+		var b strings.Builder
+		var color term.When
+		if err := color.Set(tt.color); err != nil {
+			t.Fatal(err)
+		}
+		r := doctor.Report{Topic: "doctor", Checks: []doctor.Check{{Group: "g", Name: "n", Status: doctor.Yes}}}
+		if err := writeReport(&b, r, false, color); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.String(); !strings.Contains(s, tt.has) || strings.Contains(s, tt.not) {
+			t.Errorf("%s, --color %s: %q", tt.lang, tt.color, s)
+		}
+	}
+}
+
+// TestSilence: whoever listens for something and hears nothing has a negative answer.
+func TestSilence(t *testing.T) {
+	if code, _ := output(t, "explain", "--netconsole", "127.0.0.1:0", "--for", "10ms"); code != exitNegative {
+		t.Errorf("explain --netconsole: exit code %d, want %d", code, exitNegative)
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/doctor"
+	"github.com/fathom-trace/fathom/internal/term"
 )
 
 func doctorCommand() *cobra.Command {
 	var json, clean bool
+	var color term.When
 	c := &cobra.Command{
 		Use:   "doctor [kdump]",
 		Short: "Say what works on this kernel, what does not, why, and how to mend it",
@@ -30,7 +32,7 @@ Examples:
 				return removeOrphans()
 			}
 			r := doctor.Run(c.Context(), doctor.Options{Kdump: len(args) == 1})
-			if err := writeReport(os.Stdout, r, json); err != nil {
+			if err := writeReport(os.Stdout, r, json, color); err != nil {
 				return err
 			}
 			if !r.OK() {
@@ -40,15 +42,16 @@ Examples:
 		},
 	}
 	c.Flags().BoolVar(&clean, "clean", false, "remove what processes that died left behind, and nothing else")
+	c.Flags().Var(&color, "color", "`WHEN`: auto, always or never")
 	c.Flags().BoolVarP(&json, "json", "j", false, "one JSON object a line")
 	return c
 }
 
-func writeReport(w io.Writer, r doctor.Report, json bool) error {
+func writeReport(w io.Writer, r doctor.Report, json bool, color term.When) error {
 	if json {
 		return r.JSON(w)
 	}
-	return r.Text(w)
+	return r.Styled(w, doctor.Style{ASCII: !term.UTF8(os.Getenv), Color: term.Color(color, w, os.Getenv)})
 }
 
 // removeOrphans removes what belongs to processes that are gone.
@@ -63,7 +66,7 @@ func removeOrphans() error {
 // doctorInfo is --info: bpftrace's name for it.
 func doctorInfo(ctx context.Context, w io.Writer) error {
 	r := doctor.Run(ctx, doctor.Options{})
-	if err := writeReport(w, r, false); err != nil {
+	if err := writeReport(w, r, false, term.Auto); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil

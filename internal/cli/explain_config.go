@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/fathom-trace/fathom/debuginfo/bzimage"
 	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/doctor"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel"
 )
 
@@ -41,7 +41,7 @@ Examples:
 				return usageError{"fathom explain config", err}
 			}
 			if asJSON {
-				err = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "config", "purpose": meant, "source": conf.Source, "needs": verdicts})
+				err = jsonl.Write(os.Stdout, map[string]any{"type": "config", "purpose": meant, "source": conf.Source, "needs": verdicts})
 			} else {
 				_, err = os.Stdout.WriteString(configText(meant, conf.Source, verdicts))
 			}

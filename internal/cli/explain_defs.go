@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"github.com/fathom-trace/fathom/answers/explain/defs"
 	"github.com/fathom-trace/fathom/ctype"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/probe/try"
@@ -46,11 +47,11 @@ func (f *defsFlags) print(kind string, answer any, text func(io.Writer) error) e
 	if !f.json {
 		return errors.Join(text(w), w.Flush())
 	}
-	b, err := json.Marshal(answer)
+	b, err := jsonl.Line(answer)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, `{"type":%q,%s`+"\n", kind, b[1:]) // an answer is an object with members
+	_, err = fmt.Fprintf(w, `{"type":%q,%s`, kind, b[1:]) // an answer is an object with members
 	return errors.Join(err, w.Flush())
 }
 
@@ -171,7 +172,7 @@ func (r *running) format(system, name string) (*traceevent.Format, error) {
 func works(w defs.Way) error {
 	features := map[defs.Way]try.Feature{defs.Tracepoint: try.Tracepoint, defs.Raw: try.RawTracepoint, defs.Fentry: try.Fentry, defs.Kprobe: try.Kprobe}
 	if err := try.Detect(features[w]); err != nil {
-		return errors.New(diag.WithoutHints(err.Error()))
+		return errors.New(feature.WithoutHints(err.Error()))
 	}
 	return nil
 }

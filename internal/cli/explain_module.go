@@ -2,13 +2,13 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lab/guest/kmod"
@@ -54,7 +54,7 @@ func explainModule(file, against string, asJSON bool) error {
 	}
 	m.Fits = m.Differ == 0 && (m.Release == "" || m.Built == "" || m.Built == m.Release)
 	if asJSON {
-		err = json.NewEncoder(os.Stdout).Encode(m)
+		err = jsonl.Write(os.Stdout, m)
 	} else {
 		_, err = os.Stdout.WriteString(m.text())
 	}

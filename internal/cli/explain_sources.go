@@ -97,7 +97,7 @@ func (x *explainer) send(list []cause.Oops) error {
 	return nil
 }
 
-// listen explains what machines send by netconsole, until it is interrupted or the time is over.
+// listen explains what machines send by netconsole, until it is interrupted or the time is over. It fails if that was no incident.
 func (x *explainer) listen(ctx context.Context, addr string, d time.Duration) error {
 	l, err := netlog.Listen(addr)
 	if err != nil {
@@ -112,7 +112,8 @@ func (x *explainer) listen(ctx context.Context, addr string, d time.Duration) er
 		defer cancel()
 	}
 	fmt.Fprintf(os.Stderr, "fathom: listening to netconsole on %s; Ctrl-C ends\n", l.Addr())
-	return l.Receive(ctx, func(h netlog.Heard) error {
+	heard := false
+	err = l.Receive(ctx, func(h netlog.Heard) error {
 		if h.Lost > 0 {
 			fmt.Fprintf(os.Stderr, "fathom: %d messages of %s did not come\n", h.Lost, h.Host)
 		}
@@ -123,7 +124,11 @@ func (x *explainer) listen(ctx context.Context, addr string, d time.Duration) er
 		if !x.json {
 			fmt.Printf("from %s\n", h.Host)
 		}
-		x.host = h.Host
+		x.host, heard = h.Host, true
 		return x.tell(list)
 	})
+	if err == nil && !heard {
+		err = exitError{exitNegative}
+	}
+	return err
 }

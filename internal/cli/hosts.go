@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,7 +39,7 @@ func runFar(dir string) int {
 		}
 	}()
 	if err := remote.ServeFar(dir, os.Stdin, os.Stdout); err != nil {
-		return report(os.Stderr, err)
+		return report(os.Stderr, err, "")
 	}
 	return 0
 }
@@ -180,8 +181,8 @@ func hostError(err error) error {
 	return err
 }
 
-// stamp is how a moment here is written: seconds since 1970, as ns since boot are nothing that hosts share.
-func stamp(boot int64) int64 { return boot + bootToReal() }
+// stamp is the time of day of a moment here, as ns since boot are nothing that hosts share.
+func stamp(boot int64) time.Time { return time.Unix(0, boot+bootToReal()).UTC() }
 
 // bootToReal is what to add to ns since boot to have ns since 1970.
 func bootToReal() int64 { return remote.BootToReal() }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/lease"
 	"github.com/fathom-trace/fathom/internal/netns"
 	"github.com/fathom-trace/fathom/lab/guest/keep"
@@ -156,7 +156,7 @@ func noLab(what, name string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	e := &diag.Error{What: what, Because: fmt.Sprintf("there is no lab %s", name), Code: diag.ExitNoInput, Err: err}
+	e := &diag.Error{What: strings.TrimPrefix(what, "fathom "), Because: fmt.Sprintf("there is no lab %s", name), Code: diag.ExitNoInput, Err: err}
 	all, _ := labs().List()
 	for _, l := range all {
 		e.Try = append(e.Try, what+" "+l.Name)
@@ -364,7 +364,7 @@ Examples:
 			}
 			entries = append(entries, kept...)
 			if asJSON {
-				enc := json.NewEncoder(os.Stdout)
+				enc := jsonl.NewEncoder(os.Stdout)
 				for _, e := range entries {
 					if err := enc.Encode(e); err != nil {
 						return err

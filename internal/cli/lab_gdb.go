@@ -165,7 +165,9 @@ func addSymbols(ctx context.Context, g keep.Client, name, file string) (string, 
 func quoted(line []string) string {
 	out := slices.Clone(line)
 	for i, a := range out {
-		if strings.ContainsAny(a, " '\"$\\*?&;|<>()") {
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_@%+=:,./-", r)
+		}) {
 			out[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 		}
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/lab/topology/traffic"
 )
 
@@ -67,7 +67,7 @@ func (f *labTraffic) run(c *cobra.Command, protocol string, do func(context.Cont
 		err = perr
 	}
 	if err != nil {
-		return &diag.Error{What: c.CommandPath() + " " + protocol, Err: err}
+		return &diag.Error{What: c.Name() + " " + protocol, Err: err}
 	}
 	return nil
 }
@@ -75,7 +75,7 @@ func (f *labTraffic) run(c *cobra.Command, protocol string, do func(context.Cont
 // printTally says what was counted: for people beside the data, for programs as the data.
 func printTally(people, programs io.Writer, t traffic.Tally, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(programs).Encode(t)
+		return jsonl.Write(programs, t)
 	}
 	line := fmt.Sprintf("%d messages, %d bytes", t.Messages, t.Bytes)
 	if t.Answers > 0 {

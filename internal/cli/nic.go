@@ -91,7 +91,7 @@ Examples:
 	fl.BoolVar(&f.system, "allow-system-changes", false, "with --modes: set how DEV is polled, meanwhile")
 	fl.StringVar(&f.html, "html", "", "write a page with a picture of each device to `FILE`, too")
 	fl.StringVar(&f.chrome, "chrome", "", "with --latency: draw the packets that took --slow as a timeline, `FILE`, that ui.perfetto.dev opens")
-	fl.Var(&f.color, "color", "with --health: colours `WHEN`: auto, always, never")
+	fl.Var(&f.color, "color", "with --health, `WHEN`: auto, always or never")
 	fl.DurationVar(&f.slow, "slow", time.Millisecond, "with --latency: explain packets that took this `TIME`")
 	f.forTime = defaultFor
 	forVar(fl, &f.forTime, "measure for this `TIME`")

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	netlive "github.com/fathom-trace/fathom/netstate/live"
 	netnic "github.com/fathom-trace/fathom/netstate/nic"
 )
@@ -30,7 +30,7 @@ func (f *nicFlags) registers(r *netlive.Reader, w io.Writer) error {
 	}
 	for _, reg := range netnic.DecodeRegisters(driver, dump) {
 		if f.json {
-			err = json.NewEncoder(w).Encode(struct {
+			err = jsonl.Write(w, struct {
 				Type string `json:"type"`
 				Dev  string `json:"dev"`
 				netnic.Register

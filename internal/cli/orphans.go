@@ -17,7 +17,7 @@ import (
 )
 
 // leases is where this user's records are.
-func leases() lease.Dir { return lease.Default(os.Geteuid(), os.Getenv) }
+func leases() lease.Dir { return lease.Default(lease.User(), os.Getenv) }
 
 // cleaners remove what fathom makes and gives a name, by the kind of its lease.
 func cleaners() map[string]lease.Cleaner {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/packet"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/packets"
 	"github.com/fathom-trace/fathom/internal/term"
 	"github.com/fathom-trace/fathom/wire/filter"
@@ -253,7 +253,7 @@ func (f *packetFlags) plan() error {
 		return absent(err)
 	}
 	if f.json {
-		return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "plan", "targets": targets, "functions": functions, "missing": missing})
+		return jsonl.Write(os.Stdout, map[string]any{"type": "plan", "targets": targets, "functions": functions, "missing": missing})
 	}
 	for _, list := range []struct {
 		title string
@@ -316,7 +316,7 @@ func (f *packetFlags) ready(level string, missing []string) {
 	// Events become garbage at once: collecting it twice as often as usual costs little and halves what a flood takes.
 	defer debug.SetGCPercent(50)
 	if f.json {
-		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "ready", "level": level, "missing": missing})
+		_ = jsonl.Write(os.Stdout, map[string]any{"type": "ready", "level": level, "missing": append([]string{}, missing...)})
 		return
 	}
 	if !f.quiet {
@@ -331,7 +331,7 @@ func (f *packetFlags) ready(level string, missing []string) {
 func (f *packetFlags) more(level string, missing []string) {
 	switch {
 	case f.json:
-		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "level", "level": level, "missing": missing})
+		_ = jsonl.Write(os.Stdout, map[string]any{"type": "level", "level": level, "missing": append([]string{}, missing...)})
 	case f.quiet:
 	case len(missing) == 0:
 		fmt.Fprintf(os.Stderr, "from now on by %s\n", level)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"os"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // farLosses has a run tell the first loss of each kind as it happens, to someone who joins hosts. The returned function writes all
@@ -20,7 +20,7 @@ func (f *packetFlags) farLosses() (told func(rec *packet.Recording) error) {
 		if v == nil {
 			return
 		}
-		if err := json.NewEncoder(os.Stdout).Encode(struct {
+		if err := jsonl.Write(os.Stdout, struct {
 			Type string `json:"type"`
 			*packet.Verdict
 		}{"lost", v}); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/packet"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/remote"
 )
 
@@ -22,14 +23,10 @@ func (f *packetFlags) farTrails() (flush func(rec *packet.Recording) error) {
 	w := bufio.NewWriterSize(os.Stdout, 64<<10)
 	var failed error
 	f.o.Trail = func(t *packet.Trail) {
-		b, err := json.Marshal(struct {
+		failed = errors.Join(failed, jsonl.Write(w, struct {
 			Type string `json:"type"`
 			*packet.Trail
-		}{"trail", t})
-		if err == nil {
-			_, err = w.Write(append(b, '\n'))
-		}
-		failed = errors.Join(failed, err)
+		}{"trail", t}))
 	}
 	return func(rec *packet.Recording) error {
 		if failed != nil {
@@ -132,7 +129,7 @@ func (f *packetFlags) hostLine(r *hostRun, s *packet.Seen, l remote.Line) error 
 		}
 	case "ready", "level":
 		if f.json {
-			return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": rec.Type, "host": s.Host, "level": rec.Level, "missing": rec.Missing})
+			return jsonl.Write(os.Stdout, map[string]any{"type": rec.Type, "host": s.Host, "level": rec.Level, "missing": rec.Missing})
 		}
 		if !f.quiet && rec.Type == "ready" {
 			r.say(s.Host, "following packets by "+rec.Level)

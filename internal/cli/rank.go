@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/rank"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/traceevent"
 	"github.com/fathom-trace/fathom/tracefs"
 )
@@ -308,7 +308,7 @@ func (f *rankFlags) search(w io.Writer) (err error) {
 	}
 	for _, p := range list {
 		if f.json {
-			err = json.NewEncoder(w).Encode(map[string]any{"type": "event", "event": p.Event.System + ":" + p.Event.Name, "fields": p.Fields})
+			err = jsonl.Write(w, map[string]any{"type": "event", "event": p.Event.System + ":" + p.Event.Name, "fields": p.Fields})
 		} else {
 			_, err = fmt.Fprintf(w, "%-40s %s\n", p.Event.System+":"+p.Event.Name, strings.Join(p.Fields, " "))
 		}

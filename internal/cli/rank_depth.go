@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/fathom-trace/fathom/answers/rank"
 	"github.com/fathom-trace/fathom/internal/feature"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/tracefs"
 )
 
@@ -232,7 +232,7 @@ func frameName(f rank.Frame) string {
 // json writes an object a line: stacks, frames, and what there is to say.
 func (a *depthAnswer) json(w io.Writer, top int) error {
 	b := bufio.NewWriter(w)
-	e := json.NewEncoder(b)
+	e := jsonl.NewEncoder(b)
 	type frame struct {
 		Type     string `json:"type"`
 		Function string `json:"function"`

@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/rank"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/remote"
 )
 
 // farTables tells tables whole to someone who adds up those of several hosts.
 func farTables(w io.Writer, ts []*rank.Table) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for _, t := range ts {
 		if err := enc.Encode(t); err != nil {
 			return err

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/fathom-trace/fathom/examples"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/syntax"
@@ -358,17 +358,12 @@ func (f *recordFlags) await(ctx context.Context, r recorder, child *script.Comma
 
 func (f *recordFlags) report(w io.Writer, dir string, r recorder, acc *record.Account, removed int) error {
 	if f.json {
-		b, err := json.Marshal(struct {
+		return jsonl.Write(w, struct {
 			Type    string `json:"type"`
 			Dir     string `json:"dir"`
 			Removed int    `json:"removed,omitempty"` // segments
 			*record.Account
 		}{"recording", dir, removed, acc})
-		if err != nil {
-			return fmt.Errorf("encode account: %w", err)
-		}
-		_, err = fmt.Fprintf(w, "%s\n", b)
-		return err
 	}
 	if f.quiet {
 		return nil

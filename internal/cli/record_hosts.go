@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/remote"
 	"github.com/fathom-trace/fathom/record"
 )
@@ -66,7 +67,7 @@ func (f *recordFlags) onHosts(c *cobra.Command, command []string) error {
 			}
 			rec["host"], _ = json.Marshal(host.Name)
 			rec["dir"], _ = json.Marshal(filepath.Join(dir, host.Folder()))
-			if err := json.NewEncoder(c.OutOrStdout()).Encode(rec); err != nil {
+			if err := jsonl.Write(c.OutOrStdout(), rec); err != nil {
 				return err
 			}
 		case !f.quiet:

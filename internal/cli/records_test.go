@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +40,7 @@ var synonyms = map[string]string{
 
 // otherRecords are files whose JSON is no record of a verb: what others define, and what goes between our own processes.
 var otherRecords = []string{
-	"internal/timeline/timeline.go",                                                                      // Chrome's trace format
+	"internal/timeline/timeline.go", "view/events/chrome.go", // Chrome's trace format
 	"internal/lease/lease.go",                                                                            // the record of a lease
 	"internal/polling/setting.go",                                                                        // the lease of settings
 	"answers/packet/flow.go", "answers/packet/event.go", "answers/packet/stages.go", "netstate/state.go", // the file of packet -o
@@ -47,6 +49,39 @@ var otherRecords = []string{
 	"bypass/prog/pin.go",      // the lease of a pin
 	"lab/guest/qmp/qmp.go",    // QEMU's monitor
 	"record/ctf/json.go",      // CTF 2's metadata
+}
+
+// encoders are files that may encode JSON by themselves, beside otherRecords: for other processes of ours and for files.
+var encoders = []string{
+	"answers/packet/save.go", "lab/guest/keep/start.go", "lab/guest/keep/answer.go", "lab/guest/keep/client.go", "lab/guest/keep/frozen.go",
+	"record/session/client.go", "record/session/keeper.go", "internal/chromium/chromium.go",
+	"internal/jsonl/jsonl.go", // for all others
+}
+
+// literalKey is a name of a field in JSON that is written by hand.
+var literalKey = regexp.MustCompile(`"([a-z_]+)": ?(?:%|$|[["{0-9])`)
+
+// literal judges a string: what writes JSON by hand has the names of all, too, and times of day are not written so.
+func literal(s string) (wrong []string) {
+	for _, m := range literalKey.FindAllStringSubmatch(s, -1) {
+		if want, ok := synonyms[m[1]]; ok {
+			wrong = append(wrong, fmt.Sprintf("a record calls %q what others call %s", m[1], want))
+		}
+		if kinds := recordNames[m[1]]; len(kinds) == 1 && kinds[0] == "time.Time" {
+			wrong = append(wrong, fmt.Sprintf("%q is written by hand: encode a %s", m[1], kinds[0]))
+		}
+	}
+	return wrong
+}
+
+func TestLiteral(t *testing.T) {
+	for s, want := range map[string]int{
+		`{"host": %s, "time": %d, "type": "text"}`: 1, `{"type": "value", "data": `: 0, `"ifname":"eth0"`: 1, `,"ns":`: 1, `time: %d`: 0, `"time"`: 0,
+	} {
+		if got := literal(s); len(got) != want {
+			t.Errorf("%s: %v, want %d", s, got, want)
+		}
+	}
 }
 
 // key is the name of a field in JSON; "" if it has none.
@@ -77,6 +112,27 @@ func TestRecordsNameTheSame(t *testing.T) {
 			ast.Inspect(f, func(n ast.Node) bool {
 				if s, ok := n.(*ast.StructType); ok && len(s.Fields.List) > 0 && key(s.Fields.List[0]) == "kind" {
 					t.Errorf("%s: a line of JSON says by \"type\" what it is, not by \"kind\"", set.Position(s.Pos()))
+				}
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					s, _ := strconv.Unquote(lit.Value)
+					for _, w := range literal(s) {
+						t.Errorf("%s: %s", set.Position(n.Pos()), w)
+					}
+				}
+				if m, ok := n.(*ast.CompositeLit); ok && m.Type != nil && types.ExprString(m.Type) == "map[string]any" {
+					for _, e := range m.Elts {
+						k, _ := e.(*ast.KeyValueExpr).Key.(*ast.BasicLit)
+						if k == nil {
+							continue
+						}
+						name, _ := strconv.Unquote(k.Value)
+						if want, ok := synonyms[name]; ok {
+							t.Errorf("%s: a record calls %q what others call %s", set.Position(k.Pos()), name, want)
+						}
+					}
+				}
+				if s, ok := n.(*ast.SelectorExpr); ok && types.ExprString(s) == "json.NewEncoder" && !slices.Contains(encoders, name) {
+					t.Errorf("%s: lines of JSON are written by internal/jsonl", set.Position(n.Pos()))
 				}
 				field, ok := n.(*ast.Field)
 				if !ok || field.Tag == nil {

@@ -39,7 +39,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 // Main runs the command line args (with the program's name first) and gives the exit code.
 func Main(args []string) int {
 	if pid1.IsInit() { // of a guest that lab boot started
-		return report(os.Stderr, pid1.Main())
+		return report(os.Stderr, pid1.Main(), "")
 	}
 	if dir, ok := remote.Far(args); ok { // this is another's machine, over ssh
 		return runFar(dir)
@@ -60,7 +60,7 @@ func Main(args []string) int {
 	}
 	cmd.SetArgs(args[1:])
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	return report(os.Stderr, execute(ctx, cmd, args[1:]))
+	return report(os.Stderr, execute(ctx, cmd, args[1:]), asRoot(os.Geteuid(), args))
 }
 
 // execute runs a command; a panic, which is a bug of ours, becomes an error that tells the command line it came from.
@@ -72,11 +72,26 @@ func execute(ctx context.Context, cmd *cobra.Command, args []string) (err error)
 		}
 	}()
 	ran, err := cmd.ExecuteContextC(ctx)
-	return typeless(ran, err)
+	return noNamespace(typeless(ran, err))
 }
 
-// report prints an error in its form and gives the exit code that belongs to it.
-func report(w io.Writer, err error) int {
+// asRoot is the command line by which root would do the same; "" for root.
+func asRoot(uid int, args []string) string {
+	line := "sudo " + quoted(args)
+	switch {
+	case uid == 0:
+		return ""
+	case strings.Contains(line, "\n") || len(line) > mostShown:
+		return "sudo, and the same command"
+	}
+	return line
+}
+
+// mostShown is how long a command line may be that is shown again.
+const mostShown = 160
+
+// report prints an error in its form and gives the exit code that belongs to it. root is as [diag.Report] takes it.
+func report(w io.Writer, err error, root string) int {
 	var code exitError
 	var usage usageError
 	var peer peerError
@@ -97,7 +112,7 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintf(w, "fathom: %v\ntry: %s --help\n", usage.err, usage.verb)
 		return exitUsage
 	}
-	return diag.Report(w, err)
+	return diag.Report(w, err, root)
 }
 
 // usageError is a command line that means nothing.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/record"
 	"github.com/fathom-trace/fathom/record/session"
@@ -286,15 +286,10 @@ func sessionError(what string, err error) error {
 // showSession prints a session on a line or two, or as a JSON object.
 func showSession(w io.Writer, s session.Status, asJSON bool) error {
 	if asJSON {
-		b, err := json.Marshal(struct {
+		return jsonl.Write(w, struct {
 			Type string `json:"type"`
 			session.Status
 		}{"session", s})
-		if err != nil {
-			return fmt.Errorf("encode session: %w", err)
-		}
-		_, err = fmt.Fprintf(w, "%s\n", b)
-		return err
 	}
 	kind, bytes := "segments", int64(0)
 	if s.Flight {
@@ -359,18 +354,15 @@ func listEvents(w io.Writer, asJSON bool) error {
 		return err
 	}
 	for _, e := range all {
-		line := e.String()
 		if asJSON {
-			b, err := json.Marshal(struct {
+			err = jsonl.Write(w, struct {
 				Type  string `json:"type"`
 				Event string `json:"event"`
-			}{"event", line})
-			if err != nil {
-				return fmt.Errorf("encode event: %w", err)
-			}
-			line = string(b)
+			}{"event", e.String()})
+		} else {
+			_, err = fmt.Fprintln(w, e)
 		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
+		if err != nil {
 			return err
 		}
 	}

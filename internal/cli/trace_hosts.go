@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -124,17 +125,19 @@ func (t *hostTrace) text(host, text string) {
 	}
 }
 
-// record prints a JSON record as it came, with its host and when it was said, in ns since 1970, by our clock.
+// farRecord is what a record of another host has before its own fields.
+type farRecord struct {
+	Host string    `json:"host,omitempty"` // "" if the record says that itself
+	Time time.Time `json:"time"`           // when it was said, by our clock
+}
+
+// record prints a JSON record as it came, with its host and when it was said.
 func (t *hostTrace) record(host string, l remote.Line) {
-	b, ok := bytes.CutPrefix(l.Text, []byte("{"))
-	name, _ := json.Marshal(host)
-	switch {
-	case !ok:
+	rec, ok := bytes.CutPrefix(bytes.TrimSpace(l.Text), []byte("{"))
+	if !ok {
 		text, _ := json.Marshal(string(l.Text))
-		fmt.Fprintf(t.w, "{\"host\": %s, \"time\": %d, \"type\": \"text\", \"data\": %s}\n", name, stamp(l.Time), text)
-	case host == "": // it says that itself
-		fmt.Fprintf(t.w, "{\"time\": %d, %s\n", stamp(l.Time), bytes.TrimSpace(b))
-	default:
-		fmt.Fprintf(t.w, "{\"host\": %s, \"time\": %d, %s\n", name, stamp(l.Time), bytes.TrimSpace(b))
+		rec = fmt.Appendf(nil, `"type": "text", "data": %s}`, text)
 	}
+	head, _ := json.Marshal(farRecord{host, stamp(l.Time)})
+	fmt.Fprintf(t.w, "%s, %s\n", bytes.TrimSuffix(head, []byte("}")), rec)
 }

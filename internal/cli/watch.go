@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fathom-trace/fathom/answers/watch"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/netstate/changes"
 	"github.com/fathom-trace/fathom/probe"
@@ -163,7 +163,7 @@ func (f *watchFlags) run(ctx context.Context, stdout, stderr io.Writer) (err err
 		for _, m := range w.Means() {
 			fmt.Fprintf(stderr, "fathom: %s\n", m)
 		}
-		fmt.Fprintln(stderr, "fathom: watching")
+		fmt.Fprintln(stderr, "fathom: watching; Ctrl-C ends")
 	}
 	n, err := f.print(ctx, w, stdout)
 	if err != nil {
@@ -199,7 +199,7 @@ func (f *watchFlags) end(w *watch.Watcher, n int, stdout, stderr io.Writer) erro
 	lost := messages+sightings > 0
 	switch {
 	case lost && f.json:
-		if err := json.NewEncoder(stdout).Encode(map[string]any{"type": "lost", "messages": messages, "sightings": sightings}); err != nil {
+		if err := jsonl.Write(stdout, map[string]any{"type": "lost", "messages": messages, "sightings": sightings}); err != nil {
 			return err
 		}
 	case lost && !f.quiet:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/ir"
 	"github.com/fathom-trace/fathom/ir/build"
@@ -97,7 +98,7 @@ func load(world *probe.World) (sess *probe.Session, hits, bytes *ir.Map, err err
 	c, diags := script.Compile(&syntax.Source{Name: "demo", Text: program}, check.Options{World: world}, build.Options{NumCPU: ncpu})
 	for _, d := range diags {
 		if d.Severity == syntax.Error {
-			return nil, nil, nil, d
+			return nil, nil, nil, &diag.Error{What: "rank the paths", Because: d.Msg, Try: []string{"fathom doctor"}, Code: diag.ExitUnsupported}
 		}
 	}
 	sess, err = probe.Load(c.Info, c.Prog, c.Obj, probe.Options{World: world})

@@ -16,7 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -83,8 +83,9 @@ func Bug(recovered any, input string) error {
 	return &Error{What: "internal error", Because: because, Code: ExitBug}
 }
 
-// Report writes an error in its form and gives the exit code.
-func Report(w io.Writer, err error) int {
+// Report writes an error in its form and gives the exit code. root is the command line that root would write to have it done; "" if
+// that would change nothing.
+func Report(w io.Writer, err error, root string) int {
 	var e *Error
 	if !errors.As(err, &e) {
 		e = classify(err)
@@ -96,7 +97,14 @@ func Report(w io.Writer, err error) int {
 	if e.Code == 0 && len(ways) == 0 && (code == ExitPermission || code == ExitUnsupported) {
 		ways = []string{"fathom doctor"} // says what this kernel and this user may, and what root would add
 	}
-	fmt.Fprintf(w, "fathom: %s\n", oneLine(e.What))
+	if code == ExitPermission && root != "" && !slices.ContainsFunc(ways, func(s string) bool { return strings.HasPrefix(s, "sudo ") }) {
+		ways = append([]string{root}, ways...)
+	}
+	what := e.What
+	if name, ok := strings.CutSuffix(what, " not supported"); ok && code == ExitPermission { // a [feature.Error]: there it may be
+		what = name + " not permitted"
+	}
+	fmt.Fprintf(w, "fathom: %s\n", oneLine(what))
 	if b := e.because(); b != "" {
 		fmt.Fprintf(w, "because: %s\n", oneLine(b))
 	}
@@ -119,20 +127,18 @@ func (e *Error) because() string {
 	if b == "" && e.Err != nil {
 		b = e.Err.Error()
 	}
-	b = WithoutHints(b)
+	b = feature.WithoutHints(b)
+	if sysfs(e.Err) {
+		if _, err := os.Stat("/sys/kernel"); errors.Is(err, fs.ErrNotExist) {
+			b += "; all of /sys is hidden from this process, as in a container"
+		}
+	}
 	var n syscall.Errno
 	if b != "" && errors.As(e.Err, &n) && n != 0 && !strings.Contains(b, "errno") {
 		b += fmt.Sprintf(" (errno %d)", int(n))
 	}
 	return b
 }
-
-// hints is what cilium/ebpf adds to errors: to an EPERM what helped before Linux 5.11, and version numbers, which say nothing
-// about a kernel that was built without the feature.
-var hints = regexp.MustCompile(` \((MEMLOCK may be too low, consider rlimit\.RemoveMemlock|requires >= v[0-9.]+)\)`)
-
-// WithoutHints takes guesses of libraries out of an error's text.
-func WithoutHints(text string) string { return hints.ReplaceAllString(text, "") }
 
 // oneLine keeps the form when a message has several lines, as errors.Join makes them.
 func oneLine(s string) string {
@@ -148,21 +154,35 @@ func classify(err error) *Error {
 		e.Err = nil // everything is said
 	}
 	if errors.Is(err, syscall.EPERM) && os.Geteuid() == 0 && e.Because != "" {
-		e.Because += "; this is root, so the kernel is locked down, or a container or a security module forbids it"
+		e.Because += "; " + rootRefused()
 	}
 	return e
 }
 
+// rootRefused says why root may be refused something. The number of the first user namespace is PROC_USER_INIT_INO
+// (include/linux/proc_ns.h).
+func rootRefused() string {
+	if ns, err := os.Readlink("/proc/self/ns/user"); err == nil && ns != "user:[4026531837]" {
+		return "this is root of a user namespace, which has no power over the kernel: ask outside of it"
+	}
+	return "this is root, so the kernel is locked down, or a container or a security module forbids it"
+}
+
 // codeOf finds the cause in an error. A file of /sys that is not there is the kernel's, or hidden from this process as in a container.
 func codeOf(err error) int {
-	var file *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrPermission): // EPERM and EACCES
 		return ExitPermission
 	case errors.Is(err, feature.ErrUnsupported):
 		return ExitUnsupported
-	case errors.As(err, &file) && errors.Is(file, fs.ErrNotExist) && strings.HasPrefix(file.Path, "/sys/"):
+	case sysfs(err):
 		return ExitUnsupported
 	}
 	return ExitFailure
+}
+
+// sysfs says if a file of /sys is not there.
+func sysfs(err error) bool {
+	var file *fs.PathError
+	return errors.As(err, &file) && errors.Is(file, fs.ErrNotExist) && strings.HasPrefix(file.Path, "/sys/")
 }

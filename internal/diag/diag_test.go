@@ -18,7 +18,7 @@ func TestReport(t *testing.T) {
 	_, missing := os.Open("/nonexistent/p.bt")
 	asRoot := ""
 	if os.Geteuid() == 0 {
-		asRoot = "; this is root, so the kernel is locked down, or a container or a security module forbids it"
+		asRoot = "; " + rootRefused()
 	}
 	_, masked := os.Open("/sys/nonexistent/possible")
 	for _, tt := range []struct {
@@ -26,34 +26,42 @@ func TestReport(t *testing.T) {
 		err  error
 		code int
 		want string
+		root string
 	}{
 		{"a file of the kernel that is not there", fmt.Errorf("count CPUs: %w", masked), 69,
-			"fathom: count CPUs\nbecause: open /sys/nonexistent/possible: no such file or directory (errno 2)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n"},
+			"fathom: count CPUs\nbecause: open /sys/nonexistent/possible: no such file or directory (errno 2)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n", ""},
 		{"of a cause", &Error{What: "rank x", Err: fmt.Errorf("open it: %w", syscall.EACCES)}, 77,
-			"fathom: rank x\nbecause: open it: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
+			"fathom: rank x\nbecause: open it: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n", ""},
 		{"whole", &Error{What: "attach kprobe:f", Because: "/proc/sys/kernel/x=1", Try: []string{"a", "b", "c", "d"}, Topic: "E-X", Code: 69}, 69,
-			"fathom: attach kprobe:f\nbecause: /proc/sys/kernel/x=1\ntry: a\ntry: b\ntry: c\nmore: fathom help E-X\n"},
+			"fathom: attach kprobe:f\nbecause: /proc/sys/kernel/x=1\ntry: a\ntry: b\ntry: c\nmore: fathom help E-X\n", ""},
 		{"no input", NoInput("read program", missing), 66,
-			"fathom: read program\nbecause: open /nonexistent/p.bt: no such file or directory (errno 2)\nmore: fathom help E-NOINPUT\n"},
+			"fathom: read program\nbecause: open /nonexistent/p.bt: no such file or directory (errno 2)\nmore: fathom help E-NOINPUT\n", ""},
 		{"denied input", NoInput("read dump", syscall.EACCES), 77,
-			"fathom: read dump\nbecause: permission denied (errno 13)\nmore: fathom help E-PERM\n"},
+			"fathom: read dump\nbecause: permission denied (errno 13)\nmore: fathom help E-PERM\n", ""},
 		{"bad input", BadInput("read vmcore", errors.New("offset 8: bad magic")), 65,
-			"fathom: read vmcore\nbecause: offset 8: bad magic\nmore: fathom help E-INPUT\n"},
+			"fathom: read vmcore\nbecause: offset 8: bad magic\nmore: fathom help E-INPUT\n", ""},
 		{"bug", Bug("index out of range", "sha256:12"), 70,
-			"fathom: internal error\nbecause: index out of range (input sha256:12)\nmore: fathom help E-BUG\n"},
-		{"wrapped", fmt.Errorf("run: %w", &Error{What: "w", Err: errors.New("x")}), 1, "fathom: w\nbecause: x\n"},
+			"fathom: internal error\nbecause: index out of range (input sha256:12)\nmore: fathom help E-BUG\n", ""},
+		{"wrapped", fmt.Errorf("run: %w", &Error{What: "w", Err: errors.New("x")}), 1, "fathom: w\nbecause: x\n", ""},
 		{"plain chain", fmt.Errorf("attach kprobe f: %w", syscall.EACCES), 77,
-			"fathom: attach kprobe f\nbecause: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
+			"fathom: attach kprobe f\nbecause: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n", ""},
 		{"forbidden", fmt.Errorf("load program: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", syscall.EPERM), 77,
-			"fathom: load program\nbecause: operation not permitted" + asRoot + " (errno 1)\ntry: fathom doctor\nmore: fathom help E-PERM\n"},
-		{"no chain", errors.New("nothing to do"), 1, "fathom: nothing to do\n"},
+			"fathom: load program\nbecause: operation not permitted" + asRoot + " (errno 1)\ntry: fathom doctor\nmore: fathom help E-PERM\n", ""},
+		{"no chain", errors.New("nothing to do"), 1, "fathom: nothing to do\n", ""},
 		{"unsupported", feature.Unsupported("kprobe.multi", "BPF_LINK_CREATE", syscall.EINVAL), 69,
-			"fathom: kprobe.multi not supported\nbecause: BPF_LINK_CREATE: invalid argument (errno 22)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n"},
-		{"joined", fmt.Errorf("stop: %w", errors.Join(errors.New("a"), errors.New("b"))), 1, "fathom: stop\nbecause: a; b\n"},
+			"fathom: kprobe.multi not supported\nbecause: BPF_LINK_CREATE: invalid argument (errno 22)\ntry: fathom doctor\nmore: fathom help E-KERNEL\n", ""},
+		{"joined", fmt.Errorf("stop: %w", errors.Join(errors.New("a"), errors.New("b"))), 1, "fathom: stop\nbecause: a; b\n", ""},
+		{"an ordinary user", fmt.Errorf("load BPF programs: %w", syscall.EACCES), 77,
+			"fathom: load BPF programs\nbecause: permission denied (errno 13)\ntry: sudo fathom packet\ntry: fathom doctor\nmore: fathom help E-PERM\n", "sudo fathom packet"},
+		{"an ordinary user who was told so", &Error{What: "try x", Because: "it makes namespaces", Try: []string{"sudo fathom x -v"}, Code: 77}, 77,
+			"fathom: try x\nbecause: it makes namespaces\ntry: sudo fathom x -v\nmore: fathom help E-PERM\n", "sudo fathom x"},
+		{"what root has not either", fmt.Errorf("open y: %w", syscall.EIO), 1, "fathom: open y\nbecause: input/output error (errno 5)\n", "sudo fathom y"},
+		{"a feature that is forbidden", feature.Unsupported("tracefs", "open events", syscall.EACCES), 77,
+			"fathom: tracefs not permitted\nbecause: open events: permission denied (errno 13)\ntry: fathom doctor\nmore: fathom help E-PERM\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b strings.Builder
-			if code := Report(&b, tt.err); code != tt.code {
+			if code := Report(&b, tt.err, tt.root); code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 			if d := cmp.Diff(tt.want, b.String()); d != "" {

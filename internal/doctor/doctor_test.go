@@ -140,6 +140,9 @@ func TestConfined(t *testing.T) {
 		if c := find(t, r, "lockdown"); c.Status != Info || !strings.Contains(c.Evidence[0], what) {
 			t.Errorf("%s: %+v", what, c)
 		}
+		if c := find(t, r, "capabilities"); strings.Contains(c.Detail, "of a user namespace only") != (what == userNamespace) || what == userNamespace && c.Status != Info {
+			t.Errorf("%s: %+v", what, c)
+		}
 		if c := find(t, r, "kprobe"); !strings.Contains(strings.Join(append(c.Evidence, c.Fix...), ""), what) || !strings.Contains(c.Fix[0], "outside") {
 			t.Errorf("%s: %+v", what, c)
 		}

@@ -1,11 +1,12 @@
 package doctor
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // Style says how the table looks.
@@ -149,8 +150,7 @@ func (r Report) Summary() string {
 //	{"type":"check","group":"probes","name":"kprobe","status":"no","evidence":[…],"fix":[…],"instead":"…"}
 //	{"type":"summary","topic":"doctor","release":"6.1.0","machine":"x86_64","uid":0,"ok":true,"yes":20,"no":3,"denied":0}
 func (r Report) JSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	enc := jsonl.NewEncoder(w)
 	for _, c := range r.Checks {
 		if err := enc.Encode(struct {
 			Type string `json:"type"`

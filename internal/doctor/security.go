@@ -141,11 +141,14 @@ func (s *System) capabilities() (set uint64, ok bool) {
 // everybody is the map of user IDs outside of user namespaces.
 const everybody = "0 0 4294967295"
 
+// userNamespace is one reason of confined.
+const userNamespace = "a user namespace"
+
 // confined names what refuses things to this process that root may do: a user namespace, whose capabilities are not the kernel's own
 // (user_namespaces(7)), or a filter on system calls (seccomp(2)), as containers have; "" if nothing shows.
 func (s *System) confined() string {
 	if text, err := s.read("/proc/self/uid_map"); err == nil && strings.Join(strings.Fields(text), " ") != everybody {
-		return "a user namespace (/proc/self/uid_map=" + strings.Join(strings.Fields(text), " ") + ")"
+		return userNamespace + " (/proc/self/uid_map=" + strings.Join(strings.Fields(text), " ") + ")"
 	}
 	if text, err := s.read("/proc/self/status"); err == nil && strings.Contains(text, "\nSeccomp:\t2\n") {
 		return "a filter on system calls (/proc/self/status Seccomp=2)"
@@ -171,6 +174,9 @@ func checkCapabilities(e *exam) []Check {
 	c.Detail = "has " + strings.Join(have, ", ")
 	if len(have) == 0 {
 		c.Detail = "has none of those that tracing uses"
+	}
+	if by := e.confined(); strings.HasPrefix(by, userNamespace) && len(have) > 0 {
+		c.Status, c.Detail, c.Evidence = Info, c.Detail+", but of a user namespace only: over the kernel they give no power", append(c.Evidence, by)
 	}
 	if len(lack) == 0 {
 		return []Check{c}

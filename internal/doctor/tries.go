@@ -11,7 +11,6 @@ import (
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 
-	"github.com/fathom-trace/fathom/internal/diag"
 	"github.com/fathom-trace/fathom/internal/feature"
 	"github.com/fathom-trace/fathom/probe/try"
 )
@@ -57,7 +56,7 @@ const maxEvidence = 160
 
 // errnoText gives an error on one line with its errno's name and number.
 func errnoText(err error) string {
-	text := diag.WithoutHints(err.Error())
+	text := feature.WithoutHints(err.Error())
 	text = strings.Join(strings.Fields(text), " ")
 	if cut := len(text) - maxEvidence; cut > 0 { // the cause is at the end
 		if i := strings.Index(text[cut:], ": "); i >= 0 && i < maxEvidence/2 {

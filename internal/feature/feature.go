@@ -8,6 +8,7 @@ package feature
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"syscall"
 )
 
@@ -37,10 +38,17 @@ func (e *Error) Error() string {
 		return s
 	}
 	if n, ok := e.Errno(); ok {
-		return fmt.Sprintf("%s: %v (errno %d)", s, e.Err, int(n))
+		return fmt.Sprintf("%s: %s (errno %d)", s, WithoutHints(e.Err.Error()), int(n))
 	}
-	return s + ": " + e.Err.Error()
+	return s + ": " + WithoutHints(e.Err.Error())
 }
+
+// hints is what cilium/ebpf adds to errors: to an EPERM what helped before Linux 5.11, and version numbers, which say nothing
+// about a kernel that was built without the feature.
+var hints = regexp.MustCompile(` \((MEMLOCK may be too low, consider rlimit\.RemoveMemlock|requires >= v[0-9.]+)\)`)
+
+// WithoutHints takes guesses of libraries out of an error's text.
+func WithoutHints(text string) string { return hints.ReplaceAllString(text, "") }
 
 // Is reports that every Error is [ErrUnsupported].
 func (e *Error) Is(target error) bool { return target == ErrUnsupported }

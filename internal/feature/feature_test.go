@@ -18,6 +18,8 @@ func TestError(t *testing.T) {
 		{"path", Unsupported("BTF", "read vmlinux", &fs.PathError{Op: "open", Path: "/x", Err: syscall.ENOENT}), "BTF not supported: read vmlinux: open /x: no such file or directory (errno 2)"},
 		{"no errno", Unsupported("BTF", "parse", errors.New("bad magic")), "BTF not supported: parse: bad magic"},
 		{"no error", Unsupported("kprobe", "no tracefs kprobe_events", nil), "kprobe not supported: no tracefs kprobe_events"},
+		{"a library's guess", Unsupported("kprobe.multi", "tried it", errors.New("bpf_link_kprobe_multi not supported (requires >= v5.18)")),
+			"kprobe.multi not supported: tried it: bpf_link_kprobe_multi not supported"},
 		{"bare", Unsupported("kprobe", "", nil), "kprobe not supported"},
 	}
 	for _, tt := range tests {

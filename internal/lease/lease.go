@@ -57,6 +57,28 @@ type Dir struct {
 	Proc string // stands for /proc; "" is /proc
 }
 
+// User is who this process is outside of its user namespace: root of one that an ordinary user made is that user, to whom /run
+// does not belong.
+func User() int {
+	uid := os.Geteuid()
+	b, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return uid
+	}
+	return outside(string(b), uid)
+}
+
+// outside finds a user in /proc/PID/uid_map, whose lines are the first number inside, the first outside, and how many.
+func outside(uidMap string, uid int) int {
+	for l := range strings.Lines(uidMap) {
+		var in, out, n int
+		if _, err := fmt.Sscan(l, &in, &out, &n); err == nil && uid >= in && uid-in < n {
+			return out + uid - in
+		}
+	}
+	return uid
+}
+
 // Default is where records of this user are: /run/fathom for root, else in $XDG_RUNTIME_DIR, else in /tmp.
 func Default(uid int, getenv func(string) string) Dir {
 	switch run := getenv("XDG_RUNTIME_DIR"); {

@@ -205,6 +205,19 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
+func TestOutside(t *testing.T) {
+	for _, tt := range []struct {
+		text      string
+		uid, want int
+	}{
+		{"         0          0 4294967295\n", 0, 0}, {"         0       1000          1\n", 0, 1000}, {"0 1000 1\n1 100000 65536\n", 7, 100006}, {"0 1000 1\n", 65534, 65534}, {"no numbers\n", 0, 0}, {"", 5, 5},
+	} {
+		if got := outside(tt.text, tt.uid); got != tt.want {
+			t.Errorf("%q: user %d is %d outside, want %d", tt.text, tt.uid, got, tt.want)
+		}
+	}
+}
+
 func TestDefault(t *testing.T) {
 	env := func(v string) func(string) string { return func(string) string { return v } }
 	for _, tt := range []struct {

@@ -77,7 +77,7 @@ type lossRecord struct {
 	Type, Class, Host string
 	Count, Dropped    uint64
 	Time              time.Time
-	TimeError         int64   `json:"time_error"`
+	TimeError         int64   `json:"time_error_ns"`
 	LostRing          *uint64 `json:"lost_ring"`
 	Missed, Unkept    *uint64
 	Untold            int

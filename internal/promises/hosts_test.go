@@ -431,15 +431,19 @@ func TestHostsVerbs(t *testing.T) {
 		return out
 	}
 	t.Run("trace", func(t *testing.T) {
-		said, last, sum := map[any]int{}, 0.0, any(nil)
+		said, last, sum := map[any]int{}, time.Time{}, any(nil)
 		for _, r := range records("trace", "--host", "a,b", "-j", "-e", `BEGIN { @n = count(); @v = 3; } interval:ms:50 { printf("%d\n", @v); if (@v == 0) { exit(); } @v--; }`) {
 			if r["type"] == "printf" {
 				said[r["host"]]++
-				if at, _ := r["time"].(float64); at < last && !late {
-					t.Errorf("%v comes after what was said at %f", r, last)
-				} else {
-					last = at
+				told, _ := r["time"].(string)
+				at, err := time.Parse(time.RFC3339Nano, told)
+				if err != nil {
+					t.Errorf("no time of day: %v", r)
 				}
+				if at.Before(last) && !late {
+					t.Errorf("%v comes after what was said at %v", r, last)
+				}
+				last = at
 			}
 			if data, ok := r["data"].(map[string]any); ok && r["type"] == "map" && data["@n"] != nil {
 				if sum != nil || r["host"] != nil {

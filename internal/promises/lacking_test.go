@@ -55,6 +55,16 @@ var places = []place{
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
 		return cmd
 	}, false},
+	{"root of an ordinary user's namespace", func(bin string, args ...string) *exec.Cmd {
+		cmd := exec.Command(bin, args...)
+		host := os.Geteuid()
+		if host == 0 {
+			host = nobody
+		}
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: host, Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
+		return cmd
+	}, false},
 	{"root without capabilities", func(bin string, args ...string) *exec.Cmd { return as(bare, bin, args...) }, false},
 	{"a filter that forbids bpf, perf, mounts and namespaces", func(bin string, args ...string) *exec.Cmd { return as(refused, bin, args...) }, false},
 	{"no /sys", mask("/sys"), true},
@@ -102,6 +112,7 @@ func ofKernel() []question {
 		{args: []string{"explain", "errno", "EPERM"}, want: "operation not permitted", reads: true},
 		{args: []string{"explain", "struct", "list_head"}, want: "size: 16", reads: true, btf: true},
 		{args: []string{"trace", "-lv", "fentry:vfs_read"}, want: "size_t count", reads: true, btf: true},
+		{args: []string{"record", "list"}, reads: true},
 		{args: []string{"lab", "list"}, want: "NAMESPACE", reads: true},
 		{args: []string{"doctor"}, want: "security", no: true},
 		{args: []string{"trace", "-q", "-e", `BEGIN { printf("hello\n"); exit(); }`}, want: "hello"},
@@ -116,10 +127,15 @@ func ofKernel() []question {
 		{args: []string{"watch", "addr", "--for", "50ms"}, no: true},
 		{args: []string{"nic", "lo"}, want: "lo"},
 		{args: []string{"nic", "lo", "--latency", "--for", "50ms"}, no: true},
+		{args: []string{"nic", "--work", "--for", "50ms"}},
 		{args: []string{"bypass", "status"}},
+		{args: []string{"demo"}},
 		{args: []string{"lab", "up", "--name", "NAME", "x:192.0.2.9/30 -- y:192.0.2.10/30"}},
 	}
 }
+
+// asRoot is the command for root, of the file that was run; verbs that say it themselves call that by its name.
+var asRoot = regexp.MustCompile(`(?m)^try: sudo (/\S+/)?fathom `)
 
 // shape is how an operation that failed is told; diagnosis how a program is refused, at its place.
 var (
@@ -168,6 +184,12 @@ func (p place) ask(t *testing.T, bin string, qs []question) (answered, told int)
 			run(t, p.command(bin, "lab", "down", name))
 		}
 		what := fmt.Sprintf("fathom %s: exit code %d\n%s%s", strings.Join(q.args, " "), got.code, got.stdout, got.stderr)
+		if strings.Contains(got.stderr, ".lock") || strings.Contains(got.stderr, "create map .") {
+			t.Errorf("how fathom works inside is nobody's matter: %s", what)
+		}
+		if p.name == "an ordinary user" && got.code == 77 && !asRoot.MatchString(got.stderr) {
+			t.Errorf("root is not said to be able to: %s", what)
+		}
 		switch {
 		case got.code == 0 || q.no && got.code == 1 && !strings.Contains(got.stderr, "because: "):
 			answered++

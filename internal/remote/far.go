@@ -117,7 +117,7 @@ const ownPrefix = "fathom-"
 // folder makes the folder that the verb writes into, which is an orphan when this process is killed.
 func (f *far) folder() (remove func(), err error) {
 	dir := filepath.Join(os.TempDir(), ownPrefix+rand.Text())
-	l, err := lease.Default(os.Geteuid(), os.Getenv).New(LeaseKind, dir, nil)
+	l, err := lease.Default(lease.User(), os.Getenv).New(LeaseKind, dir, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package xskwhy
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fathom-trace/fathom/answers/nic"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/internal/sysno"
 )
 
@@ -183,5 +183,5 @@ func (s *Seen) WriteJSON(w io.Writer, at Place) error {
 			j.NetRX[fmt.Sprint(c)] = part(s.NetRX[c], s.For)
 		}
 	}
-	return json.NewEncoder(w).Encode(j)
+	return jsonl.Write(w, j)
 }

@@ -207,7 +207,7 @@ func TestSolve(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
-			b, err := exercise.NewBench(bin, lease.Default(os.Geteuid(), os.Getenv), uint64(os.Getpid()+i))
+			b, err := exercise.NewBench(bin, lease.Default(lease.User(), os.Getenv), uint64(os.Getpid()+i))
 			if err != nil {
 				t.Fatal(err)
 			}

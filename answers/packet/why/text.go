@@ -1,20 +1,16 @@
 package why
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/fathom-trace/fathom/internal/jsonl"
 )
 
 // WriteJSON writes the answer as one line.
 func (a *Answer) WriteJSON(w io.Writer) error {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
+	return jsonl.Write(w, a)
 }
 
 // names are how frames are called in the text form.
