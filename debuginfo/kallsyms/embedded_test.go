@@ -105,6 +105,28 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestFromPlaces reads offsets that count from their own places, of a kernel without a base.
+func TestFromPlaces(t *testing.T) {
+	const base, at = 0xffffffff81000000, 0xffffffff82d29934
+	want := []Sym{{base, "_stext", "", 'T'}, {base + 0x10, "__x64_sys_read", "", 't'}, {at + 0x100, "_end", "", 'B'}}
+	e := embed(false, base, want)
+	e.Base, e.At = 0, at
+	for i, s := range want {
+		binary.LittleEndian.PutUint32(e.Offsets[4*i:], uint32(s.Addr-(at+4*uint64(i))))
+	}
+	var b Builder
+	if err := b.Decode(e); err != nil {
+		t.Fatal(err)
+	}
+	var got []Sym
+	for s := range b.Table().All() {
+		got = append(got, s)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // checkNames wants every symbol to be found by its name, those of one name ascending.
 func checkNames(t *testing.T, tab *Table) {
 	t.Helper()

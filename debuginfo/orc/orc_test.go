@@ -68,6 +68,42 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestLearn tells the numbers of the bases by entries of each kind of kernel.
+func TestLearn(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		l     layout
+		words [4]uint16 // three of calls, of which two count from the stack pointer, and one of registers
+		want  [4]Reg
+	}{
+		{"6.1", old, [4]uint16{0x0005, 0x0005, 0x0014, 0x0105}, [4]Reg{SP, SP, BP, SP}},
+		{"6.12", recent, [4]uint16{0x0205, 0x0205, 0x0214, 0x0b05}, [4]Reg{SP, SP, BP, SP}},
+		{"7.3", recent, [4]uint16{0x0203, 0x0203, 0x0284, 0x0b03}, [4]Reg{SP, SP, BP, SP}},
+	} {
+		f, err := FormatOf(c.l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []byte
+		for _, w := range c.words {
+			b := entry(16, -16, w)
+			all = append(all, b[:]...)
+		}
+		f = f.Learn(append(all, 1, 2, 3))
+		for i, w := range c.words {
+			if e := f.Decode(entry(16, -16, w)); e.SPReg != c.want[i] || i == 2 && e.BPReg != PrevSP {
+				t.Errorf("%s: %#x is %+v", c.name, w, e)
+			}
+		}
+		if e := f.Learn(nil).Decode(entry(16, -16, c.words[1])); c.l[2].BitSize == 3 && c.words[0]&15 == 5 && e.SPReg != SP {
+			t.Errorf("%s: with nothing to learn from: %+v", c.name, e)
+		}
+		if e := f.Decode(entry(16, -16, 0x021f)); e.Type == Call && c.l[2].BitSize == 3 {
+			t.Errorf("%s: a base without a meaning: %+v", c.name, e)
+		}
+	}
+}
+
 func entry(sp, bp int16, word uint16) (b [Size]byte) {
 	binary.LittleEndian.PutUint16(b[0:], uint16(sp))
 	binary.LittleEndian.PutUint16(b[2:], uint16(bp))

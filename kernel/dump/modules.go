@@ -39,7 +39,7 @@ var usualTypes = []string{"orc_entry", "list_head", "module", "uts_namespace", "
 
 var usualSymbols = []string{"_text", "_end", "__start_BTF", "__stop_BTF", "__start_orc_unwind", "__start_orc_unwind_ip", "__stop_orc_unwind_ip",
 	"__per_cpu_offset", "__cpu_present_mask", "nr_cpu_ids", "pcpu_hot", "current_task", "runqueues", "init_task", "init_uts_ns", "modules", "prb",
-	"shadow_timekeeper", "saved_command_line", "tainted_mask", "_totalram_pages", "total_swap_pages", "nr_swap_pages", "vm_zone_stat", "vm_node_stat"}
+	"shadow_timekeeper", "timekeeper_data", "saved_command_line", "tainted_mask", "_totalram_pages", "total_swap_pages", "nr_swap_pages", "vm_zone_stat", "vm_node_stat"}
 
 // moduleTypes finds a module's BTF in the list btf_modules (kernel/bpf/btf.c), which keeps a copy of it.
 func (d *Dump) moduleTypes(base *btftypes.BTF, module string) (*btftypes.BTF, error) {

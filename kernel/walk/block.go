@@ -152,7 +152,7 @@ func readRequest(v kernel.Value, now time.Duration, ops map[uint64]string) Reque
 
 // monotonic is CLOCK_MONOTONIC at the last tick.
 func monotonic(t kernel.Target, errs *kernel.Errors) time.Duration {
-	tk := kernel.Global(t, errs, "struct timekeeper", "shadow_timekeeper")
+	tk := timekeeper(t, errs)
 	ns := tk.Get("tkr_mono.xtime_nsec").Uint()>>tk.Get("tkr_mono.shift").Uint() + tk.Get("wall_to_monotonic.tv_nsec").Uint()
 	return time.Duration(int64(tk.Get("xtime_sec").Uint())+int64(tk.Get("wall_to_monotonic.tv_sec").Uint()))*time.Second + time.Duration(ns)
 }

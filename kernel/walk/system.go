@@ -24,7 +24,7 @@ func ReadSystem(t kernel.Target) (System, error) {
 	u := kernel.Global(t, errs, "struct uts_namespace", "init_uts_ns").Get("name")
 	s := System{Release: u.Get("release").String(), Version: u.Get("version").String(), Machine: u.Get("machine").String(),
 		Node: u.Get("nodename").String(), CPUs: len(t.CPUs())}
-	tk := kernel.Global(t, errs, "struct timekeeper", "shadow_timekeeper")
+	tk := timekeeper(t, errs)
 	if sec := tk.Get("xtime_sec").Uint(); sec != 0 {
 		s.Time = time.Unix(int64(sec), 0)
 		s.Uptime = time.Duration(int64(sec)+int64(tk.Get("wall_to_monotonic.tv_sec").Uint())) * time.Second
@@ -32,6 +32,15 @@ func ReadSystem(t kernel.Target) (System, error) {
 	s.Taint = kernel.Global(t, errs, "unsigned long", "tainted_mask").Uint()
 	s.Command = kernel.Global(t, errs, "char *", "saved_command_line").String()
 	return s, errs.Take()
+}
+
+// timekeeper is the copy of the kernel's timekeeper that only updates write to (kernel/time/timekeeping.c): a variable, or
+// later the first of the clocks in a structure (seen in Linux 7.3).
+func timekeeper(t kernel.Target, errs *kernel.Errors) kernel.Value {
+	if len(t.Symbols().ByName("shadow_timekeeper")) > 0 {
+		return kernel.Global(t, errs, "struct timekeeper", "shadow_timekeeper")
+	}
+	return kernel.Global(t, errs, "struct tk_data", "timekeeper_data").Get("shadow_timekeeper")
 }
 
 // TaintLetters are the letters of a taint mask, as print_tainted orders them; the first is G where nothing proprietary is.
@@ -114,7 +123,7 @@ func Slabs(t kernel.Target) ([]Slab, error) {
 	for c := range kernel.Global(t, errs, "struct list_head", "slab_caches").List("struct kmem_cache", "list") {
 		s := Slab{Name: c.Get("name").String(), Addr: c.Addr, Object: c.Get("object_size").Int(), Size: c.Get("size").Int()}
 		for i := range min(nodes, 1024) {
-			n := c.Get("node").At(i)
+			n := slabNode(c, i)
 			if n.Uint() == 0 || !n.Deref().Has("nr_slabs") {
 				continue
 			}
@@ -129,6 +138,14 @@ func Slabs(t kernel.Target) ([]Slab, error) {
 		return out, fmt.Errorf("walk slab caches: %w (%d reads failed)", err, errs.N)
 	}
 	return out, nil
+}
+
+// slabNode is what a cache has on a memory node: in an array, or in one of structures (seen in Linux 7.3).
+func slabNode(c kernel.Value, node int) kernel.Value {
+	if c.Has("node") {
+		return c.Get("node").At(node)
+	}
+	return c.Get("per_node").At(node).Get("node")
 }
 
 // partialFree counts the free objects of the slabs on a node's list of those that have some.
