@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/fathom-trace/fathom/bypass/verbs/pingpong"
 	"github.com/fathom-trace/fathom/bypass/xsk"
 	"github.com/fathom-trace/fathom/internal/diag"
+	"github.com/fathom-trace/fathom/internal/jsonl"
 	"github.com/fathom-trace/fathom/netstate/rdma"
 )
 
@@ -108,7 +108,7 @@ func writeRDMA(w io.Writer, devs []rdma.Device, asJSON bool) error {
 	for i := range devs {
 		d := &devs[i]
 		if asJSON {
-			if err := json.NewEncoder(w).Encode(rdmaDevice{"rdma", *d}); err != nil {
+			if err := jsonl.Write(w, rdmaDevice{"rdma", *d}); err != nil {
 				return err
 			}
 			continue
@@ -171,7 +171,7 @@ func (f *rdmaFlags) measure(c *cobra.Command) (err error) {
 		return rdmaError(err)
 	}
 	if f.json {
-		return json.NewEncoder(c.OutOrStdout()).Encode(h.Summary())
+		return jsonl.Write(c.OutOrStdout(), h.Summary())
 	}
 	return h.WriteText(c.OutOrStdout())
 }
@@ -191,7 +191,7 @@ func (f *rdmaFlags) serve(ctx context.Context, c *cobra.Command, x *uverbs.Conte
 			r.Error = err.Error()
 		}
 		if f.json {
-			_ = json.NewEncoder(c.OutOrStdout()).Encode(r) // who does not read does not want to know
+			_ = jsonl.Write(c.OutOrStdout(), r) // who does not read does not want to know
 			return
 		}
 		line := fmt.Sprintf("%s %s: %d messages of %d bytes", time.Now().Format(time.TimeOnly), a.Client, a.Messages, a.Size)
