@@ -49,7 +49,7 @@ func fromDir(dir string) (Kernel, error) {
 		release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 		return Kernel{Name: filepath.Base(dir), Release: release, Dir: dir}, nil
 	}
-	if images, _ := filepath.Glob(filepath.Join(dir, "usr", "lib", "modules", "*", "vmlinuz")); len(images) == 1 { // Debian since 7.2
+	if images, _ := filepath.Glob(filepath.Join(dir, "usr", "lib", "modules", "*", "vmlinuz")); len(images) == 1 { // of Debian: 7.3
 		mods := filepath.Dir(images[0])
 		return Kernel{Name: filepath.Base(dir), Release: filepath.Base(mods), Dir: dir, BzImage: images[0], ModuleDir: mods}, nil
 	}
@@ -108,7 +108,7 @@ func (c Cache) fromDeb(ctx context.Context, deb string) (Kernel, error) {
 	return fromDir(dst)
 }
 
-// parts gives the files that a kernel's package is made of: itself, and, as Debian has it since 7.2, those with image, modules and
+// parts gives the files that a kernel's package is made of: itself, and, as Debian has it with 7.3, those with image, modules and
 // what was built in, which it depends on and which lie beside it.
 func parts(ctx context.Context, deb string) ([]string, error) {
 	out, err := run(ctx, "", "dpkg-deb", "-f", deb, "Depends", "Architecture")
