@@ -124,3 +124,37 @@ func TestForget(t *testing.T) {
 		t.Errorf("%d sightings and %d causes are kept for ever", len(w.sights), len(w.causes))
 	}
 }
+
+// TestOvertaken: a program that looks for its message when that is gone and the next is there has the next one's; who was at the
+// first is found nevertheless. What merely waits for its change is left to it.
+func TestOvertaken(t *testing.T) {
+	const socket = 7
+	at := uint64(5 * time.Second)
+	change := func(msg string) *changes.Change {
+		at++
+		return &changes.Change{Kind: changes.Addr, Socket: socket, Msg: []byte(msg), Boot: at}
+	}
+	sight := func(pid int, msg string) *sighting {
+		at++
+		return &sighting{kind: recMessage, socket: socket, pid: pid, msg: []byte(msg), boot: at, at: time.Now()}
+	}
+	w := &Watcher{causes: map[*changes.Change]*sighting{}, w: newWitness()}
+	w.sighted(sight(1, "route")) // who added the address, and looked too late
+	w.sighted(sight(2, "route"))
+	w.sighted(sight(3, "link"))
+	first := change("addr")
+	w.changed(first)
+	if s := w.blind(first); s != nil {
+		t.Errorf("before the route is known the address is of process %d", s.pid)
+	}
+	w.changed(change("route"))
+	if s := w.blind(first); s == nil || s.pid != 1 {
+		t.Errorf("the address is of %+v", s)
+	}
+	if s := w.pending[1].s; s == nil || s.pid != 2 {
+		t.Errorf("the route is of %+v", s)
+	}
+	if s := w.blind(change("rule")); s != nil {
+		t.Errorf("a rule is of process %d", s.pid)
+	}
+}

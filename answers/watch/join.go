@@ -26,15 +26,15 @@ const queued = 5 * time.Minute
 // near is how far apart a change and the sighting of its author may be where nothing else joins them.
 const near = 400 * time.Millisecond
 
-// blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message
-// the nearest in time.
+// blind finds the sighting of a message that was taken out of the queue before the program looked: of those without a message,
+// or with that of another that was queued meanwhile, the nearest in time.
 func (w *Watcher) blind(c *changes.Change) *sighting {
 	best, least := -1, uint64(patience)
 	for i, s := range w.sights {
-		if s.kind != recMessage || len(s.msg) > 0 || s.socket != c.Socket || len(c.Msg) == 0 {
+		if s.kind != recMessage || s.socket != c.Socket || len(c.Msg) == 0 {
 			continue
 		}
-		if d := max(s.boot, c.Boot) - min(s.boot, c.Boot); d < least {
+		if d := apart(s.boot, c.Boot); d < least && (len(s.msg) == 0 || d < uint64(near) && w.twin(s) != nil) {
 			best, least = i, d
 		}
 	}
@@ -43,8 +43,37 @@ func (w *Watcher) blind(c *changes.Change) *sighting {
 	}
 	s := w.sights[best]
 	w.sights = slices.Delete(w.sights, best, best+1)
+	if o := w.twin(s); o != nil && (w.causes[o].boot < s.boot) == (c.Boot <= o.Boot) { // who was first was at the first message
+		s = w.swap(o, s)
+	}
 	w.causes[c] = s
 	return s
+}
+
+// apart is how much time is between two moments.
+func apart(a, b uint64) uint64 { return max(a, b) - min(a, b) }
+
+// twin finds the change that was joined with another sighting that has the same message, at the same time: one of the two looked
+// when its own was gone. nil if s has none.
+func (w *Watcher) twin(s *sighting) *changes.Change {
+	for c, o := range w.causes {
+		if len(s.msg) > 0 && o != s && o.kind == recMessage && o.socket == s.socket && apart(o.boot, s.boot) < uint64(near) && bytes.Equal(o.msg, s.msg) {
+			return c
+		}
+	}
+	return nil
+}
+
+// swap joins a change with another sighting, also where it was not told yet, and gives the one it had.
+func (w *Watcher) swap(c *changes.Change, s *sighting) *sighting {
+	had := w.causes[c]
+	w.causes[c] = s
+	for _, p := range w.pending {
+		if p.s == had {
+			p.s = s
+		}
+	}
+	return had
 }
 
 // sighted takes a sighting in: it belongs to the first change that waits for it, or is kept.
