@@ -95,7 +95,8 @@ type question struct {
 
 // questions are asked wherever the files to read are; [ofKernel] alone in guests.
 func questions(t *testing.T) []question {
-	oops, packets, perf := absolute(t, "../../oops/testdata/debian-6.1-div.txt"), absolute(t, "../../answers/packet/testdata/mixed.json"), absolute(t, "../../record/perfdata/testdata/packed.data")
+	oops, packets := everyones(t, "../../oops/testdata/debian-6.1-div.txt"), everyones(t, "../../answers/packet/testdata/mixed.json")
+	perf := everyones(t, "../../record/perfdata/testdata/packed.data")
 	return append([]question{
 		{args: []string{"explain", oops}, want: "why", reads: true},
 		{args: []string{"view", perf, "--stats"}, want: "events", reads: true},

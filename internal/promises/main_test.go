@@ -101,12 +101,17 @@ func TestGuest(t *testing.T) {
 
 // again runs this program in a mount namespace of its own, so that what is left in /run is of these tests and of nobody else on the machine.
 func again() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self, err := os.Executable() // by its path, so that it is known by the same there
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), envRole+"="+inside)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, err)
@@ -205,6 +210,20 @@ func absolute(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// everyones copies a file to where every user may read it: the tree need not be in such a place.
+func everyones(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	to := filepath.Join(folder, filepath.Base(name))
+	if err == nil {
+		err = errors.Join(os.WriteFile(to, b, 0o644), os.Chmod(to, 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
 }
 
 // needRoot skips a test without root.
