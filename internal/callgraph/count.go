@@ -12,6 +12,7 @@ import (
 type countBits struct{ softirq, hardirq, nmi uint64 }
 
 var (
+	// plainBits: a softirq is served, hard interrupts, NMIs.
 	plainBits = countBits{0x00000100, 0x000f0000, 0x00f00000}
 	// disableBits are those of kernels that also count how often interrupts were turned off, in the byte of bits 16 to 23.
 	disableBits = countBits{plainBits.softirq, 0x0f000000, 0x10000000}

@@ -220,7 +220,7 @@ func stack(x *fn, c *syntax.Call, t *types.Type) value {
 // system calls hand programs the user's registers, from which no kernel stack can be walked. This walk starts in the
 // tracing machinery, whose frames the printing side leaves out.
 func (x *fn) taskStack(n ir.Reg, at mem, depth int) {
-	if lacks := x.b.opts.Lacks; lacks != nil && lacks(ir.FnCurrentTaskBTF) {
+	if x.lacks(ir.FnCurrentTaskBTF) {
 		return
 	}
 	none, end := x.block(), x.block()

@@ -114,9 +114,12 @@ func (x *fn) frame() ir.Val {
 	return ir.R(d)
 }
 
+// lacks says if the kernel is known not to have a helper.
+func (x *fn) lacks(fn int32) bool { return x.b.opts.Lacks != nil && x.b.opts.Lacks(fn) }
+
 // loop calls f n times (bpf_loop, Linux 5.17), or says that this kernel cannot.
 func (x *fn) loop(at syntax.Span, n ir.Val, f *ir.Func) {
-	if lacks := x.b.opts.Lacks; lacks != nil && lacks(ir.FnLoop) {
+	if x.lacks(ir.FnLoop) {
 		x.b.diags = append(x.b.diags, syntax.Diag{Span: at, Msg: "this kernel has no bpf_loop, which loops are made of",
 			Hint: "unroll(N) { … } repeats a known number of times without; `fathom doctor` tells what this kernel has"})
 	}
