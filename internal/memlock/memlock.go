@@ -11,7 +11,9 @@ import (
 // Try makes a map or a program, and once more without the limit if it was refused for want of rights, which is what such a kernel
 // says. The limit then stays away, for this process and those that it starts. The error is that of do, of the second time if
 // there was one.
-func Try[T any](do func() (T, error)) (T, error) {
+func Try[T any](do func() (T, error)) (T, error) { return try(do, raise) }
+
+func try[T any](do func() (T, error), raise func() bool) (T, error) {
 	v, err := do()
 	if !errors.Is(err, unix.EPERM) || !raise() {
 		return v, err

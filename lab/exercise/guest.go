@@ -28,7 +28,7 @@ func decodeOops(ctx context.Context, b *Bench) (p Problem, err error) {
 	said, died := b.Run(ctx, "lab", "exec", g, "--", "sh", "-c", "echo "+bug+" > /proc/fathom_bugs") // it dies of it
 	text, err := deathOn(ctx, b, g)
 	if err != nil {
-		return p, fmt.Errorf("%w after %s: %v %s", err, bug, died, said)
+		return p, fmt.Errorf("%w; the command that should die said %q, and ended with %v", err, said, died)
 	}
 	file := filepath.Join(b.Dir, "console.txt")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
