@@ -280,18 +280,18 @@ func (q *Queue) err() error {
 	return nil
 }
 
-// look says if a packet is there, or the socket has an error. An error costs a call to see, which who spins makes seldom.
-func (q *Queue) look(how xsk.Wait) func() bool {
+// look says if a packet is there, or the socket has an error. An error costs a call to see, which who spins makes seldom, and none if not to ask.
+func (q *Queue) look(how xsk.Wait) func(ask bool) bool {
 	every := uint64(1)
 	if how != xsk.Netpoll && how != xsk.Poll {
 		every = 1 << 12
 	}
-	return func() bool {
+	return func(ask bool) bool {
 		if q.ready() {
 			return true
 		}
 		q.looks++
-		return q.looks%every == 0 && q.upset()
+		return ask && q.looks%every == 0 && q.upset()
 	}
 }
 
@@ -326,6 +326,9 @@ func (q *Queue) Close() error {
 	}
 	return errors.Join(unix.Munmap(q.mem), q.sleep.Close())
 }
+
+// Calm is as of xsk.Queue: the next Park sleeps at once.
+func (q *Queue) Calm() { q.sleep.Calm() }
 
 // Park sleeps until a packet is there, the device went down or the context ends; only in the last case there is an error, or if the socket
 // was closed. The goroutine calls [Queue.Prepare] before, which says if the device is gone.

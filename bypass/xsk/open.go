@@ -228,6 +228,7 @@ func (q *Queue) mapRings() error {
 	if q.fill, err = mapRing[uint64](q, "XDP_UMEM_PGOFF_FILL_RING", unix.XDP_UMEM_PGOFF_FILL_RING, o.Fill, q.opts.Fill, true); err == nil {
 		q.comp, err = mapRing[uint64](q, "XDP_UMEM_PGOFF_COMPLETION_RING", unix.XDP_UMEM_PGOFF_COMPLETION_RING, o.Completion, q.opts.Completion, false)
 	}
+	q.rx, q.tx = noRing[Desc](), noRing[Desc]()
 	if err == nil && !q.opts.NoRX {
 		q.rx, err = mapRing[Desc](q, "XDP_PGOFF_RX_RING", unix.XDP_PGOFF_RX_RING, o.RX, q.opts.RX, false)
 	}

@@ -19,7 +19,7 @@ import (
 //   - The consumer reads slots[own…], then stores its index. The producer loads that index before it writes over the slots: as
 //     above, the reads are over by then.
 //   - So a slot is accessed plainly by one side at a time: between the two indices it is the consumer's, outside the
-//     producer's. The race detector sees this too, since it knows the atomics (ring_test.go runs both sides as goroutines).
+//     producer's. The race detector sees this too, since it knows the atomics (xsk_test.go runs both sides as goroutines).
 //   - The kernel sets the flag that it must be woken and only then looks at the ring once more; this process stores an index
 //     and only then loads the flag. That a store must not be passed by a later load is more than release and acquire give;
 //     sequential consistency gives it (XCHG is a full barrier; an LDAR does not pass an earlier STLR).
@@ -64,6 +64,11 @@ func newRing[T uint64 | Desc](mem []byte, o ringOffsets, size uint32, producer b
 	}
 	r.own, r.seen = r.mine.Load(), r.theirs.Load()
 	return r, nil
+}
+
+// noRing is what a queue has for a ring that was left out: nothing is in it, and nothing goes in.
+func noRing[T uint64 | Desc]() ring[T] {
+	return ring[T]{mine: new(atomic.Uint32), theirs: new(atomic.Uint32)}
 }
 
 // size is the number of slots.

@@ -17,7 +17,7 @@ type Wait int
 
 // Ways to wait.
 const (
-	Netpoll   Wait = iota // Go's netpoller: the goroutine sleeps, the CPU is free
+	Netpoll   Wait = iota // Go's netpoller: the goroutine sleeps, the CPU is free. While packets come within 50 µs it looks that long first
 	Poll                  // poll(2): the thread sleeps
 	Spin                  // look again and again: the least delay, one CPU. Give the goroutine a thread, and GOMAXPROCS more than 1
 	SpinYield             // spin, but let other goroutines run in between
@@ -48,26 +48,50 @@ func ParseWait(s string) (Wait, error) {
 // Sleeper is how the owner of a socket with rings waits for packets in one of those ways. Its zero value is not ready: see [NewSleeper].
 type Sleeper struct {
 	how      Wait
-	look     func() bool  // says if there is something to do
-	poll     func()       // has the kernel poll the device
-	closed   func() error // says if the socket was closed
+	look     func(ask bool) bool // says if there is something to do, and has the kernel look if ask
+	poll     func()              // has the kernel poll the device
+	closed   func() error        // says if the socket was closed
 	fd       int
 	file     *os.File
 	raw      syscall.RawConn
 	readable func(uintptr) bool // for raw.Read; made once
+	brisk    int                // how many packets one after the other were waited for no longer than lingerFor
+	slept    time.Time          // when netpoll slept last
 	ctx      context.Context    // that the file's deadline belongs to: a program waits with one context millions of times
 	stop     func() bool
 }
 
 // NewSleeper makes the sleeper of a socket that does not block; the descriptor is its file's from now on, also if it fails. look says if
-// there is something to do, poll, which may be nil, has the kernel poll the device, and closed gives an error once the socket is.
-func NewSleeper(fd int, name string, how Wait, look func() bool, poll func(), closed func() error) (s *Sleeper, err error) {
-	s = &Sleeper{how: how, look: look, poll: poll, closed: closed, fd: fd, file: os.NewFile(uintptr(fd), name)}
+// there is something to do, and makes system calls for that only if it is asked to; poll, which may be nil, has the kernel poll the
+// device, and closed gives an error once the socket is.
+func NewSleeper(fd int, name string, how Wait, look func(ask bool) bool, poll func(), closed func() error) (s *Sleeper, err error) {
+	s = &Sleeper{how: how, look: look, poll: poll, closed: closed, fd: fd}
+	if s.file, err = file(fd, name, how == Netpoll); err != nil {
+		return nil, errors.Join(err, s.file.Close())
+	}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, s.file.Close())
 	}
-	s.readable = func(uintptr) bool { return s.look() || s.closed() != nil }
+	s.readable = func(uintptr) bool {
+		if s.look(true) || s.closed() != nil {
+			return true
+		}
+		s.slept = time.Now()
+		return false
+	}
 	return s, nil
+}
+
+// file makes a file of a socket that does not block. Go's netpoller gets it only if it is to wait there: the kernel tells an epoll instance
+// of every packet, wakes the thread that sleeps in it, and takes a sixth of a packet's whole time for that, though nobody asked.
+func file(fd int, name string, polled bool) (*os.File, error) {
+	if polled {
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	// os.NewFile registers what does not block.
+	err := unix.SetNonblock(fd, false)
+	f := os.NewFile(uintptr(fd), name)
+	return f, errors.Join(err, unix.SetNonblock(fd, true))
 }
 
 // Close closes the socket.
@@ -125,18 +149,19 @@ func (q *Queue) Park(ctx context.Context) error {
 // shortWait is how long a queue sleeps that cannot sleep until it is woken.
 const shortWait = 20 * time.Microsecond
 
-// look says if there is something to do, and has the kernel look, too, if it asks for that.
-func (q *Queue) look() bool {
+// look says if there is something to do, and has the kernel look, too, if that wants to be told and ask is true.
+func (q *Queue) look(ask bool) bool {
 	if q.rx.ready(1) > 0 {
 		return true
 	}
-	if q.caps.NeedWakeup && q.fill.wantsWakeup() {
+	if ask && q.caps.NeedWakeup && q.fill.wantsWakeup() {
 		q.wakeRx()
 	}
 	return false
 }
 
-// Park returns when there is something to do, or when the context ends or the socket is closed, whose errors it gives then.
+// Park returns when there is something to do, or when the context ends or the socket is closed, whose errors it gives then. What is looked
+// at has to stay until it returned.
 func (s *Sleeper) Park(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -150,7 +175,7 @@ func (s *Sleeper) Park(ctx context.Context) error {
 	return s.netpoll(ctx)
 }
 
-// looksPerYield is how often SpinYield looks before others may run: to change goroutines takes as long as some thirty looks, and a packet
+// looksPerYield is how often who spins looks before others may run: to change goroutines takes as long as some thirty looks, and a packet
 // that comes meanwhile waits for it.
 const looksPerYield = 16
 
@@ -159,7 +184,7 @@ const spinsPerCheck = 1 << 10
 
 func (s *Sleeper) spin(ctx context.Context) error {
 	for n := 1; ; n++ {
-		if s.look() {
+		if s.look(true) {
 			return nil
 		}
 		switch {
@@ -190,7 +215,7 @@ func (s *Sleeper) sleep(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if s.look() {
+		if s.look(true) {
 			return nil
 		}
 		if err := s.closed(); err != nil {
@@ -209,7 +234,14 @@ func (s *Sleeper) netpoll(ctx context.Context) error {
 	if err := s.heed(ctx); err != nil {
 		return err
 	}
+	start := time.Now()
+	if s.brisk >= lingerAfter && start.Sub(s.slept) < lingerMost && s.linger(start) {
+		return nil
+	}
 	err := s.raw.Read(s.readable)
+	if s.brisk++; time.Since(start) > lingerFor {
+		s.brisk = 0
+	}
 	if cerr := s.closed(); cerr != nil {
 		return cerr
 	}
@@ -217,6 +249,38 @@ func (s *Sleeper) netpoll(ctx context.Context) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// Before it sleeps netpoll looks for lingerFor, if the last lingerAfter packets were not waited for longer. To sleep and be woken costs several
+// times a packet's way through the kernel, which an answer to an answer does not have to wait for. It is how long the kernel recommends for
+// its own sockets (net.core.busy_read, Documentation/admin-guide/sysctl/net.rst). After lingerMost it sleeps once: only when
+// goroutines sleep does Go's runtime look what else there is to read.
+const (
+	lingerFor   = 50 * time.Microsecond
+	lingerAfter = 2
+	lingerMost  = time.Millisecond
+)
+
+// Calm has the next Park sleep at once: the packets of a stream are better taken many at a time.
+func (s *Sleeper) Calm() { s.brisk = 0 }
+
+// Calm is for who waits by [Netpoll], between a Recv and the Park after it: it has that sleep at once, though packets come fast. Those of a
+// stream are better taken many at a time.
+func (q *Queue) Calm() { q.sleep.Calm() }
+
+// linger looks until lingerFor after start, and lets goroutines run that are ready. It says if there is something to do.
+func (s *Sleeper) linger(start time.Time) bool {
+	for n := 1; ; n++ {
+		if s.look(false) {
+			return true
+		}
+		if n%looksPerYield == 0 {
+			runtime.Gosched()
+			if time.Since(start) > lingerFor {
+				return false
+			}
+		}
+	}
 }
 
 // heed has the end of a context end the wait.

@@ -196,6 +196,23 @@ func loop(t *testing.T, m Memory, n uint64, batch int) {
 	}
 }
 
+// TestNoRing: a queue that was opened without a ring receives nothing, and sends nothing.
+func TestNoRing(t *testing.T) {
+	q, _ := fakeQueue(t, Memory{Frames: 8, FrameSize: 2048}, 8)
+	q.rx, q.tx, q.fillTo = noRing[Desc](), noRing[Desc](), 0
+	var f [2]Frame
+	if n, err := q.Recv(f[:]); n != 0 || err != nil {
+		t.Errorf("received: %d, %v", n, err)
+	}
+	if ready, err := q.Prepare(); ready || err != nil {
+		t.Errorf("ready: %t, %v", ready, err)
+	}
+	n := q.Alloc(f[:])
+	if k, err := q.Send(f[:n]); n == 0 || k != 0 || err != nil {
+		t.Errorf("%d of %d sent: %v", k, n, err)
+	}
+}
+
 // TestOwners: a frame that is not the caller's is neither sent nor freed.
 func TestOwners(t *testing.T) {
 	q, _ := fakeQueue(t, Memory{Frames: 64, FrameSize: 2048}, 16)
