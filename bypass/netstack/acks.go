@@ -6,8 +6,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-
-	wire "github.com/fathom-trace/fathom/wire/header"
 )
 
 // acks holds acknowledgements back for a moment. gVisor sends one for all that it received at once, before the program that the data
@@ -25,7 +23,6 @@ type acks struct {
 const (
 	connBits = 7
 	ackDelay = 400 * time.Microsecond
-	ackSize  = wire.EthernetLen + header.IPv6MinimumSize + header.TCPMinimumSize + 12 // with a timestamp
 )
 
 // connAcks is what a connection acknowledged.
@@ -35,28 +32,30 @@ type connAcks struct {
 	said   seqnum.Value // last, in what was sent or is held
 	sent   seqnum.Value // last
 	listed bool         // among those that may have one
-	n      int          // bytes of the frame that is held; 0 if none is
-	frame  [ackSize]byte
+	held   *stack.PacketBuffer
+	mac    [6]byte // where what is held goes
 }
 
-// connID is a connection: the addresses and the ports, as a packet has them.
-type connID struct {
-	addrs [2 * header.IPv6AddressSize]byte
-	ports [4]byte
+// drop forgets what is held.
+func (a *connAcks) drop() {
+	if a.held != nil {
+		a.held.DecRef()
+		a.held = nil
+	}
 }
 
-// ident gives the connection that a packet of TCP is of.
+// ident gives the connection that a packet of TCP, to be sent, is of.
 func ident(p *stack.PacketBuffer) (c connID, tcp header.TCP, ok bool) {
 	net, tcp := p.NetworkHeader().Slice(), header.TCP(p.TransportHeader().Slice())
 	if len(tcp) < header.TCPMinimumSize {
 		return c, tcp, false
 	}
-	copy(c.ports[:], tcp)
+	copy(c.ports(), tcp)
 	switch {
 	case p.NetworkProtocolNumber == header.IPv4ProtocolNumber && len(net) >= header.IPv4MinimumSize:
-		copy(c.addrs[:], net[12:20])
+		copy(c[:], net[12:20])
 	case p.NetworkProtocolNumber == header.IPv6ProtocolNumber && len(net) >= header.IPv6MinimumSize:
-		copy(c.addrs[:], net[8:40])
+		copy(c[:], net[8:40])
 	default:
 		return c, tcp, false
 	}
@@ -72,6 +71,9 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 	if !ok {
 		return false
 	}
+	if tcp.Flags()&(header.TCPFlagAck|header.TCPFlagSyn|header.TCPFlagRst) == header.TCPFlagAck {
+		n.link.flows.sent(&c)
+	}
 	a := &n.acks.conns[p.Hash&(1<<connBits-1)]
 	if a.conn != c {
 		n.let(a)
@@ -79,20 +81,17 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 	}
 	known, said, sent, now := a.known, a.said, a.sent, seqnum.Value(tcp.AckNumber())
 	a.known, a.said, a.sent = tcp.Flags().Contains(header.TCPFlagAck), now, now
-	switch size := p.Size() + wire.EthernetLen; {
+	switch {
 	case !known || !a.known || now.LessThan(said):
 		n.let(a)
 	case tcp.Flags() != header.TCPFlagAck || p.Data().Size() > 0: // it says what is held, too
-		a.n = 0
-	case now == said || tcp.WindowSize() == 0 || header.ParseTCPOptions(tcp.Options()).SACKBlocks != nil || size > ackSize:
+		a.drop()
+	case now == said || tcp.WindowSize() == 0 || header.ParseTCPOptions(tcp.Options()).SACKBlocks != nil:
 		n.let(a)
-	case a.n > 0 || sent.Size(now) > seqnum.Size(n.link.MTU()): // who sends much waits for it
-		a.n = 0
+	case a.held != nil || sent.Size(now) > seqnum.Size(n.link.MTU()): // who sends much waits for it
+		a.drop()
 	default:
-		a.sent = sent
-		a.n = size
-		whole := newCut(p)
-		n.link.fill(a.frame[:size], &whole, mac, uint16(p.NetworkProtocolNumber))
+		a.sent, a.held, a.mac = sent, p.IncRef(), mac
 		n.remember(a)
 		return true
 	}
@@ -101,10 +100,15 @@ func (n *lane) hold(p *stack.PacketBuffer, mac [6]byte) bool {
 
 // let sends what is held of a connection.
 func (n *lane) let(a *connAcks) {
-	if a.n > 0 && !n.link.ended.Load() {
-		n.sendFrame(a.frame[:a.n], true)
-		a.n, a.sent = 0, a.said
+	if a.held == nil {
+		return
 	}
+	if !n.link.ended.Load() {
+		c := newCut(a.held)
+		n.write(&c, a.mac, uint16(a.held.NetworkProtocolNumber), true)
+		a.sent = a.said
+	}
+	a.drop()
 }
 
 // remember has what is held be sent if nothing takes its place.

@@ -30,6 +30,7 @@ func (s *sink) recv() ([]arrived, error)   { return nil, nil }
 func (s *sink) free()                      {}
 func (s *sink) prepare() (bool, error)     { return false, nil }
 func (s *sink) park(context.Context) error { return nil }
+func (s *sink) calm()                      {}
 func (s *sink) stats() (xsk.Stats, error)  { return xsk.Stats{}, nil }
 func (s *sink) room(n int) [][]byte {
 	for i := range s.bufs[:n] {

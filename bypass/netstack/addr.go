@@ -110,6 +110,7 @@ func (s *Stack) sync() error {
 	for _, p := range old {
 		if !slices.Contains(now, p) {
 			s.gv.RemoveAddress(nic, tcpip.AddrFromSlice(p.Addr().AsSlice()))
+			s.link.flows.forget()
 		}
 	}
 	for _, p := range now {

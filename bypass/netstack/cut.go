@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -20,14 +19,14 @@ type cut struct {
 
 // newCut begins a packet.
 func newCut(p *stack.PacketBuffer) cut {
-	c := cut{parts: p.AsSlices(), size: p.Size(), mss: p.Size()}
 	if !p.GSOOptions.NeedsCsum {
-		return c
+		return cut{parts: p.AsSlices(), size: p.Size(), mss: p.Size()}
 	}
-	c.net, c.tcp = p.NetworkHeader().Slice(), p.TransportHeader().Slice()
-	c.v6 = p.NetworkProtocolNumber == header.IPv6ProtocolNumber
-	c.skip(len(c.net) + len(c.tcp))
-	c.size = p.Data().Size()
+	c := cut{net: p.NetworkHeader().Slice(), tcp: p.TransportHeader().Slice(), v6: p.NetworkProtocolNumber == header.IPv6ProtocolNumber, size: p.Data().Size()}
+	if c.size > 0 {
+		c.parts = p.AsSlices()
+		c.skip(len(c.net) + len(c.tcp))
+	}
 	c.mss = c.size
 	if mss := int(p.GSOOptions.MSS); mss > 0 && mss < c.size {
 		c.mss = mss
@@ -73,11 +72,7 @@ func (c *cut) fill(b []byte) {
 	if c.at += n; c.at < c.size { // these are said by the last
 		tcp.SetFlags(uint8(tcp.Flags() &^ (header.TCPFlagFin | header.TCPFlagPsh)))
 	}
-	sum := checksum.Combine(checksum.Checksum(from, 0), checksum.Checksum(to, 0))
-	sum = checksum.Combine(sum, uint16(header.TCPProtocolNumber))
-	sum = checksum.Combine(sum, uint16(len(c.tcp)+n))
-	tcp.SetChecksum(0)
-	tcp.SetChecksum(^tcp.CalculateChecksum(checksum.Checksum(data[:n], sum)))
+	seal(header.TCPProtocolNumber, from, to, tcp[:len(c.tcp)+n], tcp[header.TCPChecksumOffset:])
 }
 
 // take copies what comes next.

@@ -15,7 +15,7 @@
 // CloseWrite), syscall.ECONNREFUSED. The protocols themselves are gVisor's (gvisor.dev/gvisor/pkg/tcpip); none of its types
 // is seen here.
 //
-// Where a connection of the kernel does, that is faster: on veth round trips of TCP take 1.0 to 1.5 times as long here, and bulk transfers
-// reach a fifth (sending) to two thirds (receiving) of the kernel's without offloads (docs/benchmarks-bypass.md). HandleUDP, whose
+// Where a connection of the kernel does, that is faster: on veth round trips of TCP take 0.8 to 1.3 times as long here, and bulk transfers
+// reach two fifths (sending) to two thirds (receiving) of the kernel's without offloads (docs/benchmarks-bypass.md). HandleUDP, whose
 // datagrams gVisor never sees, is the short way.
 package netstack

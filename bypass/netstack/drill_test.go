@@ -49,10 +49,16 @@ type drill struct {
 	port uint16          // of the stack
 	l    *listener
 	conn *conn
-	done chan error // of connect
-	una  uint32     // what was acknowledged to it: a probe may have any byte before
-	at   int        // bytes written, and read
+	done chan connected
+	una  uint32 // what was acknowledged to it: a probe may have any byte before
+	at   int    // bytes written, and read
 	got  int
+}
+
+// connected is what became of connect.
+type connected struct {
+	conn *conn
+	err  error
 }
 
 const theirISN, theirPort, listenPort = 7000, 4000, 80
@@ -92,6 +98,8 @@ func (d *drill) prepare() (bool, error) {
 	return len(d.in) > 0, nil
 }
 
+func (d *drill) calm() {}
+
 func (d *drill) park(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -104,9 +112,9 @@ func (d *drill) stats() (xsk.Stats, error) { return xsk.Stats{}, nil }
 
 // newDrill makes a stack on nothing: its neighbour is known, its ports are nobody's in the kernel.
 func newDrill(t *testing.T) *drill {
-	d := &drill{t: t, wake: make(chan struct{}, 1), out: make(chan []byte, 1<<12), seen: map[string]bool{}, done: make(chan error, 1)}
+	d := &drill{t: t, wake: make(chan struct{}, 1), out: make(chan []byte, 1<<12), seen: map[string]bool{}, done: make(chan connected, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
-	near := &neighbours{ctx: ctx, mtu: 1500, hops: map[netip.Addr]*hop{theirAddr: {mac: [6]byte{2}, src: ourAddr, until: time.Now().Add(time.Hour)}}, waiting: map[netip.Addr][]held{}}
+	near := &neighbours{ctx: ctx, mtu: 1500, hops: map[netip.Addr]*hop{theirAddr: {mac: [6]byte{2}, src: ourAddr, until: now() + time.Hour}}, waiting: map[netip.Addr][]held{}}
 	d.s = &Stack{near: near, link: newLink([]queue{d}, near, false, 1500)}
 	var err error
 	if d.s.gv, err = protocols(d.s.link, Options{}); err != nil {
@@ -330,11 +338,12 @@ func (d *drill) act(words []string) error {
 	case "connect":
 		go func() {
 			c, err := d.s.connect(d.t.Context(), nil, full(netip.AddrPortFrom(theirAddr, theirPort)), protocol(ourAddr))
-			d.conn = c
-			d.done <- err
+			d.done <- connected{c, err}
 		}()
 	case "connected":
-		return <-d.done
+		c := <-d.done
+		d.conn = c.conn
+		return c.err
 	case "write":
 		b := make([]byte, n)
 		for i := range b {
@@ -611,8 +620,8 @@ func TestDrills(t *testing.T) {
 			d := newDrill(t)
 			d.run(script)
 			if name == "nobody listens" {
-				if err := <-d.done; !errors.Is(err, syscall.ECONNREFUSED) {
-					t.Error(err)
+				if c := <-d.done; !errors.Is(c.err, syscall.ECONNREFUSED) {
+					t.Error(c.err)
 				}
 			}
 		})

@@ -258,6 +258,38 @@ func overVerified(t *testing.T, o netstack.Options) {
 	}
 }
 
+// TestUnfinished: where checksums are verified, packets that need none are taken all the same: those whose checksum the kernel left to a device.
+func TestUnfinished(t *testing.T) {
+	w := newSite(t, netstack.Options{Backend: netstack.Packet, Checksums: netstack.ChecksumVerify})
+	l, err := w.s.Listen("tcp", ":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go func() { <-ctx.Done(); l.Close() }()
+	c, err := w.dialKernel("tcp", ours+":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream(t, l, c, 1<<18)
+	in, err := w.s.ListenPacket("udp", ":4000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	w.kernelUDP().send(ours+":4000", "one")
+	b := make([]byte, 100)
+	in.SetReadDeadline(time.Now().Add(time.Minute))
+	if n, _, err := in.ReadFrom(b); err != nil || string(b[:n]) != "one" {
+		t.Errorf("%q: %v", b[:n], err)
+	}
+	if st, err := w.s.Stats(); err != nil || st.BadChecksums > 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
 // stream sends bytes from both ends of a connection, closes each direction by itself, and compares.
 func stream(t *testing.T, l net.Listener, client net.Conn, size int) {
 	t.Helper()

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"context"
+	"hash/maphash"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -26,14 +27,15 @@ type link struct {
 	mtu   atomic.Uint32
 	onEnd atomic.Pointer[func()]
 
-	dispatch               atomic.Pointer[stack.NetworkDispatcher]
+	inward                 atomic.Pointer[inward]
+	flows                  flows
 	ended                  atomic.Bool
 	received, sent, noRoom atomic.Uint64
 	inline                 atomic.Pointer[inlineHandlers]
 }
 
 func newLink(queues []queue, near *neighbours, trust bool, most int) *link {
-	l := &link{near: near, trust: trust, most: most}
+	l := &link{near: near, trust: trust, most: most, flows: flows{seed: maphash.MakeSeed()}}
 	l.mtu.Store(uint32(near.mtu))
 	for _, q := range queues {
 		n := &lane{link: l, q: q, kick: make(chan struct{}, 1), acks: acks{delay: ackDelay}}
@@ -75,6 +77,9 @@ func (n *lane) receive(ctx context.Context) error {
 			return err
 		case len(got) > 0:
 			n.deliver(got)
+			if n.link.streams(got[len(got)-1].b) {
+				n.q.calm()
+			}
 			n.mu.Lock()
 			n.q.free()
 			n.mu.Unlock()
@@ -93,13 +98,23 @@ func (n *lane) receive(ctx context.Context) error {
 	}
 }
 
+// streams says if a packet is of a stream of which more comes, or that we send, and nobody waits for it alone: it is full, or an
+// acknowledgement.
+func (l *link) streams(b []byte) bool {
+	if len(b) > wire.EthernetLen+int(l.MTU())-maxOptions {
+		return true
+	}
+	conn, _ := acknowledgement(b)
+	return conn != nil
+}
+
 // deliver gives a burst of packets to gVisor, which has a copy of each.
 func (n *lane) deliver(packets []arrived) {
-	d := n.link.dispatch.Load()
-	if d == nil {
+	in := n.link.inward.Load()
+	if in == nil {
 		return
 	}
-	n.gro.Dispatcher = *d
+	n.gro.Dispatcher = in
 	handlers := n.link.inline.Load()
 	for i, p := range packets {
 		b, sound := p.b, p.sound || n.link.trust
@@ -125,17 +140,28 @@ func (n *lane) deliver(packets []arrived) {
 		if handlers != nil && handlers.take(n, proto, eth.Src(), payload, sound) {
 			continue
 		}
-		if a, ok := source(proto, payload); ok {
+		to, direct := partOf(proto, payload, len(payload))
+		if direct = direct && in.takes(&to, payload, sound); direct {
+			payload = payload[:to.total]
+		} else if a, ok := source(proto, payload); ok {
 			n.link.near.learn(a, eth.Src())
 		}
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(payload))})
+		copied := buffer.NewViewWithData(payload)
+		if p.sound && !direct && !n.link.trust {
+			complete(proto, copied.AsSlice())
+		}
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(copied)})
 		pkt.NetworkProtocolNumber = proto
 		pkt.RXChecksumValidated = sound
-		if sound {
+		switch {
+		case sound && len(packets) > 1 && (direct || n.link.trust):
 			n.gro.Enqueue(pkt)
-		} else { // of packets that were put together the checksum is the first one's, which verifying would take for wrong
+		case direct:
 			n.gro.Flush()
-			(*d).DeliverNetworkPacket(proto, pkt)
+			in.give(&to, pkt)
+		default: // of packets that were put together the checksum is the first one's, which IP's layer would verify, and take for wrong
+			n.gro.Flush()
+			in.NetworkDispatcher.DeliverNetworkPacket(proto, pkt)
 		}
 		pkt.DecRef()
 	}
@@ -303,13 +329,9 @@ func (l *link) release(mac [6]byte, packets []held) {
 func (n *lane) sendBytes(b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.link.ended.Load() {
-		n.sendFrame(b, false)
+	if n.link.ended.Load() {
+		return
 	}
-}
-
-// sendFrame sends one packet; mu is held. more is as for send.
-func (n *lane) sendFrame(b []byte, more bool) {
 	room := n.q.room(1)
 	if len(room) == 0 || len(b) > len(room[0]) {
 		n.q.put(nil)
@@ -317,7 +339,7 @@ func (n *lane) sendFrame(b []byte, more bool) {
 		return
 	}
 	room[0] = room[0][:copy(room[0], b)]
-	n.send(room, more)
+	n.send(room, false)
 }
 
 // end sends what was held back, and has nothing be sent any more: the queues are about to be closed.
@@ -360,14 +382,16 @@ func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 // Attach says who gets what arrives.
 func (l *link) Attach(d stack.NetworkDispatcher) {
 	if d == nil {
-		l.dispatch.Store(nil)
+		l.inward.Store(nil)
 		return
 	}
-	l.dispatch.Store(&d)
+	in := &inward{NetworkDispatcher: d, flows: &l.flows}
+	in.tcp, _ = d.(transport)
+	l.inward.Store(in)
 }
 
 // IsAttached says whether somebody does.
-func (l *link) IsAttached() bool { return l.dispatch.Load() != nil }
+func (l *link) IsAttached() bool { return l.inward.Load() != nil }
 
 // Wait returns at once: the receiving goroutines are the Stack's.
 func (l *link) Wait() {}

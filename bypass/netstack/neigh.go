@@ -31,10 +31,15 @@ const (
 // hop is where packets to an address go next.
 type hop struct {
 	mac   [6]byte
-	src   netip.Addr // the address that the kernel would send from
-	until time.Time
-	asked bool // the kernel is being asked
+	src   netip.Addr    // the address that the kernel would send from
+	until time.Duration // as now says
+	asked bool          // the kernel is being asked
 }
+
+// epoch is when now began to count: half the price of what o'clock it is, which is asked for each packet.
+var epoch = time.Now()
+
+func now() time.Duration { return time.Since(epoch) }
 
 // neighbours knows where packets go, from the kernel's routes and neighbours. The kernel does ARP and neighbour discovery; it is
 // told to when nobody is known yet (NTF_USE, net/core/neighbour.c).
@@ -104,7 +109,7 @@ func (n *neighbours) find(to netip.Addr) ([6]byte, bool) {
 	var mac [6]byte
 	old := false
 	if h != nil {
-		mac, old = h.mac, !h.asked && time.Now().After(h.until)
+		mac, old = h.mac, !h.asked && now() > h.until
 	}
 	n.mu.RUnlock()
 	if old {
@@ -139,7 +144,7 @@ func (n *neighbours) learn(from netip.Addr, mac [6]byte) {
 	n.mu.Lock()
 	if n.hops[from] == nil {
 		n.room()
-		n.hops[from] = &hop{mac: mac, until: time.Now().Add(hearsay)}
+		n.hops[from] = &hop{mac: mac, until: now() + hearsay}
 	}
 	n.mu.Unlock()
 }
@@ -212,7 +217,7 @@ func (n *neighbours) look(to netip.Addr) {
 		n.hops[to] = &h
 		n.sending++
 	case old != nil && errors.Is(err, unix.ENETUNREACH):
-		old.until, old.asked = time.Now().Add(fresh), false // no route leads there, but something came: it is answered to who sent it
+		old.until, old.asked = now()+fresh, false // no route leads there, but something came: it is answered to who sent it
 	default:
 		delete(n.hops, to)
 	}
@@ -232,7 +237,7 @@ func (n *neighbours) hopTo(ctx context.Context, to netip.Addr) (hop, error) {
 	n.mu.RLock()
 	h := n.hops[to]
 	n.mu.RUnlock()
-	if h != nil && h.src.IsValid() && time.Now().Before(h.until) {
+	if h != nil && h.src.IsValid() && now() < h.until {
 		return *h, nil
 	}
 	found, err := n.resolve(ctx, to)
@@ -268,7 +273,7 @@ func (n *neighbours) resolve(ctx context.Context, to netip.Addr) (h hop, err err
 	} else if h.mac, err = n.neighbour(ctx, next); err != nil {
 		return h, err
 	}
-	h.until = time.Now().Add(fresh)
+	h.until = now() + fresh
 	return h, nil
 }
 

@@ -19,6 +19,7 @@ type queue interface {
 	kick()
 	prepare() (ready bool, err error)
 	park(context.Context) error
+	calm() // has the next park sleep at once
 	stats() (xsk.Stats, error)
 }
 
@@ -84,6 +85,7 @@ func (x *xskQueue) kick() {
 
 func (x *xskQueue) prepare() (bool, error)         { return x.q.Prepare() }
 func (x *xskQueue) park(ctx context.Context) error { return x.q.Park(ctx) }
+func (x *xskQueue) calm()                          { x.q.Calm() }
 func (x *xskQueue) stats() (xsk.Stats, error)      { return x.q.Stats() }
 
 // packetQueue is AF_PACKET.
@@ -122,4 +124,5 @@ func (x *packetQueue) put(packets [][]byte) (int, error) {
 func (x *packetQueue) kick()                          { x.q.Kick() }
 func (x *packetQueue) prepare() (bool, error)         { return x.q.Prepare() }
 func (x *packetQueue) park(ctx context.Context) error { return x.q.Park(ctx) }
+func (x *packetQueue) calm()                          { x.q.Calm() }
 func (x *packetQueue) stats() (xsk.Stats, error)      { return x.q.Stats() }

@@ -95,6 +95,25 @@ func TestThinned(t *testing.T) {
 	}
 }
 
+// TestStreams: who gets the end of a message is waited for, who gets a part of more, or only hears that some arrived, is not.
+func TestStreams(t *testing.T) {
+	l := newLink([]queue{&sink{}}, &neighbours{mtu: 1500, hops: map[netip.Addr]*hop{}}, true, 2048)
+	data := func(n int) []byte {
+		return append(ackFrame(false, 1, func(tcp header.TCP) { tcp.SetFlags(uint8(header.TCPFlagAck | header.TCPFlagPsh)) }), make([]byte, n)...)
+	}
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want bool
+	}{
+		{"an acknowledgement", ackFrame(false, 1, nil), true}, {"a full packet", data(1448), true}, {"the end of a message", data(700), false}, {"nothing", nil, false},
+	} {
+		if got := l.streams(c.b); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}
+
 // FuzzAcknowledgement: whatever comes, looking at it ends, and what is taken for an acknowledgement is one in full.
 func FuzzAcknowledgement(f *testing.F) {
 	f.Add(ackFrame(false, 1, nil))
