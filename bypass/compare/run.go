@@ -42,7 +42,7 @@ type Options struct {
 	// Tick has the time from tick to order measured, nothing else: A is an exchange, B a strategy, and Ways are of TickWays.
 	Tick bool
 	// External are ways that other programs have. The function gives the command line for a job, and is told the address of the job's
-	// device; the program says what a side of ours says. They only send and count.
+	// device; the program says what a side of ours says.
 	External map[Way]func(j Job, mac string) []string
 	// Note is told what is being measured.
 	Note func(round int, w Way, r Role)
@@ -102,7 +102,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		for i := range r.Rows {
 			row := r.Rows[(i+round)%len(r.Rows)]
 			for _, role := range roles {
-				if role == Blast && o.For == 0 || role == Ping && o.External[row.Way] != nil {
+				if role == Blast && o.For == 0 {
 					continue
 				}
 				if o.Note != nil {

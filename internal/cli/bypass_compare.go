@@ -42,7 +42,7 @@ Examples:
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.flags(c.Flags(), compare.Ways())
-	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` round trips of each in each round")
+	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` round trips of each in each round, after a tenth that is not timed")
 	c.Flags().DurationVar(&f.o.For, "for", f.o.For, "send for this `TIME` in each round; 0: no rates")
 	return c
 }

@@ -91,6 +91,9 @@ func TestReadmeFigures(t *testing.T) {
 		{"| first page of a dump (`/proc/vmcore`, 491 MB), CPU | %.2f s, %.0f MB, no debug information | drgn 0.0.22: %.1f s, %.0f MB; 0.2.0: %.1f s, %.0f MB, with it |", []figure{
 			core("fathom", 4, 1e3), core("fathom", 5, 0), core("drgn 0.0.22", 4, 1e3), core("drgn 0.0.22", 5, 0), core(drgn, 4, 1e3), core(drgn, 5, 0),
 		}},
+		{"| AF_XDP on Go's netpoller, a round trip | %.2f of Go's UDP sockets | |", []figure{
+			{"benchmarks-bypass", "What was wanted", "AF_XDP on the netpoller, p50 beside Go's UDP", 2, 0},
+		}},
 		{"| AF_XDP, packets a second | %.2f of the program in C | |", []figure{
 			{"benchmarks-bypass", "What was wanted", "AF_XDP spinning, packets a second beside the program in C", 2, 0},
 		}},

@@ -1,9 +1,10 @@
-/* xsk: a small AF_XDP program to compare fathom's with: tx sends the same frame again and again, rx counts what comes to a port.
+/* xsk: a small AF_XDP program to compare fathom's with: tx sends the same frame again and again, rx counts what comes to a port, ping
+ * sends a frame when the answer to the one before has come, echo answers.
  *
- *   xsk tx|rx NETNS DEVICE SECONDS SRCMAC DSTMAC SRCIP DSTIP PORT SIZE
+ *   xsk tx|rx|ping|echo NETNS DEVICE SECONDS|COUNT SRCMAC DSTMAC SRCIP DSTIP PORT SIZE
  *
- * It says "ready" when its socket is bound, tx ends after SECONDS, rx with its input, and what it did is one JSON object. Rings are
- * used as libxdp's xsk.h uses them: one queue, copy mode, need_wakeup, batches of 64, spinning.
+ * It says "ready" when its socket is bound, tx ends after SECONDS, ping after COUNT round trips and a tenth before that is not told, rx and
+ * echo with their input, and what it did is one JSON object. Rings are used as libxdp's xsk.h uses them: one queue, copy mode, need_wakeup, batches of 64, spinning.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -140,31 +141,131 @@ static void steer(const char *dev, int port) {
 		die("attach program");
 }
 
-static uint64_t receive(void) {
-	uint64_t n = 0;
+static void start_receiving(void) {
 	uint64_t *f = fill.desc;
-	struct xdp_desc *d = rx.desc;
 	for (uint32_t i = 0; i < RING; i++)
 		f[fill.own++ & (RING - 1)] = (uint64_t)i * FRAME;
 	atomic_store_explicit(fill.producer, fill.own, memory_order_release);
 	puts("ready");
 	fflush(stdout);
-	for (unsigned spins = 0;; spins++) {
-		uint32_t ready = atomic_load_explicit(rx.producer, memory_order_acquire) - rx.own;
+}
+
+/* arrived says how many packets, up to BATCH, there are to be read. */
+static uint32_t arrived(void) {
+	uint32_t n = atomic_load_explicit(rx.producer, memory_order_acquire) - rx.own;
+	return n > BATCH ? BATCH : n;
+}
+
+static int input_ended(void) {
+	static unsigned spins;
+	struct pollfd p = {0, POLLIN, 0};
+	return spins++ % 65536 == 0 && poll(&p, 1, 0) > 0;
+}
+
+static uint64_t receive(void) {
+	uint64_t n = 0;
+	uint64_t *f = fill.desc;
+	struct xdp_desc *d = rx.desc;
+	for (start_receiving();;) {
+		uint32_t ready = arrived();
 		if (ready == 0) {
-			struct pollfd p = {0, POLLIN, 0};
-			if (spins % 65536 == 0 && poll(&p, 1, 0) > 0)
+			if (input_ended())
 				return n;
 			continue;
 		}
-		if (ready > BATCH)
-			ready = BATCH;
 		for (uint32_t i = 0; i < ready; i++)
 			f[fill.own++ & (RING - 1)] = d[rx.own++ & (RING - 1)].addr & ~(uint64_t)(FRAME - 1);
 		atomic_store_explicit(rx.consumer, rx.own, memory_order_release);
 		atomic_store_explicit(fill.producer, fill.own, memory_order_release);
 		n += ready;
 	}
+}
+
+static void kick(void) {
+	while (tx.own != atomic_load_explicit(tx.consumer, memory_order_acquire))
+		if (sendto(sock, 0, 0, MSG_DONTWAIT, 0, 0) < 0 && errno != EAGAIN) {
+			if (errno != EBUSY && errno != ENOBUFS)
+				die("send");
+			return;
+		}
+}
+
+static void swap(unsigned char *a, unsigned char *b, int n) {
+	unsigned char t[6];
+	memcpy(t, a, n);
+	memcpy(a, b, n);
+	memcpy(b, t, n);
+}
+
+/* echo sends back what comes, in the frame that it came in. */
+static uint64_t echo(void) {
+	uint64_t n = 0, *f = fill.desc, *c = comp.desc;
+	struct xdp_desc *d = rx.desc, *out = tx.desc;
+	for (start_receiving();;) {
+		uint32_t ready = arrived();
+		if (ready == 0) {
+			if (input_ended())
+				return n;
+			continue;
+		}
+		for (uint32_t i = 0; i < ready; i++) {
+			struct xdp_desc one = d[rx.own++ & (RING - 1)];
+			unsigned char *b = umem + one.addr;
+			swap(b, b + 6, 6);
+			swap(b + 26, b + 30, 4);
+			swap(b + 34, b + 36, 2);
+			out[tx.own++ & (RING - 1)] = one;
+		}
+		atomic_store_explicit(rx.consumer, rx.own, memory_order_release);
+		atomic_store_explicit(tx.producer, tx.own, memory_order_release);
+		kick();
+		for (uint32_t done = atomic_load_explicit(comp.producer, memory_order_acquire) - comp.own; done > 0; done--)
+			f[fill.own++ & (RING - 1)] = c[comp.own++ & (RING - 1)] & ~(uint64_t)(FRAME - 1);
+		atomic_store_explicit(comp.consumer, comp.own, memory_order_release);
+		atomic_store_explicit(fill.producer, fill.own, memory_order_release);
+		n += ready;
+	}
+}
+
+static double *times;
+static uint64_t lost;
+
+/* ping measures round trips, in seconds; an answer is lost after one. */
+static uint64_t ping(const unsigned char *frame, int size, uint64_t count) {
+	uint64_t n = 0, *f = fill.desc;
+	struct xdp_desc *d = rx.desc, *out = tx.desc;
+	times = calloc(count, sizeof *times);
+	start_receiving();
+	for (uint64_t seq = 0; seq < count; seq++) {
+		uint64_t at = (RING + seq % RING) * FRAME; /* sent, and free again, long since */
+		memcpy(umem + at, frame, size);
+		memcpy(umem + at + 42, &seq, sizeof seq);
+		double begin = now(), took = 0;
+		out[tx.own++ & (RING - 1)] = (struct xdp_desc){.addr = at, .len = size};
+		atomic_store_explicit(tx.producer, tx.own, memory_order_release);
+		kick();
+		for (unsigned spins = 1; took == 0; spins++) {
+			uint32_t ready = arrived();
+			for (uint32_t i = 0; i < ready; i++) {
+				struct xdp_desc one = d[rx.own++ & (RING - 1)];
+				if (memcmp(umem + one.addr + 42, &seq, sizeof seq) == 0)
+					took = now() - begin;
+				f[fill.own++ & (RING - 1)] = one.addr & ~(uint64_t)(FRAME - 1);
+			}
+			if (ready > 0) {
+				atomic_store_explicit(rx.consumer, rx.own, memory_order_release);
+				atomic_store_explicit(fill.producer, fill.own, memory_order_release);
+			} else if (spins % 65536 == 0 && now() - begin > 1) {
+				lost++;
+				break;
+			}
+		}
+		if (took > 0)
+			times[n++] = took;
+		comp.own = atomic_load_explicit(comp.producer, memory_order_acquire);
+		atomic_store_explicit(comp.consumer, comp.own, memory_order_release);
+	}
+	return n;
 }
 
 static uint64_t transmit(const unsigned char *frame, int size, double seconds) {
@@ -188,12 +289,7 @@ static uint64_t transmit(const unsigned char *frame, int size, double seconds) {
 			d[tx.own++ & (RING - 1)] = (struct xdp_desc){.addr = free_frames[--nfree], .len = size};
 		atomic_store_explicit(tx.producer, tx.own, memory_order_release);
 		n += k;
-		while (tx.own != atomic_load_explicit(tx.consumer, memory_order_acquire))
-			if (sendto(sock, 0, 0, MSG_DONTWAIT, 0, 0) < 0 && errno != EAGAIN) {
-				if (errno != EBUSY && errno != ENOBUFS)
-					die("send");
-				break;
-			}
+		kick();
 	}
 	return n;
 }
@@ -220,6 +316,7 @@ int main(int argc, char **argv) {
 	if (argc != 11)
 		return 2;
 	int ns = open(argv[2], O_RDONLY), port = atoi(argv[9]), size = atoi(argv[10]), send = strcmp(argv[1], "tx") == 0;
+	int asks = strcmp(argv[1], "ping") == 0, answers = strcmp(argv[1], "echo") == 0;
 	if (ns < 0 || setns(ns, CLONE_NEWNET) || size < 60 || size > 1514)
 		die("enter network namespace");
 	open_socket(argv[3]);
@@ -239,12 +336,17 @@ int main(int argc, char **argv) {
 	PUT16(udp + 4, size - 34); /* without a checksum: there need be none */
 	if (!send)
 		steer(argv[3], port);
+	uint64_t warm = asks ? atoll(argv[4]) / 10 : 0;
 	double begin = now();
-	uint64_t n = send ? transmit(frame, size, atof(argv[4])) : receive();
+	uint64_t n = send ? transmit(frame, size, atof(argv[4])) : asks ? ping(frame, size, warm * 11) : answers ? echo() : receive();
 	double took = now() - begin;
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
 	double cpu = u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-	printf("{\"packets\":%llu,\"cpu\":%.0f,\"took\":%.0f,\"for\":%.0f}\n", (unsigned long long)n, cpu * 1e9, took * 1e9, atof(argv[4]) * 1e9);
+	printf("{\"packets\":%llu,\"cpu\":%.0f,\"took\":%.0f,\"for\":%.0f,\"lost\":%llu,\"times\":[", (unsigned long long)n, cpu * 1e9, took * 1e9,
+	       send ? atof(argv[4]) * 1e9 : 0, (unsigned long long)lost);
+	for (uint64_t i = warm; asks && i < n; i++)
+		printf(i > warm ? ",%.0f" : "%.0f", times[i] * 1e9);
+	puts("]}");
 	return 0;
 }
