@@ -2,7 +2,6 @@ package probe
 
 import (
 	"fmt"
-	"io"
 	"sort"
 	"strings"
 
@@ -11,15 +10,53 @@ import (
 	"github.com/fathom-trace/fathom/lang/syntax"
 )
 
-// List writes the probes that match a pattern ("" for all), one a line; verbose adds their arguments. It writes what it
-// can read and returns the first reason why a kind of probe is missing only if nothing was listed.
-func (w *World) List(out io.Writer, pattern string, verbose bool) error {
+// Listed is a probe, or a C type with its members.
+type Listed struct {
+	Type    string   `json:"type"` // "probe"; of a C type "struct", "union" or "enum"
+	Name    string   `json:"name"`
+	About   string   `json:"about,omitempty"`   // of a probe that is not the kernel's: what it goes over
+	Args    []string `json:"args,omitempty"`    // of a probe, as the kernel declares them: "pid_t prev_pid"
+	Members []string `json:"members,omitempty"` // of a type, as C declares them; of an enum "NAME = 1"
+}
+
+// Text is how bpftrace lists it, with the end of the line.
+func (l Listed) Text() string {
+	var b strings.Builder
+	switch {
+	case l.About != "":
+		fmt.Fprintf(&b, "%-16s %s\n", l.Name, l.About)
+	case l.Type == "probe":
+		fmt.Fprintln(&b, l.Name)
+		for _, a := range l.Args {
+			fmt.Fprintf(&b, "    %s\n", a)
+		}
+	default:
+		where, end := "vmlinux: ", ";"
+		if l.Type == "enum" {
+			where, end = "", ","
+		}
+		fmt.Fprintf(&b, "%s%s {\n", where, l.Name)
+		for _, m := range l.Members {
+			fmt.Fprintf(&b, "        %s%s\n", m, end)
+		}
+		fmt.Fprintln(&b, "};")
+	}
+	return b.String()
+}
+
+// List gives the probes that match a pattern ("" for all) one after the other; verbose adds their arguments. "struct NAME" and its kin give types. It
+// gives what it can read and returns the first reason why a kind of probe is missing only if nothing was listed. An error of out ends it.
+func (w *World) List(pattern string, verbose bool, out func(Listed) error) error {
 	if pattern == "" {
 		pattern = "*:*"
 	}
 	if strings.HasPrefix(pattern, "struct ") || strings.HasPrefix(pattern, "union ") || strings.HasPrefix(pattern, "enum ") {
 		for _, name := range strings.Split(pattern, ",") {
-			if err := w.listType(out, strings.TrimSpace(name)); err != nil {
+			l, err := w.listType(strings.TrimSpace(name))
+			if err == nil {
+				err = out(l)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -27,13 +64,19 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 	}
 	if parts := strings.Split(pattern, ","); len(parts) > 1 {
 		for _, part := range parts {
-			if err := w.List(out, strings.TrimSpace(part), verbose); err != nil {
+			if err := w.List(strings.TrimSpace(part), verbose, out); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	n := listEvents(out, pattern)
+	events := listEvents(pattern)
+	n := len(events)
+	for _, name := range events {
+		if err := out(Listed{Type: "probe", Name: name}); err != nil {
+			return err
+		}
+	}
 	var first error
 	for _, p := range listPoints(pattern, w.pid) {
 		ts, err := w.listed(p)
@@ -42,11 +85,8 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 		}
 		for _, t := range ts {
 			n++
-			if _, err := fmt.Fprintln(out, t.Name); err != nil {
+			if err := out(w.target(t, verbose)); err != nil {
 				return err
-			}
-			if verbose {
-				w.listArgs(out, t)
 			}
 		}
 	}
@@ -56,27 +96,34 @@ func (w *World) List(out io.Writer, pattern string, verbose bool) error {
 	return nil
 }
 
+// target lists a probe.
+func (w *World) target(t check.Target, verbose bool) Listed {
+	l := Listed{Type: "probe", Name: t.Name}
+	if verbose {
+		l.Args = w.listArgs(t)
+	}
+	return l
+}
+
 // listEvents lists what a provider with fixed events has: "software:cpu:", "interval:hz:".
-func listEvents(out io.Writer, pattern string) int {
+func listEvents(pattern string) (names []string) {
 	provider, rest, ok := strings.Cut(pattern, ":")
 	if !ok {
 		provider, rest = "*", "*"
 	}
 	rest, _, _ = strings.Cut(rest, ":")
-	n := 0
 	for _, p := range check.Providers() {
 		for _, e := range check.EventNames(p.Name) {
 			if name := p.Name + ":" + e + ":"; providerMatches(p, provider) && check.Match(rest, e) && (ok || strings.Contains(name, pattern)) {
-				fmt.Fprintln(out, name)
-				n++
+				names = append(names, name)
 			}
 		}
 	}
-	return n
+	return names
 }
 
-// ListPoints lists the probes that the attach points of a program stand for.
-func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose bool) error {
+// ListPoints gives the probes that the attach points of a program stand for, as List does.
+func (w *World) ListPoints(points []*syntax.AttachPoint, verbose bool, out func(Listed) error) error {
 	for _, ap := range points {
 		ps, msg, _ := check.ParseAttachPoint(ap, nil, true)
 		if msg != "" {
@@ -88,7 +135,9 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 				if event == "" {
 					event = p.Unit
 				}
-				fmt.Fprintln(out, strings.TrimSuffix(p.Provider.Name+":"+event+":", "::"))
+				if err := out(Listed{Type: "probe", Name: strings.TrimSuffix(p.Provider.Name+":"+event+":", "::")}); err != nil {
+					return err
+				}
 				continue
 			}
 			ts, err := w.listed(p)
@@ -99,9 +148,8 @@ func (w *World) ListPoints(out io.Writer, points []*syntax.AttachPoint, verbose 
 				if t.Again {
 					continue
 				}
-				fmt.Fprintln(out, t.Name)
-				if verbose {
-					w.listArgs(out, t)
+				if err := out(w.target(t, verbose)); err != nil {
+					return err
 				}
 			}
 		}
@@ -175,39 +223,38 @@ func (w *World) listed(p check.AttachPoint) ([]check.Target, error) {
 	return w.Expand(p)
 }
 
-// listArgs writes the arguments of a target, four spaces deep, as the kernel declares them.
-func (w *World) listArgs(out io.Writer, t check.Target) {
+// listArgs gives the arguments of a target, as the kernel declares them.
+func (w *World) listArgs(t check.Target) (args []string) {
 	switch t.Provider {
 	case "tracepoint":
 		fs, err := w.tracefs()
 		if err != nil {
-			return
+			return nil
 		}
 		b, err := fs.Format(t.Module, t.Func)
 		if err != nil {
-			return
+			return nil
 		}
-		for _, f := range declarations(string(b)) {
-			fmt.Fprintf(out, "    %s\n", f)
-		}
+		return declarations(string(b))
 	case "fentry", "fexit", "kprobe", "kretprobe":
 		if f, err := w.Types().Func(t.Module, t.Func); err == nil {
-			listParams(out, f.Params)
+			args = params(f.Params)
 			if _, void := f.Result.(ctype.Void); t.Provider == "fexit" && !void {
-				fmt.Fprintf(out, "    %s\n", declare(f.Result, "retval"))
+				args = append(args, declare(f.Result, "retval"))
 			}
 		}
 	case "uprobe", "uretprobe":
 		if f, err := w.userFunc(t); err == nil {
 			for _, p := range f.Params {
-				fmt.Fprintf(out, "    %s %s\n", userType(p.Type), p.Name)
+				args = append(args, userType(p.Type)+" "+p.Name)
 			}
 		}
 	case "rawtracepoint":
 		if f, err := w.tracepointProto(t.Func); err == nil {
-			listParams(out, f.Params[min(1, len(f.Params)):])
+			args = params(f.Params[min(1, len(f.Params)):])
 		}
 	}
+	return args
 }
 
 // userType writes a type as programs' own types are listed: const char*.
@@ -226,10 +273,11 @@ func userType(t ctype.Type) string {
 	return s
 }
 
-func listParams(out io.Writer, ps []ctype.Param) {
+func params(ps []ctype.Param) (out []string) {
 	for _, p := range ps {
-		fmt.Fprintf(out, "    %s\n", declare(p.Type, p.Name))
+		out = append(out, declare(p.Type, p.Name))
 	}
+	return out
 }
 
 func declare(t ctype.Type, name string) string { return ctype.Name(t) + " " + name }
@@ -250,35 +298,32 @@ func declarations(format string) []string {
 	return out
 }
 
-// listType writes the members of a C type.
-func (w *World) listType(out io.Writer, name string) error {
+// listType gives the members of a C type.
+func (w *World) listType(name string) (l Listed, err error) {
 	word, n, _ := strings.Cut(name, " ")
 	kind := map[string]ctype.Kind{"struct": ctype.KindStruct, "union": ctype.KindUnion, "enum": ctype.KindEnum}[word]
 	t, err := w.Types().ByName(kind, n)
 	if err != nil {
-		return err
+		return l, err
 	}
+	l = Listed{Type: word, Name: ctype.Name(t)}
 	switch t := t.(type) {
 	case *ctype.Struct:
-		fmt.Fprintf(out, "vmlinux: %s {\n", ctype.Name(t))
 		for _, m := range t.Members() {
 			bits := ""
 			if m.BitSize > 0 {
 				bits = fmt.Sprintf(" : %d", m.BitSize)
 			}
-			fmt.Fprintf(out, "        %s%s;\n", member(m.Type, m.Name), bits)
+			l.Members = append(l.Members, member(m.Type, m.Name)+bits)
 		}
-		fmt.Fprintln(out, "};")
 	case *ctype.Enum:
-		fmt.Fprintf(out, "%s {\n", ctype.Name(t))
 		vs := append([]ctype.EnumValue(nil), t.Values...)
 		sort.SliceStable(vs, func(i, j int) bool { return vs[i].Value < vs[j].Value })
 		for _, v := range vs {
-			fmt.Fprintf(out, "        %s = %d,\n", v.Name, v.Value)
+			l.Members = append(l.Members, fmt.Sprintf("%s = %d", v.Name, v.Value))
 		}
-		fmt.Fprintln(out, "};")
 	}
-	return nil
+	return l, nil
 }
 
 // member declares a member as C does: pointers lean on the name, bounds follow it.

@@ -12,8 +12,6 @@ import (
 	"github.com/fathom-trace/fathom/kernel"
 	"github.com/fathom-trace/fathom/kernel/dump"
 	"github.com/fathom-trace/fathom/lab/guest/keep"
-	"github.com/fathom-trace/fathom/lang/check"
-	"github.com/fathom-trace/fathom/probe/dead"
 	"github.com/fathom-trace/fathom/vmcore"
 )
 
@@ -72,19 +70,6 @@ func openDump(name string, parts []string) (t kernel.Target, source string, done
 		return nil, "", nil, diag.BadInput("read the kernel in "+name, err)
 	}
 	return d, describe(name, c), closeAll, nil
-}
-
-// listDead lists what programs can run over in a dump, of those that match a pattern.
-func listDead(w io.Writer, args []string) error {
-	pattern := strings.Join(args, " ")
-	for _, k := range dead.Iterators() {
-		if name := "iter:" + k[0]; pattern == "" || check.Match(pattern, name) {
-			if _, err := fmt.Fprintf(w, "%-16s %s\n", name, k[1]); err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 // openGuest stops a guest that lab boot keeps, or that of a QEMU whose QMP socket is named by its path, and opens the kernel in its

@@ -22,13 +22,10 @@ import (
 	"github.com/fathom-trace/fathom/internal/doctor"
 	"github.com/fathom-trace/fathom/internal/script"
 	"github.com/fathom-trace/fathom/internal/term"
-	"github.com/fathom-trace/fathom/kernel/live"
 	"github.com/fathom-trace/fathom/lang/check"
 	"github.com/fathom-trace/fathom/lang/syntax"
 	"github.com/fathom-trace/fathom/probe"
-	"github.com/fathom-trace/fathom/probe/recorded"
 	"github.com/fathom-trace/fathom/record"
-	"github.com/fathom-trace/fathom/usersym"
 )
 
 // traceFlags are bpftrace's, and some of ours.
@@ -192,12 +189,10 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return usageError{verbOf(name), errors.New("-p, -c and --mode are about programs that run: --on and --guest ask a kernel that does not")}
 	case f.hosts.given() && f.list:
 		return usageError{verbOf(name), errors.New("--host: probes are listed on this machine: no -l")}
-	case f.list && f.on.given():
-		return f.listPlace(c.OutOrStdout(), args)
-	case f.list:
-		return f.listProbes(c, args)
 	case f.format != "text" && f.format != "json":
 		return peerError{fmt.Sprintf("Invalid output format \"%s\"\nValid formats: 'text', 'json'", f.format)}
+	case f.list:
+		return f.listAll(c, args)
 	}
 	if _, err := parsePID(f.pid); err != nil {
 		return err
@@ -255,24 +250,6 @@ func (f *traceFlags) run(c *cobra.Command, name string, args []string) error {
 		return exitError{res.Code}
 	case f.strict && res.Losses() > 0:
 		return exitError{exitLost}
-	}
-	return nil
-}
-
-// listPlace lists what programs can run over in a recording or a dump.
-func (f *traceFlags) listPlace(w io.Writer, args []string) error {
-	t, err := record.Open(f.on.file)
-	if f.on.file == "" || err != nil {
-		return listDead(w, args)
-	}
-	defer t.Close()
-	pattern := strings.Join(args, " ")
-	for _, name := range recorded.NewWorld(t).Events() {
-		if pattern == "" || check.Match(pattern, name) {
-			if _, err := fmt.Fprintln(w, name); err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-		}
 	}
 	return nil
 }
@@ -411,44 +388,4 @@ func (f *traceFlags) show(c *cobra.Command, o script.Options) error {
 		return script.Fix(w, o)
 	}
 	return script.Show(w, o, f.debug)
-}
-
-// listProbes is -l: no root is needed for what can be read without.
-func (f *traceFlags) listProbes(c *cobra.Command, args []string) error {
-	l, err := live.Open(live.Options{})
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	users := usersym.New(usersym.Options{DebugInfo: f.debugInfo})
-	defer users.Close()
-	pid, err := parsePID(f.pid)
-	if err != nil {
-		return err
-	}
-	w := probe.NewWorld(l, users, pid)
-	defer w.Close()
-	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
-	defer out.Flush()
-	pattern := strings.Join(args, " ")
-	text := strings.Join(f.program, "\n")
-	if b, err := os.ReadFile(pattern); err == nil {
-		text = string(b)
-	} else if strings.HasSuffix(pattern, ".bt") {
-		fmt.Fprintf(os.Stderr, "WARNING: It appears that '%s' is a filename but the file does not exist. Treating '%[1]s' as a search pattern.\n", pattern)
-	}
-	if text == "" {
-		return w.List(out, pattern, f.verbose)
-	}
-	file, ds := syntax.Parse(&syntax.Source{Name: "stdin", Text: text})
-	if len(ds) > 0 {
-		diag.Render(os.Stderr, ds, style())
-		return script.ErrDiagnosed
-	}
-	for _, p := range file.Probes {
-		if err := w.ListPoints(out, p.Points, f.verbose); err != nil {
-			return err
-		}
-	}
-	return nil
 }

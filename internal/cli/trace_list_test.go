@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fathom-trace/fathom/internal/ktest"
+	"github.com/fathom-trace/fathom/internal/script"
+	"github.com/fathom-trace/fathom/probe"
 	"github.com/fathom-trace/fathom/tracefs"
 )
 
@@ -47,5 +51,70 @@ func TestListTracepoints(t *testing.T) {
 	}
 	if _, out := output(t, "trace", "-lv", "fentry:vfs_read"); !strings.Contains(out, "vfs_read\n    struct file * file\n") {
 		t.Errorf("vfs_read:\n%s", out)
+	}
+}
+
+// TestListJSON: -j lists the same, an object a line, of the kernel and of a recording; a place that is none is told.
+func TestListJSON(t *testing.T) {
+	ktest.Need(t, ktest.Tracefs, ktest.BTF)
+	for _, args := range [][]string{
+		{"-lv", "enum "}, {"-lv", "struct page"}, {"-lv", "tracepoint:sched:sched_switch"}, {"-lv", "struct list_head"}, {"-lv", "enum hrtimer_restart"}, {"-l", "software:*"},
+		{"-lv", "tracepoint:sched:sched_w*,fentry:vfs_read"}, {"-l", "-e", "BEGIN { } tracepoint:sched:sched_switch { }"},
+		{"-l", "--on", "../../record/testdata/lttng-kernel"},
+	} {
+		args = append([]string{"trace"}, args...)
+		code, text := output(t, args...)
+		jcode, lines := output(t, append(args, "-j")...)
+		if code != 0 || jcode != 0 || lines == "" {
+			t.Errorf("%q: exit codes %d and %d with JSON:\n%s", args, code, jcode, lines)
+		}
+		var again strings.Builder
+		for line := range strings.Lines(lines) {
+			var l probe.Listed
+			d := json.NewDecoder(strings.NewReader(line))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&l); err != nil || l.Type == "" || l.Name == "" {
+				t.Fatalf("%q: %v: %s", args, err, line)
+			}
+			again.WriteString(l.Text())
+		}
+		if d := cmp.Diff(text, again.String()); d != "" {
+			t.Errorf("%q: %s", args, d)
+		}
+	}
+	for _, place := range []string{"--on=testdata/none", "--on=trace_list_test.go", "--on=testdata", "--guest=none-of-this-name"} {
+		if code, out := output(t, "trace", "-l", place); code == 0 || out != "" {
+			t.Errorf("%s is listed: exit code %d, %q", place, code, out)
+		}
+	}
+}
+
+// TestListed: what is listed is written as bpftrace writes it.
+func TestListed(t *testing.T) {
+	for want, l := range map[string]probe.Listed{
+		"tracepoint:a:b\n    int c\n    char d[16]\n":         {Type: "probe", Name: "tracepoint:a:b", Args: []string{"int c", "char d[16]"}},
+		"iter:task        every thread\n":                     {Type: "probe", Name: "iter:task", About: "every thread"},
+		"vmlinux: struct s {\n        int a : 3;\n};\n":       {Type: "struct", Name: "struct s", Members: []string{"int a : 3"}},
+		"enum {\n        FALSE = 0,\n        TRUE = 1,\n};\n": {Type: "enum", Name: "enum", Members: []string{"FALSE = 0", "TRUE = 1"}},
+	} {
+		if d := cmp.Diff(want, l.Text()); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
+// TestListDead: over a dead kernel programs run by its iterators, those that a pattern matches.
+func TestListDead(t *testing.T) {
+	text := func(pattern string) (out string) {
+		for _, l := range within(new(script.Options), pattern) {
+			out += l.Text()
+		}
+		return out
+	}
+	if all := text(""); !regexp.MustCompile(`(?m)^iter:task +every thread`).MatchString(all) {
+		t.Error(all)
+	}
+	if some := text("iter:task_*"); !strings.HasPrefix(some, "iter:task_file ") || strings.Contains(some, "iter:task ") {
+		t.Error(some)
 	}
 }
