@@ -71,7 +71,7 @@ They do not arrive. At which of these devices do they come in last, before they 
 			"Or ask for the verdict: fathom packet drops --for 3s",
 		},
 		Answer: into[where],
-		Why:    fmt.Sprintf("nf_hook_slow drops them in %s: a rule of nftables there (fathom lab exec --lab %s %s -- nft list ruleset).", where, lab, where),
+		Why:    fmt.Sprintf("a rule of nftables in %s drops them (fathom lab exec --lab %s %s -- nft list ruleset).", where, lab, where),
 	}, nil
 }
 

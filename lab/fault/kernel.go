@@ -63,6 +63,7 @@ func (s *Scene) compare(seen *Seen, release string, lines []string, before count
 	if seen.Events, err = s.events(lines); err != nil {
 		return err
 	}
+	s.Answer.Learn(seen.Events)
 	want, _ := s.Answer.Events(release)
 	for _, w := range want {
 		if n := count(seen.Events, w); n < w.Count {

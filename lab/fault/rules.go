@@ -21,8 +21,18 @@ func (s *Scene) table(role string) string {
 	return name
 }
 
-// nftDrop says what event tells of a rule's drop.
-func (s *Scene) nftDrop() { s.drops("nft_do_chain", "NETFILTER_DROP") }
+// nftDrop says what event tells of a rule's drop: later kernels' nftables frees the packet itself, before that what calls
+// it does. Debian's 6.1.192 does, its 6.1.176 does not.
+func (s *Scene) nftDrop() {
+	s.drops("nft_do_chain", "NETFILTER_DROP")
+	for _, events := range s.Answer.Drops {
+		for i := range events {
+			if events[i].Function == "nft_do_chain" {
+				events[i].Else = "nf_hook_slow"
+			}
+		}
+	}
+}
 
 // sysctl sets a setting of a namespace when all else is made.
 func (s *Scene) sysctl(role, key, value string) error {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,6 +44,7 @@ type Event struct {
 	Function string `json:"function"` // "": any
 	Reason   string `json:"reason"`
 	Count    int    `json:"count"`
+	Else     string `json:"-"` // the function where a kernel calls it when not in Function; "": none. See [Answer.Learn]
 }
 
 // Counter is a counter of a namespace's /proc/net, as "Udp.NoPorts", that moves by Min at least.
@@ -95,6 +97,21 @@ func (a Answer) Events(release string) (events []Event, described bool) {
 		events = append(events, e...)
 	}
 	return events, len(a.Drops) > 0
+}
+
+// Learn takes, of events that kernels call in either of two functions, the one of the kernel that told of seen. Releases do
+// not tell: what changed the place was carried into older ones, too.
+func (a Answer) Learn(seen []Event) {
+	in := func(as Event, function string) bool {
+		return slices.ContainsFunc(seen, func(e Event) bool { return e.Event == as.Event && e.Reason == as.Reason && e.Function == function })
+	}
+	for _, events := range a.Drops {
+		for i, e := range events {
+			if e.Else != "" && !in(e, e.Function) && in(e, e.Else) {
+				events[i].Function = e.Else
+			}
+		}
+	}
 }
 
 // older says that release a is b, or before it.

@@ -126,6 +126,21 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestLearn: what a kernel calls in either of two places is expected where this one does; without its word, in the first.
+func TestLearn(t *testing.T) {
+	for _, tt := range []struct{ seen, want string }{{"nf_hook_slow", "nf_hook_slow"}, {"nft_do_chain", "nft_do_chain"}, {"nf_hook_slow nft_do_chain", "nft_do_chain"}, {"", "nft_do_chain"}} {
+		a := Answer{Class: Drop, Drops: map[string][]Event{"6.1": {{Event: "kfree_skb", Function: "nft_do_chain", Else: "nf_hook_slow"}}}}
+		var seen []Event
+		for _, f := range strings.Fields(tt.seen) {
+			seen = append(seen, Event{Event: "kfree_skb", Function: f})
+		}
+		a.Learn(seen)
+		if e, _ := a.Events("6.1.0-50-amd64"); e[0].Function != tt.want {
+			t.Errorf("seen %q: %s expected, want %s", tt.seen, e[0].Function, tt.want)
+		}
+	}
+}
+
 func FuzzParseVerdict(f *testing.F) {
 	f.Add([]byte(right), []byte(answer))
 	f.Add([]byte(`{"type":"verdict","culprit":{"local":[1],"rule":null}}`), []byte(`{"culprit":{"rule":{}}}`))
