@@ -39,6 +39,7 @@ type Options struct {
 	Count   int           // round trips of each way in each round
 	For     time.Duration // how long packets are sent in each round; 0: not at all
 	Size    int           // bytes of a frame
+	Gap     time.Duration // from an order to the next tick, which an exchange spins through
 	// Tick has the time from tick to order measured, nothing else: A is an exchange, B a strategy, and Ways are of TickWays.
 	Tick bool
 	// External are ways that other programs have. The function gives the command line for a job, and is told the address of the job's
@@ -66,12 +67,13 @@ type Row struct {
 
 // Report is what was measured.
 type Report struct {
-	Type   string `json:"type"` // "compare", "tick"
-	Size   int    `json:"frame_bytes"`
-	Rounds int    `json:"rounds"`
-	Count  int    `json:"trips"`
-	CPUs   [2]int `json:"cpus"`
-	Rows   []*Row `json:"rows"`
+	Type   string  `json:"type"` // "compare", "tick"
+	Size   int     `json:"frame_bytes"`
+	Rounds int     `json:"rounds"`
+	Count  int     `json:"trips"`
+	Gap    float64 `json:"gap_us,omitempty"` // from an order to the next tick
+	CPUs   [2]int  `json:"cpus"`
+	Rows   []*Row  `json:"rows"`
 }
 
 // ticks is the group that market data is sent to, of those that nobody outside sees (RFC 2365).
@@ -93,7 +95,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Type: typ, Size: o.Size, Rounds: o.Rounds, Count: o.Count, CPUs: [2]int{o.A.CPU, o.B.CPU}}
+	r := &Report{Type: typ, Size: o.Size, Rounds: o.Rounds, Count: o.Count, Gap: o.Gap.Seconds() * 1e6, CPUs: [2]int{o.A.CPU, o.B.CPU}}
 	for _, w := range o.Ways {
 		r.Rows = append(r.Rows, &Row{Way: w})
 	}
@@ -156,7 +158,7 @@ func (o *Options) measure(ctx context.Context, row *Row, role Role, port uint16,
 			return err
 		},
 		func() (err error) {
-			near, err = o.start(ctx, o.A.CPU, macs[0], Job{Way: row.Way, Role: role, Device: o.A.Device, Local: a, Remote: b, MAC: macs[1], Mode: o.Mode, Size: o.Size, Count: o.Count, For: o.For, Memory: paths, Group: group})
+			near, err = o.start(ctx, o.A.CPU, macs[0], Job{Way: row.Way, Role: role, Device: o.A.Device, Local: a, Remote: b, MAC: macs[1], Mode: o.Mode, Size: o.Size, Count: o.Count, For: o.For, Memory: paths, Group: group, Gap: o.Gap})
 			return err
 		},
 	}

@@ -61,7 +61,7 @@ const (
 	Ping  Role = "ping"  // Count round trips
 	Blast Role = "blast" // sends for For
 
-	Exchange Role = "exchange" // sends Count ticks to the group, each when the order for the one before came
+	Exchange Role = "exchange" // sends Count ticks to the group, each Gap after the order for the one before came
 	Strategy Role = "strategy" // answers each tick with an order, until its input ends
 )
 
@@ -79,6 +79,7 @@ type Job struct {
 	For    time.Duration  `json:"for,omitempty"`
 	Memory [2]string      `json:"memory,omitzero"` // paths of what the way "shm" uses
 	Group  netip.AddrPort `json:"group,omitzero"`  // of multicast, that ticks are sent to
+	Gap    time.Duration  `json:"gap,omitempty"`   // from an order to the next tick
 }
 
 // Done is what a side says at its end.
@@ -159,7 +160,7 @@ func (j Job) run(s side, stop *atomic.Bool) (d Done, err error) {
 	m, _ := s.(*market)
 	switch {
 	case m != nil && j.Role == Exchange:
-		d.Lost, err = m.exchange(trips, took)
+		d.Lost, err = m.exchange(trips, j.Gap, took)
 	case m != nil && j.Role == Strategy:
 		d.Packets, err = m.strategy(stop)
 	case e != nil && j.Role == Echo:

@@ -115,7 +115,8 @@ func (r *Report) noun() string {
 // ticks prints the medians of a measurement from tick to order.
 func (r *Report) ticks(p *printer) {
 	p.line("%d rounds of %d ticks, frames of %d bytes; exchange and strategy each on a CPU of its own (%d and %d). Every order was for its", r.Rounds, r.Count, r.Size, r.CPUs[0], r.CPUs[1])
-	p.line("tick. The exchange has sockets of the kernel that are read without waiting; the CPU is the strategy's. Medians of rounds, in µs.\n")
+	p.line("tick, and the next tick came %.0f µs after it. The exchange has sockets of the kernel that are read without waiting; the CPU is", r.Gap)
+	p.line("the strategy's. Medians of rounds, in µs.\n")
 	p.line("%-16s %9s %9s %9s %12s", "way", "p50", "p99", "p99.9", "CPU a tick")
 	for _, row := range r.Rows {
 		p.line("%-16s %9.1f %9.1f %9.1f %12.1f", row.Way, middle(row.P50), middle(row.P99), middle(row.P999), middle(row.TripC))

@@ -176,8 +176,9 @@ func (m *market) Close() (err error) {
 	return err
 }
 
-// exchange sends ticks, and takes the time until the order for each is there. Orders must be for the tick and at its price.
-func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err error) {
+// exchange sends ticks, and takes the time until the order for each is there. Orders must be for the tick and at its price. Between an
+// order and the next tick it lets the gap pass: a strategy that waits would never have begun to, else.
+func (m *market) exchange(n int, gap time.Duration, took func(time.Duration)) (lost uint64, err error) {
 	if err := m.orders.accept(); err != nil {
 		return 0, err
 	}
@@ -211,6 +212,8 @@ func (m *market) exchange(n int, took func(time.Duration)) (lost uint64, err err
 				took(time.Since(start))
 				break
 			} // else it is for one that was given up
+		}
+		for end := time.Now(); time.Since(end) < gap; {
 		}
 	}
 	return lost, nil

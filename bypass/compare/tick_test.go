@@ -66,10 +66,28 @@ func TestExchange(t *testing.T) {
 			t.Parallel() // what is lost is waited for
 			s := &script{answer: tt.answer}
 			n := 0
-			lost, err := (&market{out: s, orders: s}).exchange(4, func(time.Duration) { n++ })
+			lost, err := (&market{out: s, orders: s}).exchange(4, 0, func(time.Duration) { n++ })
 			if n != tt.times || int(lost) != tt.lost || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(fmt.Sprint(err), tt.err) {
 				t.Errorf("%d times, %d lost, %v", n, lost, err)
 			}
 		})
+	}
+}
+
+// TestGap: the next tick waits for the gap after an order.
+func TestGap(t *testing.T) {
+	const gap = 3 * time.Millisecond
+	var sent []time.Time
+	s := &script{answer: func(seq uint64) [][2]uint64 {
+		sent = append(sent, time.Now())
+		return [][2]uint64{{seq, price(seq)}}
+	}}
+	if lost, err := (&market{out: s, orders: s}).exchange(4, gap, func(time.Duration) {}); lost > 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	for i := 1; i < len(sent); i++ {
+		if d := sent[i].Sub(sent[i-1]); d < gap {
+			t.Errorf("tick %d came %v after the one before", i, d)
+		}
 	}
 }

@@ -48,13 +48,13 @@ Examples:
 }
 
 func bypassTick() *cobra.Command {
-	f := compareFlags{o: compare.Options{Rounds: 5, Count: 5000, Size: 60, Tick: true}}
+	f := compareFlags{o: compare.Options{Rounds: 5, Count: 5000, Size: 60, Gap: 50 * time.Microsecond, Tick: true}}
 	c := &cobra.Command{
 		Use:   "tick [flags]",
 		Short: "Measure from a tick of market data to the order for it, by sockets and around the kernel",
 		Long: `Make two network namespaces on a veth pair: in one an exchange sends ticks to a group of multicast, in the other a strategy
 answers each with an order over TCP. Measured is the time from tick to order, as the exchange sees it, which always has sockets
-of the kernel that are read without waiting. The ways of the strategy take turns: sockets of Go, sockets that are read without
+of the kernel that are read without waiting, and sends the next tick --gap later. The ways of the strategy take turns: sockets of Go, sockets that are read without
 waiting, ticks by AF_XDP with orders by the kernel's TCP, and both by TCP/IP in user space, queued or with the order written
 where the tick is received. Each order is checked against its tick. What the rounds do not agree on is inconclusive. Nothing of
 the machine's network is touched.
@@ -67,7 +67,8 @@ Examples:
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.flags(c.Flags(), compare.TickWays())
-	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` ticks for each in each round")
+	c.Flags().IntVar(&f.o.Count, "count", f.o.Count, "`N` ticks for each in each round, after a tenth that is not timed")
+	c.Flags().DurationVar(&f.o.Gap, "gap", f.o.Gap, "send the next tick this `TIME` after an order; 0: at once")
 	return c
 }
 
@@ -108,8 +109,8 @@ func list(ways []compare.Way) string {
 // options reads flags.
 func (f *compareFlags) options() error {
 	o := &f.o
-	if o.Rounds < 1 || o.Count < 1 || o.For < 0 || o.Size < 60 || o.Size > 1514 {
-		return errors.New("--rounds and --count are 1 or more, --for is not negative, --size is 60 to 1514")
+	if o.Rounds < 1 || o.Count < 1 || o.For < 0 || o.Gap < 0 || o.Size < 60 || o.Size > 1514 {
+		return errors.New("--rounds and --count are 1 or more, --for and --gap are not negative, --size is 60 to 1514")
 	}
 	for w := range strings.SplitSeq(f.ways, ",") {
 		if f.ways == "" {

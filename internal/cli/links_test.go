@@ -86,6 +86,17 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestMerged: no document holds both sides of a merge.
+func TestMerged(t *testing.T) {
+	for name, text := range documents(t) {
+		for i, l := range strings.Split(text, "\n") {
+			if strings.HasPrefix(l, "<<<<<<< ") || strings.HasPrefix(l, ">>>>>>> ") {
+				t.Errorf("%s:%d: %s", name, i+1, l)
+			}
+		}
+	}
+}
+
 func there(name string) bool {
 	_, err := os.Stat(filepath.Join("../..", name))
 	return err == nil
