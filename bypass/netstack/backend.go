@@ -87,25 +87,56 @@ func (o Options) replaceable(err error) bool {
 }
 
 // attachXDP opens AF_XDP sockets and attaches a program.
+//
+// Packets of several frames come where the MTU asks for them, and in generic mode, which is behind what puts packets together (GRO) and before
+// what cuts them on a veth: without, a peer's kernel that sends much waits for ever for an acknowledgement of what was too long. Drivers'
+// own mode gives packets as they are on the wire, and some drivers have no zero copy with several frames.
 func (s *Stack) attachXDP(ctx context.Context, o Options) (queues []queue, err error) {
 	s.most = frameSize - headroom
-	if s.near.mtu > s.most {
-		return nil, fmt.Errorf("MTU %d: a packet must fit into a frame, %d bytes with the kernel's headroom: set at most %d", s.near.mtu, frameSize, s.most)
+	long := s.near.mtu > s.most
+	if long {
+		s.most = s.near.mtu
 	}
-	t, err := traffic.Open(ctx, traffic.Config{
-		Device: s.dev, Queues: o.Queues, Memory: xsk.Memory{Frames: o.Frames, FrameSize: frameSize},
-		Queue: xsk.Options{Copying: o.Copying, Wait: o.Wait},
-		Steer: steer.Options{Mode: o.Mode},
-		Rules: []steer.Rule{}, // nothing yet
-	})
+	multi := long || o.Mode == steer.Generic
+	t, err := s.openXDP(ctx, o, multi)
+	if err == nil && !multi && t.Program.Mode() == steer.Generic { // the driver has no XDP
+		if err = t.Close(); err == nil {
+			o.Mode, multi = steer.Generic, true
+			t, err = s.openXDP(ctx, o, multi)
+		}
+	}
+	if multi && !long && errors.Is(err, unix.EINVAL) { // Linux 6.6
+		multi = false
+		t, err = s.openXDP(ctx, o, multi)
+	}
+	if err != nil && long {
+		return nil, fmt.Errorf("MTU %d, where a packet takes several frames: %w", s.near.mtu, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	for _, q := range t.Queues {
-		queues = append(queues, &xskQueue{q: q})
+		x := xskQueue{q: q}
+		if multi {
+			x.in = make([]byte, burst*frameSize)
+		}
+		if long {
+			queues = append(queues, newLongQueue(x, s.most+ethernet))
+		} else {
+			queues = append(queues, &x)
+		}
 	}
 	s.backend, s.mode, s.packets = XDP, t.Program.Mode(), program{t}
 	return queues, nil
+}
+
+func (s *Stack) openXDP(ctx context.Context, o Options, multi bool) (*traffic.Session, error) {
+	return traffic.Open(ctx, traffic.Config{
+		Device: s.dev, Queues: o.Queues, Memory: xsk.Memory{Frames: o.Frames, FrameSize: frameSize},
+		Queue: xsk.Options{Copying: o.Copying, Wait: o.Wait, MultiBuffer: multi},
+		Steer: steer.Options{Mode: o.Mode, MultiBuffer: multi},
+		Rules: []steer.Rule{}, // nothing yet
+	})
 }
 
 // frameSize is how long frames are: a page.

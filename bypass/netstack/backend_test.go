@@ -16,6 +16,7 @@ import (
 	"github.com/fathom-trace/fathom/bypass/held"
 	"github.com/fathom-trace/fathom/bypass/netstack"
 	"github.com/fathom-trace/fathom/bypass/steer"
+	"github.com/fathom-trace/fathom/internal/ktest"
 	"github.com/fathom-trace/fathom/internal/netns"
 )
 
@@ -50,12 +51,13 @@ func TestInstead(t *testing.T) {
 	if err := w.s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.mtu(9000) // more than a frame of AF_XDP's
-	if _, err := netstack.Open(w.a, netstack.Options{Mode: steer.Generic}); err == nil || !strings.Contains(err.Error(), "MTU 9000") {
+	w.mtu(9000)
+	const none = 5 // no queue of the device's
+	if _, err := netstack.Open(w.a, netstack.Options{Mode: steer.Generic, Queues: []int{none}}); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("generic mode: %v", err)
 	}
-	s := w.open(w.a, netstack.Options{})
-	if b, why := s.Backend(); b != netstack.Packet || why == nil || !strings.Contains(why.Error(), "MTU 9000") {
+	s := w.open(w.a, netstack.Options{Queues: []int{none}})
+	if b, why := s.Backend(); b != netstack.Packet || !errors.Is(why, syscall.EINVAL) {
 		t.Errorf("%v: %v", b, why)
 	}
 	l, err := s.Listen("tcp", ":9000")
@@ -75,6 +77,141 @@ func TestInstead(t *testing.T) {
 		if b, err := netstack.ParseBackend(name); err != nil || b.String() != name {
 			t.Errorf("%s is read as %v: %v", name, b, err)
 		}
+	}
+}
+
+// TestLong: where packets are longer than a frame they go in several, both ways, by TCP and UDP, between ours and the kernel's and two of ours.
+func TestLong(t *testing.T) {
+	for _, m := range []steer.Mode{steer.Native, steer.Generic} {
+		t.Run(m.String(), func(t *testing.T) { overLong(t, netstack.Options{Backend: netstack.XDP, Mode: m}) })
+	}
+}
+
+func overLong(t *testing.T, o netstack.Options) {
+	w := newSite(t, netstack.Options{Backend: netstack.Packet})
+	if err := w.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.mtu(9000)
+	o.Queues = []int{0}
+	s, err := netstack.Open(w.a, o)
+	if err != nil {
+		if !strings.Contains(err.Error(), "MTU 9000") {
+			t.Error(err)
+		}
+		ktest.Unsupported(t, err, "debian-6.1")
+	}
+	defer s.Close()
+	const size = 1 << 20
+	l, err := s.Listen("tcp", ":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := w.dialKernel("tcp", ours+":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream(t, l, c, size)
+	st, err := s.Stats()
+	const segments = size / (9000 - 20 - 20 - 12) // of TCP, with its time stamps; acknowledgements come on top
+	if q := st.Queues; err != nil || q.TxPackets < segments || q.TxPackets > 3*segments || q.Kernel.TxInvalidDescs > 0 || st.NoRoom > 0 {
+		t.Errorf("%d packets were to be sent: %+v: %v", segments, st, err)
+	}
+
+	long := strings.Repeat("a long datagram ", 500)
+	in, err := s.HandleUDP("udp", ours+":7001", echoBack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	p, err := s.ListenPacket("udp", ours+":7002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	k := w.kernelUDP()
+	k.send(ours+":7001", long)
+	k.want(long)
+	k.send(ours+":7002", long)
+	b := make([]byte, 9000)
+	n, from, err := p.ReadFrom(b)
+	if err != nil || string(b[:n]) != long {
+		t.Errorf("%d bytes from %v: %v", n, from, err)
+	}
+	if _, err := p.WriteTo(b[:n], from); err != nil {
+		t.Error(err)
+	}
+	k.want(long)
+
+	other := w.open(w.b, o)
+	ol, err := other.Listen("tcp", ":9003")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ol.Close()
+	if c, err = s.DialContext(w.patient, "tcp", theirs+":9003"); err != nil {
+		t.Fatal(err)
+	}
+	stream(t, ol, c, size)
+}
+
+// TestWholeSegments: in generic mode what the peer's kernel leaves to a device to cut comes as it is, and a stream does not stand still for it.
+func TestWholeSegments(t *testing.T) {
+	w := newSite(t, netstack.Options{Backend: netstack.XDP, Mode: steer.Generic})
+	if ktest.Where() == "debian-6.1" {
+		t.Skip("AF_XDP takes no packets of several frames before Linux 6.6")
+	}
+	l, err := w.s.Listen("tcp", ":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := w.dialKernel("tcp", ours+":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 4 << 20
+	stream(t, l, c, size)
+	st, err := w.s.Stats()
+	if q := st.Queues; err != nil || q.RxBytes < size || q.RxPackets > size/4000 {
+		t.Errorf("%d packets of %d bytes came: %v", q.RxPackets, q.RxBytes, err)
+	}
+}
+
+// TestUncut: datagrams that a device was to cut come one by one, or not at all and are counted; never several as one.
+func TestUncut(t *testing.T) { each(t, overUncut) }
+
+func overUncut(t *testing.T, o netstack.Options) {
+	asOn612(t)
+	w := newSite(t, o)
+	p, err := w.s.ListenPacket("udp", ours+":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	k := w.kernelUDP()
+	const one, n = 1000, 4
+	k.segments(one)
+	k.send(ours+":7000", strings.Repeat("x", one*n))
+	k.segments(0)
+	k.send(ours+":7000", "the last")
+	came, b := 0, make([]byte, 10*one)
+	for {
+		size, _, err := p.ReadFrom(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(b[:size]) == "the last" {
+			break
+		}
+		if came++; size != one {
+			t.Errorf("a datagram of %d bytes", size)
+		}
+	}
+	st, err := w.s.Stats()
+	if err != nil || (came != n || st.Uncut != 0) && (came != 0 || st.Uncut != 1) {
+		t.Errorf("%d of %d came, %d packets of several, %v", came, n, st.Uncut, err)
 	}
 }
 

@@ -633,10 +633,22 @@ func (k *kernelUDP) send(to, text string) {
 	}
 }
 
+// segments has what is sent be cut into datagrams of so many bytes, by whoever is last to do so (UDP_SEGMENT); 0: not at all.
+func (k *kernelUDP) segments(size int) {
+	k.t.Helper()
+	r, err := k.c.SyscallConn()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if cerr := r.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size) }); cerr != nil || err != nil {
+		k.t.Fatal(cerr, err)
+	}
+}
+
 // want waits for a datagram and says who it is from.
 func (k *kernelUDP) want(text string) string {
 	k.t.Helper()
-	b := make([]byte, 200)
+	b := make([]byte, len(text)+100)
 	k.c.SetReadDeadline(time.Now().Add(time.Minute))
 	n, from, err := k.c.ReadFromUDPAddrPort(b)
 	if err != nil || string(b[:n]) != text {

@@ -31,6 +31,7 @@ type link struct {
 	flows                  flows
 	ended                  atomic.Bool
 	received, sent, noRoom atomic.Uint64
+	uncut                  atomic.Uint64
 	inline                 atomic.Pointer[inlineHandlers]
 }
 
@@ -137,6 +138,10 @@ func (n *lane) deliver(packets []arrived) {
 		}
 		n.link.received.Add(1)
 		payload := b[wire.EthernetLen:]
+		if len(payload) > int(n.link.MTU()) && uncut(proto, payload) {
+			n.link.uncut.Add(1)
+			continue
+		}
 		if handlers != nil && handlers.take(n, proto, eth.Src(), payload, sound) {
 			continue
 		}
@@ -177,6 +182,19 @@ func source(proto tcpip.NetworkProtocolNumber, b []byte) (netip.Addr, bool) {
 		return netip.AddrFrom16([16]byte(b[8:24])), true
 	}
 	return netip.Addr{}, false
+}
+
+// uncut says if a packet that is longer than the MTU is of datagrams that their sender's kernel has left to be cut by a device (UDP_SEGMENT,
+// Linux's SKB_GSO_UDP_L4), as a veth or a virtual machine's host hands on: how long each is stands beside the packet, not in it.
+func uncut(proto tcpip.NetworkProtocolNumber, b []byte) bool {
+	switch {
+	case proto == header.IPv4ProtocolNumber && len(b) >= header.IPv4MinimumSize:
+		ip := header.IPv4(b)
+		return ip.TransportProtocol() == header.UDPProtocolNumber && !ip.More() && ip.FragmentOffset() == 0
+	case proto == header.IPv6ProtocolNumber && len(b) >= header.IPv6MinimumSize:
+		return header.IPv6(b).NextHeader() == uint8(header.UDPProtocolNumber)
+	}
+	return false
 }
 
 // lane picks the queue for a flow, so that its packets stay in order.

@@ -34,6 +34,7 @@ type xskQueue struct {
 	q       *xsk.Queue
 	got     [burst]xsk.Frame
 	n       int
+	in      []byte // to put packets of several frames together; nil: none come
 	packets [burst]arrived
 	frames  [burst]xsk.Frame // to send
 	bytes   [burst][]byte
@@ -42,10 +43,20 @@ type xskQueue struct {
 
 func (x *xskQueue) recv() (_ []arrived, err error) {
 	x.n, err = x.q.Recv(x.got[:])
-	for i := range x.got[:x.n] {
-		x.packets[i].b = x.got[i].Bytes()
+	room, packets := x.in, 0
+	for rest := x.got[:x.n]; len(rest) > 0; packets++ {
+		b := rest[0].Bytes()
+		if rest[0].More() {
+			used := copy(room, b)
+			for rest[0].More() {
+				rest = rest[1:]
+				used += copy(room[used:], rest[0].Bytes())
+			}
+			b, room = room[:used], room[used:]
+		}
+		x.packets[packets].b, rest = b, rest[1:]
 	}
-	return x.packets[:x.n], err
+	return x.packets[:packets], err
 }
 
 func (x *xskQueue) free() {

@@ -177,6 +177,7 @@ type Stats struct {
 	NoNeighbour    uint64 // packets that were not sent because nobody answered for the address, or the route leads elsewhere
 	Retransmits    uint64 // segments of TCP sent again
 	BadChecksums   uint64 // packets that arrived with a wrong one
+	Uncut          uint64 // packets of several datagrams (UDP_SEGMENT) that were dropped, since a device was to cut them and none has
 	Established    uint64 // connections of TCP that are
 	Queues         xsk.Stats
 }
@@ -185,7 +186,7 @@ type Stats struct {
 func (s *Stack) Stats() (st Stats, err error) {
 	g := s.gv.Stats()
 	st = Stats{
-		Received: s.link.received.Load(), Sent: s.link.sent.Load(), NoRoom: s.link.noRoom.Load(), NoNeighbour: s.near.failed.Load(),
+		Received: s.link.received.Load(), Sent: s.link.sent.Load(), NoRoom: s.link.noRoom.Load(), Uncut: s.link.uncut.Load(), NoNeighbour: s.near.failed.Load(),
 		Retransmits: g.TCP.Retransmits.Value(), BadChecksums: g.TCP.ChecksumErrors.Value() + g.UDP.ChecksumErrors.Value(), Established: g.TCP.CurrentEstablished.Value(),
 	}
 	for _, l := range s.link.lanes {
