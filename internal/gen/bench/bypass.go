@@ -25,6 +25,7 @@ const (
 	bypassTrips  = 10000
 	bypassFor    = 500 * time.Millisecond
 	tickCount    = 3000
+	tickGap      = 50 * time.Microsecond
 )
 
 // cWay is the program in C.
@@ -65,13 +66,19 @@ func bypassPage() (err error) {
 	if err != nil {
 		return err
 	}
-	o.Ways, o.External, o.Tick, o.Count = nil, nil, true, tickCount
+	o.Ways, o.External, o.Tick, o.Count, o.Gap = nil, nil, true, tickCount, tickGap
 	ticks, err := compare.Run(context.Background(), o)
 	fmt.Fprintln(os.Stderr)
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeBypass(r), writeTicks(ticks), writeTCP(pair))
+	o.Ways, o.Gap = []compare.Way{compare.Sockets, compare.XSKSpin, compare.StackInline}, 0
+	atOnce, err := compare.Run(context.Background(), o)
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeBypass(r), writeTicks(ticks, atOnce), writeTCP(pair))
 }
 
 // datagrams are the ways of the page's first table: connections are measured by tcp.go, in bulk too.
@@ -129,11 +136,16 @@ var tickGoals = []goal{
 	{"both by bypass/netstack, yielding, the order written where the tick is received, p50 beside Go's sockets", compare.StackInline, compare.Sockets, "p50", 1. / 2, true},
 }
 
-// writeTicks prints what was measured from tick to order.
-func writeTicks(r *compare.Report) error {
+// writeTicks prints what was measured from tick to order, and of what came at once only how it is.
+func writeTicks(r, atOnce *compare.Report) error {
 	fmt.Printf("## From tick to order\n\nAn exchange sends ticks to a group of multicast, a strategy answers each with an order over TCP (`fathom bypass tick`). The exchange has sockets "+
-		"of the kernel that are read without waiting, for all ways of the strategy; %d ticks for each way in each of %d rounds.\n\n", r.Count, r.Rounds)
-	return writeGoals(r, tickGoals, "")
+		"of the kernel that are read without waiting, for all ways of the strategy, and sends the next tick %v after an order; %d ticks for each way in each of %d rounds.\n\n", tickGap, r.Count, r.Rounds)
+	more := ""
+	for _, g := range tickGoals {
+		q := atOnce.Ratio(g.of, g.to, g.metric)
+		more += fmt.Sprintf("| the same with the next tick at once: %s | | %.3g | %.3g – %.3g | |\n", g.of, q.Median, q.Min, q.Max)
+	}
+	return writeGoals(r, tickGoals, more)
 }
 
 func writeBypass(r *compare.Report) error {
