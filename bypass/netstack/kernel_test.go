@@ -27,7 +27,7 @@ import (
 	"github.com/fathom-trace/fathom/lab/topology"
 )
 
-var guests = ktest.Config{Modules: []string{"veth", "sch_netem"}}
+var guests = ktest.Config{Modules: []string{"veth", "sch_netem", "bridge"}}
 
 func TestMain(m *testing.M) {
 	if dev := os.Getenv(victim); dev != "" {
