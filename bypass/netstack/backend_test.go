@@ -60,16 +60,7 @@ func TestInstead(t *testing.T) {
 	if b, why := s.Backend(); b != netstack.Packet || !errors.Is(why, syscall.EINVAL) {
 		t.Errorf("%v: %v", b, why)
 	}
-	l, err := s.Listen("tcp", ":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := w.dialKernel("tcp", ours+":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream(t, l, c, 1<<18)
+	w.toOurs(s, 1<<18)
 	if st, err := s.Stats(); err != nil || st.Received == 0 || st.NoRoom > 0 {
 		t.Errorf("%+v: %v", st, err)
 	}
@@ -103,16 +94,7 @@ func overLong(t *testing.T, o netstack.Options) {
 	}
 	defer s.Close()
 	const size = 1 << 20
-	l, err := s.Listen("tcp", ":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := w.dialKernel("tcp", ours+":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream(t, l, c, size)
+	w.toOurs(s, size)
 	st, err := s.Stats()
 	const segments = size / (9000 - 20 - 20 - 12) // of TCP, with its time stamps; acknowledgements come on top
 	if q := st.Queues; err != nil || q.TxPackets < segments || q.TxPackets > 3*segments || q.Kernel.TxInvalidDescs > 0 || st.NoRoom > 0 {
@@ -150,7 +132,8 @@ func overLong(t *testing.T, o netstack.Options) {
 		t.Fatal(err)
 	}
 	defer ol.Close()
-	if c, err = s.DialContext(w.patient, "tcp", theirs+":9003"); err != nil {
+	c, err := s.DialContext(w.patient, "tcp", theirs+":9003")
+	if err != nil {
 		t.Fatal(err)
 	}
 	stream(t, ol, c, size)
@@ -203,17 +186,8 @@ func (w *site) bridge() {
 func (w *site) wholeSegments(s *netstack.Stack) {
 	t := w.t
 	t.Helper()
-	l, err := s.Listen("tcp", ":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := w.dialKernel("tcp", ours+":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
 	const size = 4 << 20
-	stream(t, l, c, size)
+	w.toOurs(s, size)
 	st, err := s.Stats()
 	if q := st.Queues; err != nil || q.RxBytes < size || q.RxBytes < 1514*q.RxPackets { // acknowledgements too
 		t.Errorf("%d packets of %d bytes came, cut: %v", q.RxPackets, q.RxBytes, err)

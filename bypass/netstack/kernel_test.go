@@ -200,20 +200,12 @@ func overStream(t *testing.T, o netstack.Options) {
 	}
 	t.Run("kernel", func(t *testing.T) {
 		w := newSite(t, o)
-		l, err := w.s.Listen("tcp", ":9000")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		c, err := w.dialKernel("tcp", ours+":9000")
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream(t, l, c, size)
+		w.toOurs(w.s, size)
 		var kl net.Listener
 		w.kernel(func() (err error) { kl, err = net.Listen("tcp", theirs+":9001"); return err })
 		defer kl.Close()
-		if c, err = w.s.DialContext(w.patient, "tcp", theirs+":9001"); err != nil {
+		c, err := w.s.DialContext(w.patient, "tcp", theirs+":9001")
+		if err != nil {
 			t.Fatal(err)
 		}
 		stream(t, kl, c, size)
@@ -241,17 +233,8 @@ func overVerified(t *testing.T, o netstack.Options) {
 	o.Checksums = netstack.ChecksumVerify
 	w := newSite(t, o)
 	w.finishChecksums()
-	l, err := w.s.Listen("tcp", ":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := w.dialKernel("tcp", ours+":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
 	const size = 1 << 18
-	stream(t, l, c, size)
+	w.toOurs(w.s, size)
 	st, err := w.s.Stats()
 	if err != nil || st.BadChecksums > 0 || st.Queues.RxBytes > 2*size {
 		t.Errorf("%d bytes came for %d: %+v, %v", st.Queues.RxBytes, size, st, err)
@@ -288,6 +271,21 @@ func TestUnfinished(t *testing.T) {
 	if st, err := w.s.Stats(); err != nil || st.BadChecksums > 0 {
 		t.Errorf("%+v, %v", st, err)
 	}
+}
+
+// toOurs connects from b's kernel to a stack and sends so many bytes both ways, as stream does.
+func (w *site) toOurs(s *netstack.Stack, size int) {
+	w.t.Helper()
+	l, err := s.Listen("tcp", ":9000")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := w.dialKernel("tcp", ours+":9000")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stream(w.t, l, c, size)
 }
 
 // stream sends bytes from both ends of a connection, closes each direction by itself, and compares.
