@@ -54,10 +54,10 @@ func bypassTick() *cobra.Command {
 		Short: "Measure from a tick of market data to the order for it, by sockets and around the kernel",
 		Long: `Make two network namespaces on a veth pair: in one an exchange sends ticks to a group of multicast, in the other a strategy
 answers each with an order over TCP. Measured is the time from tick to order, as the exchange sees it, which always has sockets
-of the kernel that are read without waiting, and sends the next tick --gap later. The ways of the strategy take turns: sockets of Go, sockets that are read without
-waiting, ticks by AF_XDP with orders by the kernel's TCP, and both by TCP/IP in user space, queued or with the order written
-where the tick is received. Each order is checked against its tick. What the rounds do not agree on is inconclusive. Nothing of
-the machine's network is touched.
+of the kernel that are read without waiting, and sends the next tick --gap later. The ways of the strategy take turns: sockets
+of Go, sockets that are read without waiting, ticks by AF_XDP with orders by the kernel's TCP, and both by TCP/IP in user space,
+queued or with the order written where the tick is received. Each order is checked against its tick. What the rounds do not
+agree on is inconclusive. Nothing of the machine's network is touched.
 
 Examples:
   fathom bypass tick
